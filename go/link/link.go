@@ -1,0 +1,48 @@
+// Package link carries whole messages between two neighbouring nodes: one file per transport behind [Conn].
+//
+// A transport moves bytes and decides nothing: it knows neither message types nor node IDs. Queues, priorities and
+// back-off belong to package netceptor. Messages travel in batches ([wire.Batch]) so that one system call moves as many
+// as are ready, in both directions.
+package link
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// ErrClosed is what reads and writes return after Close on this end.
+var ErrClosed = errors.New("link closed")
+
+// Conn is one backend connection between two neighbours. One goroutine may read while another writes; Close may be
+// called from any goroutine, any number of times, and unblocks both.
+type Conn interface {
+	// ReadBatch waits for at least one whole message and returns all that have arrived. The memory is the Conn's and is
+	// valid until the next call; the caller may change it. Zero-length messages are passed on as they came. io.EOF means
+	// that the peer closed.
+	ReadBatch() (wire.Batch, error)
+	// WriteBatch sends whole frames, the parts in order, and returns when the memory may be used again. It blocks while
+	// the peer does not read.
+	WriteBatch(parts ...wire.Batch) error
+	Close() error
+	// String names the connection in logs, for example "tcp 127.0.0.1:40312->127.0.0.1:2222".
+	String() string
+}
+
+// Dialer makes connections to one peer, again and again.
+type Dialer interface {
+	// Dial makes one connection; ctx bounds it.
+	Dial(ctx context.Context) (Conn, error)
+	String() string
+}
+
+// Listener accepts connections from peers.
+type Listener interface {
+	// Accept waits for a connection. After Close it returns an error that wraps ErrClosed; any other error is passing
+	// (out of file descriptors, say) and the caller tries again after a pause.
+	Accept() (Conn, error)
+	Close() error
+	// Addr is the bound address in the transport's own form, for example "127.0.0.1:2222".
+	Addr() string
+}

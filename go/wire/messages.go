@@ -1,0 +1,138 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// RouteUpdate is one node's list of neighbours, flooded through the mesh. The same message, sent before a link is
+// established, is the handshake. Fields are emitted in this order, keys of Connections sorted by byte value.
+type RouteUpdate struct {
+	NodeID             NodeID             // The origin: whose neighbours these are.
+	UpdateID           string             // Eight random characters of 0-9a-zA-Z, unique for an hour mesh-wide.
+	UpdateEpoch        uint64             // Start-up stamp of the origin: unix seconds shifted left by 24, low bits free.
+	UpdateSequence     uint64             // Counts every route message of the origin, from 1.
+	Connections        map[NodeID]float64 // Neighbour to link cost. A null decodes as nil, which is not the same as {}.
+	ForwardingNode     NodeID             // The neighbour that put the message on this link; rewritten at every hop.
+	SuspectedDuplicate uint64             // Non-zero: the epoch of a node that uses the origin's ID as well.
+}
+
+// ParseRouteUpdate decodes a whole route message. Field names match in any letter case and unknown fields are ignored,
+// as existing nodes do; integers must be plain (no sign, fraction or exponent) and nothing may follow the object. The
+// meaning of the values is not judged here: see package topology.
+func ParseRouteUpdate(msg []byte) (RouteUpdate, error) {
+	var u RouteUpdate
+	err := parseJSON(msg, TypeRoute, &u)
+	return u, err
+}
+
+// Append appends the whole route message to dst.
+func (u *RouteUpdate) Append(dst []byte) ([]byte, error) {
+	return appendJSON(dst, TypeRoute, u)
+}
+
+// ConnType says what a service is, for display only: a dialer must know by its own configuration.
+type ConnType uint8
+
+// The connection types of an [Advertisement].
+const (
+	ConnDatagram  ConnType = 0
+	ConnStream    ConnType = 1 // Stream without a TLS profile (still encrypted, not authenticated).
+	ConnStreamTLS ConnType = 2 // Stream with a TLS profile.
+)
+
+// WorkCommand is one work type that a node offers.
+type WorkCommand struct {
+	WorkType string
+	Secure   bool // Submissions must be signed.
+}
+
+// Advertisement tells the mesh that a node offers a service. It is forwarded byte for byte.
+type Advertisement struct {
+	NodeID       NodeID
+	Service      string
+	Time         time.Time // The origin's clock when this was made; a receiver keeps only the latest.
+	ConnType     ConnType
+	Tags         map[string]string // nil is sent as null.
+	WorkCommands []WorkCommand     // Only on control services; nil is sent as null.
+	Cancel       bool              `json:"Cancel"` // True withdraws the service.
+}
+
+// ParseAdvertisement decodes a whole service advertisement. An object without NodeID or Service is an error: existing
+// nodes crash on some of these, so they must not be passed on.
+func ParseAdvertisement(msg []byte) (Advertisement, error) {
+	var a Advertisement
+	if err := parseJSON(msg, TypeAdvert, &a); err != nil {
+		return Advertisement{}, err
+	}
+	if a.NodeID == "" || a.Service == "" {
+		return Advertisement{}, fmt.Errorf("advertisement without %s", missing(a.NodeID == "", "NodeID", "Service"))
+	}
+	return a, nil
+}
+
+func missing(first bool, a, b string) string {
+	if first {
+		return a
+	}
+	return b
+}
+
+// Append appends the whole advertisement message to dst.
+func (a *Advertisement) Append(dst []byte) ([]byte, error) {
+	return appendJSON(dst, TypeAdvert, a)
+}
+
+// Problem is why a packet could not be delivered, as the wire and error texts spell it.
+type Problem string
+
+// The problems a node reports.
+const (
+	ProblemServiceUnknown Problem = "service unknown"
+	ProblemExpired        Problem = "message expired"
+	ProblemFirewall       Problem = "blocked by firewall"
+)
+
+// Unreachable is the payload of a data message from and to the service "unreach": the addresses of the offending packet
+// and what was wrong with it. The node that noticed is the source of the packet that carries it.
+type Unreachable struct {
+	FromNode    NodeID
+	ToNode      NodeID
+	FromService string
+	ToService   string
+	Problem     Problem
+}
+
+// ParseUnreachable decodes an unreachable notice from a packet's payload.
+func ParseUnreachable(payload []byte) (Unreachable, error) {
+	var u Unreachable
+	if err := json.Unmarshal(payload, &u); err != nil {
+		return Unreachable{}, fmt.Errorf("unreachable notice: %w", err)
+	}
+	return u, nil
+}
+
+// AppendPayload appends the notice as a packet payload.
+func (u *Unreachable) AppendPayload(dst []byte) ([]byte, error) {
+	b, err := json.Marshal(u)
+	return append(dst, b...), err
+}
+
+func parseJSON(msg []byte, want Type, v any) error {
+	if len(msg) == 0 {
+		return fmt.Errorf("%w: empty", ErrShort)
+	}
+	if Type(msg[0]) != want {
+		return fmt.Errorf("%w: %d, want %d", ErrType, msg[0], want)
+	}
+	return json.Unmarshal(msg[1:], v)
+}
+
+func appendJSON(dst []byte, t Type, v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return dst, err
+	}
+	return append(append(dst, byte(t)), b...), nil
+}
