@@ -1,0 +1,117 @@
+package topology
+
+import (
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// pathScratch holds the working memory of the path computation, kept from one to the next. Nodes are positions in
+// DB.order.
+type pathScratch struct {
+	peers []wire.NodeID // Our neighbours by name; label.first is a position here.
+	best  []label
+	done  []bool
+	index map[wire.NodeID]int32
+	heap  []entry
+}
+
+// entry is a path that ends at node and has not been judged yet.
+type entry struct {
+	label
+	node int32
+}
+
+// compute fills best by Dijkstra's algorithm. All costs are positive and finite, and every edge makes the label
+// strictly greater (one more hop), so the result does not depend on the order of maps.
+func (p *pathScratch) compute(db *DB) {
+	p.reset(db)
+	for rank, peer := range p.peers {
+		if i, ok := p.index[peer]; ok {
+			p.offer(i, label{cost: db.self.edges[peer], hops: 1, first: int32(rank)})
+		}
+	}
+	for len(p.heap) > 0 {
+		e := p.pop()
+		if p.done[e.node] {
+			continue
+		}
+		p.done[e.node] = true
+		for name, cost := range db.order[e.node].edges {
+			if i, ok := p.index[name]; ok && !p.done[i] {
+				p.offer(i, label{cost: e.cost + cost, hops: e.hops + 1, first: e.first})
+			}
+		}
+	}
+}
+
+func (p *pathScratch) reset(db *DB) {
+	n := len(db.order)
+	p.peers = slices.Sorted(maps.Keys(db.self.edges))
+	p.best = slices.Grow(p.best[:0], n)[:n]
+	p.done = slices.Grow(p.done[:0], n)[:n]
+	p.heap = p.heap[:0]
+	if p.index == nil {
+		p.index = make(map[wire.NodeID]int32, n)
+	}
+	clear(p.index)
+	for i, x := range db.order {
+		p.best[i] = label{cost: math.Inf(1)}
+		p.done[i] = false
+		if x.listed {
+			p.index[x.name] = int32(i)
+		}
+	}
+	p.best[0], p.done[0] = label{}, true // Ourselves.
+}
+
+// offer considers a path to node i.
+func (p *pathScratch) offer(i int32, l label) {
+	if l.compare(p.best[i]) >= 0 {
+		return
+	}
+	p.best[i] = l
+	p.push(entry{l, i})
+}
+
+func (p *pathScratch) push(e entry) {
+	p.heap = append(p.heap, e)
+	i := len(p.heap) - 1
+	for i > 0 {
+		parent := (i - 1) / 2
+		if p.heap[parent].compare(e.label) <= 0 {
+			break
+		}
+		p.heap[i] = p.heap[parent]
+		i = parent
+	}
+	p.heap[i] = e
+}
+
+func (p *pathScratch) pop() entry {
+	top := p.heap[0]
+	last := p.heap[len(p.heap)-1]
+	p.heap = p.heap[:len(p.heap)-1]
+	if len(p.heap) == 0 {
+		return top
+	}
+	i := 0
+	for {
+		child := 2*i + 1
+		if child >= len(p.heap) {
+			break
+		}
+		if right := child + 1; right < len(p.heap) && p.heap[right].compare(p.heap[child].label) < 0 {
+			child = right
+		}
+		if p.heap[child].compare(last.label) >= 0 {
+			break
+		}
+		p.heap[i] = p.heap[child]
+		i = child
+	}
+	p.heap[i] = last
+	return top
+}

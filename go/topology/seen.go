@@ -1,0 +1,74 @@
+package topology
+
+import (
+	"hash/maphash"
+	"time"
+)
+
+// seenIDs remembers update IDs in the order in which they came: at most MaxSeen of them, for at most Retention. An ID is
+// kept as a hash under a key that peers cannot know, so it takes the same memory whatever its length, and nobody can
+// make two IDs collide.
+type seenIDs struct {
+	seed maphash.Seed
+	set  map[uint64]struct{}
+	ring []seenID // A circular buffer that grows with use.
+	head int      // The oldest.
+	size int
+}
+
+type seenID struct {
+	hash uint64
+	at   int64 // Unix nanoseconds.
+}
+
+func newSeenIDs() seenIDs {
+	return seenIDs{seed: maphash.MakeSeed(), set: map[uint64]struct{}{}}
+}
+
+// add remembers id and reports whether it is new.
+func (s *seenIDs) add(id string, now time.Time) bool {
+	h := maphash.String(s.seed, id)
+	if _, ok := s.set[h]; ok {
+		return false
+	}
+	if s.size == MaxSeen {
+		s.drop()
+	}
+	if s.size == len(s.ring) {
+		s.resize(min(max(1024, 2*s.size), MaxSeen))
+	}
+	s.set[h] = struct{}{}
+	s.ring[(s.head+s.size)%len(s.ring)] = seenID{h, now.UnixNano()}
+	s.size++
+	return true
+}
+
+// expire forgets what is older than Retention. After a flood of IDs the memory is given back.
+func (s *seenIDs) expire(now time.Time) {
+	limit := now.Add(-Retention).UnixNano()
+	for s.size > 0 && s.ring[s.head].at <= limit {
+		s.drop()
+	}
+	if len(s.ring) > 1024 && s.size < len(s.ring)/8 {
+		s.resize(max(1024, len(s.ring)/4))
+		set := make(map[uint64]struct{}, s.size)
+		for h := range s.set {
+			set[h] = struct{}{}
+		}
+		s.set = set
+	}
+}
+
+func (s *seenIDs) drop() {
+	delete(s.set, s.ring[s.head].hash)
+	s.head = (s.head + 1) % len(s.ring)
+	s.size--
+}
+
+func (s *seenIDs) resize(n int) {
+	ring := make([]seenID, n)
+	for i := range s.size {
+		ring[i] = s.ring[(s.head+i)%len(s.ring)]
+	}
+	s.ring, s.head = ring, 0
+}

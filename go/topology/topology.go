@@ -1,0 +1,396 @@
+package topology
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+const (
+	// MaxCost is the highest cost of a link that is believed. Sums of it stay finite and exact enough to compare.
+	MaxCost = 1e15
+	// MaxNodes is how many nodes a database holds.
+	MaxNodes = 16384
+	// MaxBytes is about how much memory the names of nodes and neighbours may take.
+	MaxBytes = 64 << 20
+	// MaxSeen is how many update IDs are remembered: an hour of a mesh of some 1,400 nodes.
+	MaxSeen = 1 << 19
+	// Retention is how long an update ID is remembered, and how long a node that can no longer be reached.
+	Retention = time.Hour
+)
+
+// Reasons for [Effects].Ignored.
+const (
+	IgnoredNoNode   = "empty node ID"
+	IgnoredOwn      = "own update came back"
+	IgnoredOldTwin  = "update of an older node with our ID"
+	IgnoredSeen     = "update ID already seen"
+	IgnoredStale    = "older than the update we have"
+	IgnoredBadCost  = "cost out of range"
+	IgnoredTooMuch  = "no room for more nodes"
+	IgnoredShutdown = "says that we are a duplicate"
+	IgnoredNewTwin  = "update of a newer node with our ID"
+)
+
+// purgeInterval is the least time between two attempts to make room, which cost a path computation each.
+const purgeInterval = time.Second
+
+// nodeOverhead and edgeOverhead are about what a node or an edge takes beside its name.
+const (
+	nodeOverhead = 256
+	edgeOverhead = 48
+)
+
+// ValidCost reports whether a link may have this cost: above zero and at most [MaxCost].
+func ValidCost(cost float64) bool {
+	return cost > 0 && cost <= MaxCost // NaN fails both.
+}
+
+// Effects says what the caller of [DB.Apply] has to do.
+type Effects struct {
+	Forward     bool        // Flood the update on to all neighbours but the one it came from.
+	Recompute   bool        // The topology changed: the last Table is stale.
+	Announce    bool        // Schedule an own update: the origin was not known before.
+	NewNode     wire.NodeID // Learn the hash of this name; "" if there is none to learn.
+	DuplicateOf uint64      // Not zero: at once flood an own update with this as SuspectedDuplicate.
+	Shutdown    bool        // Somebody says that we are the newer of two nodes with our ID. Anyone can claim that.
+	Ignored     string      // Why the update was not applied; "" if it was.
+}
+
+// node is all we know about one name that is in the table or has sent updates.
+type node struct {
+	name    wire.NodeID
+	hash    wire.NodeHash
+	listed  bool // Has an entry in the table, so it is a destination.
+	updated bool // Epoch and sequence are set.
+	epoch   uint64
+	seq     uint64
+	heard   time.Time               // Last accepted update; zero if none and not swept yet.
+	edges   map[wire.NodeID]float64 // Own map, changed in place.
+	bytes   int                     // What it counts against MaxBytes.
+}
+
+// DB is the link-state database of one node. It is not safe for concurrent use.
+type DB struct {
+	self  *node // Its edges are the own links.
+	epoch uint64
+
+	nodes map[wire.NodeID]*node
+	order []*node // The same nodes, in the order in which they were learnt; self first.
+	bytes int
+
+	seen      seenIDs
+	lastPurge time.Time
+
+	table *Table // nil: stale.
+	paths pathScratch
+}
+
+// New returns the database of the node self, whose own updates carry the given epoch.
+func New(self wire.NodeID, epoch uint64) *DB {
+	db := &DB{epoch: epoch, nodes: map[wire.NodeID]*node{}, seen: newSeenIDs()}
+	db.self = db.add(self)
+	db.self.listed = true
+	return db
+}
+
+// Apply folds one update into the database and says what to do next. The update must have passed the checks of the link
+// it came on (its ForwardingNode is the neighbour at the other end). A stale or repeated update is normal: every update
+// arrives by several paths. Apply keeps no part of u.
+func (db *DB) Apply(u wire.RouteUpdate, now time.Time) Effects {
+	switch {
+	case u.NodeID == "":
+		return Effects{Ignored: IgnoredNoNode}
+	case u.NodeID == db.self.name:
+		return db.applyOwn(u, now)
+	case !db.seen.add(u.UpdateID, now):
+		return Effects{Ignored: IgnoredSeen}
+	}
+	n := db.nodes[u.NodeID]
+	if u.SuspectedDuplicate != 0 {
+		if n != nil && n.updated && n.epoch == u.SuspectedDuplicate {
+			n.epoch, n.seq = u.UpdateEpoch, u.UpdateSequence
+		}
+		return Effects{Forward: true}
+	}
+	known := n != nil && n.updated
+	if known && (u.UpdateEpoch < n.epoch || u.UpdateEpoch == n.epoch && u.UpdateSequence <= n.seq) {
+		return Effects{Ignored: IgnoredStale}
+	}
+	for _, c := range u.Connections {
+		if !ValidCost(c) {
+			return Effects{Ignored: IgnoredBadCost}
+		}
+	}
+	changed := n == nil || !n.listed && u.Connections != nil || n.listed && !maps.Equal(n.edges, u.Connections)
+	if changed && !db.makeRoom(n, u, now) {
+		return Effects{Ignored: IgnoredTooMuch}
+	}
+	if n == nil {
+		n = db.add(u.NodeID)
+	}
+	n.updated, n.epoch, n.seq, n.heard = true, u.UpdateEpoch, u.UpdateSequence, now
+	e := Effects{Forward: true, Announce: !known}
+	if !known {
+		e.NewNode = u.NodeID
+	}
+	if changed {
+		db.table = nil
+		e.Recompute = true
+	}
+	if changed && (n.listed || u.Connections != nil) {
+		db.replace(n, u.Connections)
+	}
+	return e
+}
+
+// applyOwn handles an update that carries our own ID.
+func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
+	switch {
+	case u.UpdateEpoch == db.epoch:
+		return Effects{Ignored: IgnoredOwn}
+	case u.SuspectedDuplicate == db.epoch && db.epoch != 0:
+		return Effects{Shutdown: true, Ignored: IgnoredShutdown}
+	case u.UpdateEpoch < db.epoch:
+		return Effects{Ignored: IgnoredOldTwin}
+	case !db.seen.add(u.UpdateID, now):
+		return Effects{Ignored: IgnoredSeen}
+	}
+	return Effects{DuplicateOf: u.UpdateEpoch, Ignored: IgnoredNewTwin}
+}
+
+// replace makes edges the list of n and removes the edges of others towards n that it does not confirm.
+func (db *DB) replace(n *node, edges map[wire.NodeID]float64) {
+	n.listed = true
+	n.edges = maps.Clone(edges)
+	if n.edges == nil {
+		n.edges = map[wire.NodeID]float64{}
+	}
+	db.bytes -= n.bytes
+	n.bytes = sizeOf(n.name, edges)
+	db.bytes += n.bytes
+	for _, x := range db.order[1:] {
+		if x == n {
+			continue
+		}
+		if _, confirmed := edges[x.name]; !confirmed {
+			delete(x.edges, n.name)
+		}
+	}
+}
+
+// SetLink records that we have a link to peer at the given cost, in both directions, and makes the peer known.
+// A cost that is not [ValidCost] is a programming error and panics: links are configured, not received.
+func (db *DB) SetLink(peer wire.NodeID, cost float64) {
+	if !ValidCost(cost) || peer == db.self.name {
+		panic("topology: invalid link")
+	}
+	n := db.nodes[peer]
+	if n == nil {
+		n = db.add(peer)
+	}
+	n.listed = true
+	db.self.edges[peer] = cost
+	n.edges[db.self.name] = cost
+	db.table = nil
+}
+
+// RemoveLink records that the link to peer is gone. The peer stays known.
+func (db *DB) RemoveLink(peer wire.NodeID) {
+	delete(db.self.edges, peer)
+	if n := db.nodes[peer]; n != nil {
+		delete(n.edges, db.self.name)
+	}
+	db.table = nil
+}
+
+// Links returns a copy of our own links: neighbour to cost.
+func (db *DB) Links() map[wire.NodeID]float64 { return maps.Clone(db.self.edges) }
+
+// Known returns a copy of the table: every node with its neighbours, ourselves included.
+func (db *DB) Known() map[wire.NodeID]map[wire.NodeID]float64 {
+	known := make(map[wire.NodeID]map[wire.NodeID]float64, len(db.order))
+	for _, n := range db.order {
+		if n.listed {
+			known[n.name] = maps.Clone(n.edges)
+		}
+	}
+	return known
+}
+
+// Knows reports whether name is in the database: ourselves, a neighbour, or the origin of an accepted update that was not
+// forgotten since. Who keeps things by node name uses it, after [DB.Sweep], to drop what nobody knows any more.
+func (db *DB) Knows(name wire.NodeID) bool { return db.nodes[name] != nil }
+
+// Sweep forgets update IDs that are older than [Retention] and nodes that have been unreachable and silent as long. Call
+// it every minute or so; it costs little when nothing expires.
+func (db *DB) Sweep(now time.Time) {
+	db.seen.expire(now)
+	routes := db.Routes()
+	db.forget(func(n *node) bool {
+		if n.heard.IsZero() {
+			n.heard = now // A neighbour that never sent an update: its time starts here.
+		}
+		return now.Sub(n.heard) >= Retention && !db.reachable(n, routes)
+	})
+}
+
+func (db *DB) reachable(n *node, t *Table) bool {
+	_, ok := t.ByName[n.name]
+	_, linked := db.self.edges[n.name]
+	return ok || linked || n == db.self
+}
+
+// makeRoom reports whether the update u about n (nil: not known yet) fits, after forgetting others if it must.
+func (db *DB) makeRoom(n *node, u wire.RouteUpdate, now time.Time) bool {
+	fits := func() bool {
+		need, more := sizeOf(u.NodeID, u.Connections), 1
+		if n != nil {
+			need, more = need-n.bytes, 0
+		}
+		return len(db.order)+more <= MaxNodes && (need <= 0 || db.bytes+need <= MaxBytes)
+	}
+	if fits() {
+		return true
+	}
+	if !db.lastPurge.IsZero() && now.Sub(db.lastPurge) < purgeInterval {
+		return false
+	}
+	db.lastPurge = now
+	db.purge(n)
+	return fits()
+}
+
+// purge forgets the eighth of the nodes that are unreachable and have been silent longest, but never keep.
+func (db *DB) purge(keep *node) {
+	routes := db.Routes()
+	var idle []*node
+	for _, n := range db.order {
+		if n != keep && !db.reachable(n, routes) {
+			idle = append(idle, n)
+		}
+	}
+	slices.SortStableFunc(idle, func(a, b *node) int { return a.heard.Compare(b.heard) })
+	drop := map[*node]bool{}
+	for _, n := range idle[:min(len(idle), max(1, len(db.order)/8))] {
+		drop[n] = true
+	}
+	db.forget(func(n *node) bool { return drop[n] })
+}
+
+// forget removes the nodes for which which is true; never ourselves. It keeps no route from being valid, because only
+// unreachable nodes are removed.
+func (db *DB) forget(which func(*node) bool) {
+	removed := false
+	db.order = slices.DeleteFunc(db.order, func(n *node) bool {
+		if n == db.self || !which(n) {
+			return false
+		}
+		delete(db.nodes, n.name)
+		db.bytes -= n.bytes
+		removed = true
+		return true
+	})
+	if removed {
+		db.table = nil
+	}
+}
+
+func (db *DB) add(name wire.NodeID) *node {
+	n := &node{name: name, hash: wire.Hash(name), edges: map[wire.NodeID]float64{}, bytes: sizeOf(name, nil)}
+	db.nodes[name] = n
+	db.order = append(db.order, n)
+	db.bytes += n.bytes
+	return n
+}
+
+func sizeOf(name wire.NodeID, edges map[wire.NodeID]float64) int {
+	size := nodeOverhead + len(name)
+	for k := range edges {
+		size += edgeOverhead + len(k)
+	}
+	return size
+}
+
+// Route is the way to one node.
+type Route struct {
+	Node    wire.NodeID // The destination.
+	NextHop wire.NodeID // The neighbour to hand packets to.
+	Cost    float64     // Sum over the path.
+}
+
+// Table holds the routes of one moment. It never changes and is safe for concurrent use.
+type Table struct {
+	// ByName holds the route to every node that can be reached, without ourselves. Read only.
+	ByName map[wire.NodeID]Route
+
+	routes []Route
+	byHash map[wire.NodeHash]int32 // Index into routes.
+	names  map[wire.NodeHash]wire.NodeID
+}
+
+// Next returns the route to the node with this hash. It does not allocate. Of two names with one hash the one that was
+// learnt first has it.
+func (t *Table) Next(hash wire.NodeHash) (Route, bool) {
+	i, ok := t.byHash[hash]
+	if !ok {
+		return Route{}, false
+	}
+	return t.routes[i], true
+}
+
+// Name returns the name behind a hash if the node is known: ourselves or another one, whether it can be reached or not.
+// Packets from or to any other hash belong to nobody.
+func (t *Table) Name(hash wire.NodeHash) (wire.NodeID, bool) {
+	name, ok := t.names[hash]
+	return name, ok
+}
+
+// Equal reports whether both tables lead to the same nodes by the same next hops at the same costs.
+func (t *Table) Equal(o *Table) bool { return maps.Equal(t.ByName, o.ByName) }
+
+// Routes computes the shortest paths. It returns the same Table until the topology changes.
+func (db *DB) Routes() *Table {
+	if db.table != nil {
+		return db.table
+	}
+	db.paths.compute(db)
+	t := &Table{
+		ByName: make(map[wire.NodeID]Route, len(db.order)),
+		byHash: make(map[wire.NodeHash]int32, len(db.order)),
+		names:  make(map[wire.NodeHash]wire.NodeID, len(db.order)),
+		routes: make([]Route, 0, len(db.order)),
+	}
+	for i, n := range db.order {
+		if _, taken := t.names[n.hash]; !taken {
+			t.names[n.hash] = n.name
+		}
+		l := db.paths.best[i]
+		if i == 0 || math.IsInf(l.cost, 1) || !n.listed {
+			continue
+		}
+		r := Route{Node: n.name, NextHop: db.paths.peers[l.first], Cost: l.cost}
+		t.ByName[n.name] = r
+		if t.names[n.hash] == n.name {
+			t.byHash[n.hash] = int32(len(t.routes))
+		}
+		t.routes = append(t.routes, r)
+	}
+	db.table = t
+	return t
+}
+
+// label is the length of a path: the cost first, then the number of hops, then the rank of its first hop by name.
+type label struct {
+	cost  float64
+	hops  int32
+	first int32
+}
+
+func (a label) compare(b label) int {
+	return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.hops, b.hops), cmp.Compare(a.first, b.first))
+}
