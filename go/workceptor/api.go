@@ -1,0 +1,130 @@
+package workceptor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// Names of package unit that callers of the engine need.
+type (
+	UnitID = unit.ID
+	State  = unit.State
+	Status = unit.Status
+)
+
+// The states of a unit.
+const (
+	Pending   = unit.Pending
+	Running   = unit.Running
+	Succeeded = unit.Succeeded
+	Failed    = unit.Failed
+	Canceled  = unit.Canceled
+)
+
+// Errors that callers tell apart with errors.Is. The texts that a client sees are those of the errors that wrap them.
+var (
+	ErrUnknownUnit = errors.New("unknown work unit")
+	ErrClosed      = errors.New("work engine is closed")
+	ErrCancelled   = errors.New("work unit was cancelled before it started")
+)
+
+// UnknownUnitError is what every method answers for an ID that names no unit: "unknown work unit ID".
+type UnknownUnitError struct{ ID UnitID }
+
+func (e *UnknownUnitError) Error() string { return "unknown work unit " + string(e.ID) }
+
+// Is makes errors.Is(err, ErrUnknownUnit) true.
+func (e *UnknownUnitError) Is(target error) bool { return target == ErrUnknownUnit }
+
+// Stream is a connection whose sending direction can be closed on its own.
+// A Stream that also has Abort(code uint64) is aborted, not closed, when a payload must not be taken for complete.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Mesh is what the engine needs of the node it belongs to.
+type Mesh interface {
+	ID() wire.NodeID
+	// DialStream opens a stream to a service; tlsClient names a TLS client profile, "" for none. The error's text is
+	// shown to clients; that of a failed TLS handshake contains "CRYPTO_ERROR".
+	DialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (Stream, error)
+	// WaitRoute returns nil once node is reachable, or an error when ctx ends.
+	WaitRoute(ctx context.Context, node wire.NodeID) error
+}
+
+// Config is what an engine needs. It is not changed after [New].
+type Config struct {
+	Mesh    Mesh   // Required.
+	DataDir string // Units live in DataDir/NODE/UNIT. Required.
+	Runner  string // Path of the program that becomes the command runner: the receptor binary. Required for commands.
+	// LogLevel is passed to runners; "" is "info".
+	LogLevel string
+	// Environ is the environment of runners and commands; nil is that of this process.
+	Environ []string
+	Logger  *slog.Logger // nil discards.
+	// HasTLSClient reports whether a TLS client profile of that name exists; nil knows none.
+	HasTLSClient func(name string) bool
+	// Sign makes the signature for a request to node; nil answers "signing key is empty".
+	Sign func(node wire.NodeID) (string, error)
+	// Verify checks a signature that is not empty; nil answers "verifying key not specified". Its error's whole text is
+	// what the client sees.
+	Verify func(signature string) error
+}
+
+// CommandType is a work type that runs a program: the "work-command" of a configuration.
+type CommandType struct {
+	WorkType           string // Unique on the node; "remote" is taken.
+	Command            string // Program; searched in PATH if it has no slash.
+	Params             string // Base parameters, split like a shell does.
+	AllowRuntimeParams bool
+	VerifySignature    bool // Clients that are not on a Unix socket must sign.
+}
+
+// SubmitRequest is one "work submit".
+type SubmitRequest struct {
+	Node      wire.NodeID // Own ID or "localhost" in any case: local work.
+	WorkType  string
+	Params    map[string]string
+	TLSClient string // Remote work only.
+	TTL       string // Go duration text, "" none. Remote work only.
+	SignWork  bool   // Remote work only.
+}
+
+// Results of [Submission.Start].
+const (
+	JobStarted   = "Job Started"
+	JobSubmitted = "Job Submitted"
+)
+
+// Change is one event of a [Subscription].
+type Change struct {
+	Unit     UnitID
+	Status   Status
+	Released bool // The unit is gone; Status is its last one.
+}
+
+type api interface {
+	RegisterCommand(CommandType) error
+	WorkTypes() []wire.WorkCommand
+	Start() error
+	Close() error
+	VerifySubmit(workType, signature string, trusted bool) error
+	VerifyUnit(id UnitID, signature string, trusted bool) error
+	Submit(SubmitRequest) (*Submission, error)
+	Status(UnitID) (Status, error)
+	List() map[UnitID]Status
+	Cancel(ctx context.Context, id UnitID) (pending bool, err error)
+	Release(ctx context.Context, id UnitID, force bool) (pending bool, err error)
+	Results(ctx context.Context, id UnitID, offset int64) (io.ReadCloser, error)
+	Wait(ctx context.Context, id UnitID) (Status, error)
+	Subscribe(size int) *Subscription
+}
+
+var _ api = (*Engine)(nil)

@@ -1,0 +1,326 @@
+package unit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxRecord is the longest status file that is written or read, in bytes.
+const MaxRecord = 16 << 20
+
+// Record is what the status file holds.
+type Record struct {
+	State      State
+	Detail     string // Free text; some are relied on, see the Detail constants.
+	StdoutSize int64  // Bytes of output known so far.
+	WorkType   string // Configured name, or "remote".
+	Extra      Extra
+	other      map[string]json.RawMessage // Keys this version does not know, kept at rewrites.
+}
+
+// Extra is ExtraData, which depends on the kind of work: nil (null), [*CommandExtra], [*RemoteExtra], or [RawExtra] for
+// what belongs to another kind of work.
+type Extra interface{ appendJSON(dst []byte) []byte }
+
+// CommandExtra is the ExtraData of a unit that a runner process executes. A record's value is shared between its
+// copies: replace it, do not change it.
+type CommandExtra struct {
+	Pid    int    // The runner's process ID; 0 before the start.
+	Params string // The complete parameter string.
+	other  map[string]json.RawMessage
+}
+
+// RemoteExtra is the ExtraData of a unit that lives on another node. It is shared between copies of a record: use
+// [Record.EditRemote] to change it.
+type RemoteExtra struct {
+	RemoteNode     string
+	RemoteWorkType string
+	RemoteParams   map[string]string
+	RemoteUnitID   ID   // Empty until the executor has made its unit.
+	RemoteStarted  bool // The executor has accepted the whole payload.
+	LocalCancelled bool
+	LocalReleased  bool
+	SignWork       bool
+	TLSClient      string
+	Expiration     time.Time // Zero: never.
+	other          map[string]json.RawMessage
+}
+
+// RawExtra is ExtraData of a kind of work that this package does not know, kept as it was read.
+type RawExtra json.RawMessage
+
+// Command returns the ExtraData of command work, or nil.
+func (r Record) Command() *CommandExtra { c, _ := r.Extra.(*CommandExtra); return c }
+
+// Remote returns the ExtraData of remote work, or nil.
+func (r Record) Remote() *RemoteExtra { x, _ := r.Extra.(*RemoteExtra); return x }
+
+// SetPid stores the runner's process ID.
+func (r *Record) SetPid(pid int) {
+	next := CommandExtra{Pid: pid}
+	if old := r.Command(); old != nil {
+		next.Params, next.other = old.Params, old.other
+	}
+	r.Extra = &next
+}
+
+// EditRemote changes a copy of the remote ExtraData and puts it in place. It does nothing to other records.
+func (r *Record) EditRemote(edit func(*RemoteExtra)) {
+	if old := r.Remote(); old != nil {
+		next := *old
+		edit(&next)
+		r.Extra = &next
+	}
+}
+
+var errNotObject = errors.New("status is not a JSON object")
+
+// Parse reads a status file. It is the whole file: trailing white space is allowed, anything else is an error, and so
+// are values of a wrong type. Missing keys are zero values and unknown ones are kept.
+func Parse(data []byte) (Record, error) {
+	if len(data) > MaxRecord {
+		return Record{}, fmt.Errorf("status has %d bytes, at most %d are read", len(data), MaxRecord)
+	}
+	keys, err := parseObject(data)
+	if err != nil {
+		return Record{}, err
+	}
+	var r Record
+	var extra json.RawMessage
+	err = take(keys, map[string]any{
+		"State": &r.State, "Detail": &r.Detail, "StdoutSize": &r.StdoutSize, "WorkType": &r.WorkType, "ExtraData": &extra,
+	})
+	if err != nil {
+		return Record{}, err
+	}
+	if r.StdoutSize < 0 {
+		return Record{}, fmt.Errorf("StdoutSize is negative: %d", r.StdoutSize)
+	}
+	r.other = keys
+	r.Extra, err = parseExtra(extra)
+	return r, err
+}
+
+func parseObject(data []byte) (map[string]json.RawMessage, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return nil, err
+	}
+	if keys == nil {
+		return nil, errNotObject // null
+	}
+	return keys, nil
+}
+
+// take decodes the wanted keys and removes them from keys.
+func take(keys map[string]json.RawMessage, want map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		raw, ok := keys[name]
+		if !ok {
+			continue
+		}
+		delete(keys, name)
+		if err := json.Unmarshal(raw, want[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// parseExtra tells the kinds of ExtraData apart by their keys, as a record must be readable without the configuration.
+func parseExtra(raw json.RawMessage) (Extra, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	keys, err := parseObject(raw)
+	if err != nil {
+		return RawExtra(raw), nil
+	}
+	if _, ok := keys["RemoteNode"]; ok {
+		return parseRemote(keys)
+	}
+	if _, ok := keys["Pid"]; ok {
+		var c CommandExtra
+		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params}); err != nil {
+			return nil, fmt.Errorf("ExtraData.%w", err)
+		}
+		c.other = keys
+		return &c, nil
+	}
+	return RawExtra(raw), nil
+}
+
+func parseRemote(keys map[string]json.RawMessage) (Extra, error) {
+	var x RemoteExtra
+	err := take(keys, map[string]any{
+		"RemoteNode": &x.RemoteNode, "RemoteWorkType": &x.RemoteWorkType, "RemoteParams": &x.RemoteParams,
+		"RemoteUnitID": &x.RemoteUnitID, "RemoteStarted": &x.RemoteStarted, "LocalCancelled": &x.LocalCancelled,
+		"LocalReleased": &x.LocalReleased, "SignWork": &x.SignWork, "TLSClient": &x.TLSClient, "Expiration": &x.Expiration,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ExtraData.%w", err)
+	}
+	if x.RemoteUnitID != "" && !x.RemoteUnitID.Valid() {
+		return nil, fmt.Errorf("ExtraData.RemoteUnitID: %q is not a unit ID", x.RemoteUnitID)
+	}
+	x.other = keys
+	return &x, nil
+}
+
+// Append appends the status file that says r, newline included.
+func (r Record) Append(dst []byte) []byte {
+	dst = append(dst, '{')
+	dst = appendKey(dst, "State", int(r.State))
+	dst = appendKey(append(dst, ','), "Detail", r.Detail)
+	dst = appendKey(append(dst, ','), "StdoutSize", r.StdoutSize)
+	dst = appendKey(append(dst, ','), "WorkType", r.WorkType)
+	dst = append(dst, `,"ExtraData":`...)
+	dst = appendExtra(dst, r.Extra)
+	dst = appendOther(dst, r.other)
+	return append(dst, '}', '\n')
+}
+
+func appendExtra(dst []byte, x Extra) []byte {
+	if x == nil {
+		return append(dst, "null"...)
+	}
+	return x.appendJSON(dst)
+}
+
+func (c *CommandExtra) appendJSON(dst []byte) []byte {
+	dst = appendKey(append(dst, '{'), "Pid", c.Pid)
+	dst = appendKey(append(dst, ','), "Params", c.Params)
+	return append(appendOther(dst, c.other), '}')
+}
+
+func (x *RemoteExtra) appendJSON(dst []byte) []byte {
+	params := x.RemoteParams
+	if params == nil {
+		params = map[string]string{}
+	}
+	dst = appendKey(append(dst, '{'), "RemoteNode", x.RemoteNode)
+	dst = appendKey(append(dst, ','), "RemoteWorkType", x.RemoteWorkType)
+	dst = appendKey(append(dst, ','), "RemoteParams", params)
+	dst = appendKey(append(dst, ','), "RemoteUnitID", x.RemoteUnitID)
+	dst = appendKey(append(dst, ','), "RemoteStarted", x.RemoteStarted)
+	dst = appendKey(append(dst, ','), "LocalCancelled", x.LocalCancelled)
+	dst = appendKey(append(dst, ','), "LocalReleased", x.LocalReleased)
+	dst = appendKey(append(dst, ','), "SignWork", x.SignWork)
+	dst = appendKey(append(dst, ','), "TLSClient", x.TLSClient)
+	dst = appendKey(append(dst, ','), "Expiration", x.Expiration)
+	return append(appendOther(dst, x.other), '}')
+}
+
+func (x RawExtra) appendJSON(dst []byte) []byte {
+	var compact bytes.Buffer
+	if json.Compact(&compact, x) != nil {
+		return append(dst, "null"...)
+	}
+	return append(dst, compact.Bytes()...)
+}
+
+func appendKey(dst []byte, name string, value any) []byte {
+	dst = append(append(append(dst, '"'), name...), '"', ':')
+	return appendValue(dst, value)
+}
+
+func appendValue(dst []byte, value any) []byte {
+	text, err := json.Marshal(value)
+	if err != nil { // A year outside 0 to 9999 is the only value of a record that has no JSON form.
+		return append(dst, "null"...)
+	}
+	return append(dst, text...)
+}
+
+func appendOther(dst []byte, other map[string]json.RawMessage) []byte {
+	for _, name := range slices.Sorted(maps.Keys(other)) {
+		dst = append(appendValue(append(dst, ','), name), ':')
+		dst = appendValue(dst, other[name])
+	}
+	return dst
+}
+
+// Status is a unit as clients see it.
+type Status struct {
+	State      State
+	Detail     string
+	StdoutSize int64
+	WorkType   string
+	Extra      Extra
+	Configured bool // False: the node offers no such work type, and ExtraData is shown as "Unknown WorkType".
+}
+
+// Status returns the client's view of r. configured says whether the node knows the work type.
+func (r Record) Status(configured bool) Status {
+	return Status{r.State, r.Detail, r.StdoutSize, r.WorkType, r.Extra, configured}
+}
+
+// StateName is the state as text.
+func (s Status) StateName() string { return s.State.String() }
+
+// ExitCode returns the exit code that a finished command's Detail tells, if it tells one.
+func (s Status) ExitCode() (int, bool) { return Record{State: s.State, Detail: s.Detail}.ExitCode() }
+
+// MarshalJSON returns the reply of "work status": keys in byte order, secrets withheld.
+func (s Status) MarshalJSON() ([]byte, error) {
+	dst := appendKey([]byte{'{'}, "Detail", s.Detail)
+	dst = append(dst, `,"ExtraData":`...)
+	if s.Configured {
+		dst = appendExtra(dst, withhold(s.Extra))
+	} else {
+		dst = append(dst, `"Unknown WorkType"`...)
+	}
+	dst = appendKey(append(dst, ','), "State", int(s.State))
+	dst = appendKey(append(dst, ','), "StateName", s.State.String())
+	dst = appendKey(append(dst, ','), "StdoutSize", s.StdoutSize)
+	dst = appendKey(append(dst, ','), "WorkType", s.WorkType)
+	return append(dst, '}'), nil
+}
+
+// withhold returns what of ExtraData may be shown: no secret parameters, no keys that only this node understands.
+func withhold(x Extra) Extra {
+	switch x := x.(type) {
+	case *CommandExtra:
+		return &CommandExtra{Pid: x.Pid, Params: x.Params}
+	case *RemoteExtra:
+		shown := *x
+		shown.other = nil
+		shown.RemoteParams = make(map[string]string, len(x.RemoteParams))
+		for name, value := range x.RemoteParams {
+			if !IsSecret(name) {
+				shown.RemoteParams[name] = value
+			}
+		}
+		return &shown
+	case RawExtra:
+		return withholdRaw(x)
+	}
+	return x
+}
+
+// withholdRaw blanks what Kubernetes units keep secret, and every secret_ key.
+func withholdRaw(x RawExtra) Extra {
+	keys, err := parseObject(x)
+	if err != nil {
+		return x
+	}
+	for _, name := range []string{"KubeConfig", "KubePod"} {
+		if _, ok := keys[name]; ok {
+			keys[name] = json.RawMessage(`""`)
+		}
+	}
+	maps.DeleteFunc(keys, func(name string, _ json.RawMessage) bool { return IsSecret(name) })
+	return RawExtra(appendValue(nil, keys))
+}
+
+// IsSecret reports whether a parameter of this name must be kept from replies and unprotected connections.
+func IsSecret(name string) bool {
+	const prefix = "secret_"
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
