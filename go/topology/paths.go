@@ -14,9 +14,29 @@ type pathScratch struct {
 	peers []wire.NodeID // Our neighbours by name; label.first is a position here.
 	best  []label
 	done  []bool
-	index map[wire.NodeID]int32
 	heap  []entry
+
+	numbering uint64 // Changes with the meaning of positions.
+	index     map[wire.NodeID]int32
+	indexOf   uint64 // The numbering that index is about.
 }
+
+// arcs are the edges of one node that lead to destinations. They are made when a computation comes by and kept until the
+// node's edges or the numbering changes, so a single change in the mesh costs little.
+type arcs struct {
+	list      []arc
+	numbering uint64 // 0: stale.
+}
+
+type arc struct {
+	cost float64
+	to   int32
+}
+
+func (a *arcs) stale() { a.numbering = 0 }
+
+// renumber notes that there are other destinations now, or other positions.
+func (p *pathScratch) renumber() { p.numbering++ }
 
 // entry is a path that ends at node and has not been judged yet.
 type entry struct {
@@ -29,9 +49,7 @@ type entry struct {
 func (p *pathScratch) compute(db *DB) {
 	p.reset(db)
 	for rank, peer := range p.peers {
-		if i, ok := p.index[peer]; ok {
-			p.offer(i, label{cost: db.self.edges[peer], hops: 1, first: int32(rank)})
-		}
+		p.offer(p.index[peer], label{cost: db.self.edges[peer], hops: 1, first: int32(rank)})
 	}
 	for len(p.heap) > 0 {
 		e := p.pop()
@@ -39,12 +57,25 @@ func (p *pathScratch) compute(db *DB) {
 			continue
 		}
 		p.done[e.node] = true
-		for name, cost := range db.order[e.node].edges {
-			if i, ok := p.index[name]; ok && !p.done[i] {
-				p.offer(i, label{cost: e.cost + cost, hops: e.hops + 1, first: e.first})
+		for _, a := range p.arcsOf(db.order[e.node]) {
+			if !p.done[a.to] {
+				p.offer(a.to, label{cost: e.cost + a.cost, hops: e.hops + 1, first: e.first})
 			}
 		}
 	}
+}
+
+func (p *pathScratch) arcsOf(n *node) []arc {
+	if n.arcs.numbering == p.numbering {
+		return n.arcs.list
+	}
+	n.arcs.list, n.arcs.numbering = n.arcs.list[:0], p.numbering
+	for name, cost := range n.edges {
+		if i, ok := p.index[name]; ok {
+			n.arcs.list = append(n.arcs.list, arc{cost, i})
+		}
+	}
+	return n.arcs.list
 }
 
 func (p *pathScratch) reset(db *DB) {
@@ -53,18 +84,21 @@ func (p *pathScratch) reset(db *DB) {
 	p.best = slices.Grow(p.best[:0], n)[:n]
 	p.done = slices.Grow(p.done[:0], n)[:n]
 	p.heap = p.heap[:0]
-	if p.index == nil {
-		p.index = make(map[wire.NodeID]int32, n)
-	}
-	clear(p.index)
-	for i, x := range db.order {
+	for i := range n {
 		p.best[i] = label{cost: math.Inf(1)}
 		p.done[i] = false
+	}
+	p.best[0], p.done[0] = label{}, true // Ourselves.
+	if p.indexOf == p.numbering {
+		return
+	}
+	p.indexOf = p.numbering
+	p.index = make(map[wire.NodeID]int32, n)
+	for i, x := range db.order {
 		if x.listed {
 			p.index[x.name] = int32(i)
 		}
 	}
-	p.best[0], p.done[0] = label{}, true // Ourselves.
 }
 
 // offer considers a path to node i.

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// seenIDs remembers update IDs in the order in which they came: at most MaxSeen of them, for at most Retention. An ID is
+// seenIDs remembers update IDs in the order in which they came: at most max of them, for at most Retention. An ID is
 // kept as a hash under a key that peers cannot know, so it takes the same memory whatever its length, and nobody can
 // make two IDs collide.
 type seenIDs struct {
+	max  int
 	seed maphash.Seed
 	set  map[uint64]struct{}
 	ring []seenID // A circular buffer that grows with use.
@@ -21,8 +22,8 @@ type seenID struct {
 	at   int64 // Unix nanoseconds.
 }
 
-func newSeenIDs() seenIDs {
-	return seenIDs{seed: maphash.MakeSeed(), set: map[uint64]struct{}{}}
+func newSeenIDs(max int) seenIDs {
+	return seenIDs{max: max, seed: maphash.MakeSeed(), set: map[uint64]struct{}{}}
 }
 
 // add remembers id and reports whether it is new.
@@ -31,11 +32,11 @@ func (s *seenIDs) add(id string, now time.Time) bool {
 	if _, ok := s.set[h]; ok {
 		return false
 	}
-	if s.size == MaxSeen {
+	if s.size == s.max {
 		s.drop()
 	}
 	if s.size == len(s.ring) {
-		s.resize(min(max(1024, 2*s.size), MaxSeen))
+		s.resize(min(max(1024, 2*s.size), s.max))
 	}
 	s.set[h] = struct{}{}
 	s.ring[(s.head+s.size)%len(s.ring)] = seenID{h, now.UnixNano()}

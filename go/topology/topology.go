@@ -72,6 +72,7 @@ type node struct {
 	heard   time.Time               // Last accepted update; zero if none and not swept yet.
 	edges   map[wire.NodeID]float64 // Own map, changed in place.
 	bytes   int                     // What it counts against MaxBytes.
+	arcs    arcs                    // The same edges, ready for the path computation.
 }
 
 // DB is the link-state database of one node. It is not safe for concurrent use.
@@ -79,9 +80,12 @@ type DB struct {
 	self  *node // Its edges are the own links.
 	epoch uint64
 
-	nodes map[wire.NodeID]*node
-	order []*node // The same nodes, in the order in which they were learnt; self first.
-	bytes int
+	nodes   map[wire.NodeID]*node
+	order   []*node                 // The same nodes, in the order in which they were learnt; self first.
+	listers map[wire.NodeID][]*node // By name, the nodes with an edge towards it; ourselves are not among them.
+	bytes   int
+
+	maxNodes, maxBytes int
 
 	seen      seenIDs
 	lastPurge time.Time
@@ -92,9 +96,12 @@ type DB struct {
 
 // New returns the database of the node self, whose own updates carry the given epoch.
 func New(self wire.NodeID, epoch uint64) *DB {
-	db := &DB{epoch: epoch, nodes: map[wire.NodeID]*node{}, seen: newSeenIDs()}
+	db := &DB{
+		epoch: epoch, nodes: map[wire.NodeID]*node{}, listers: map[wire.NodeID][]*node{}, seen: newSeenIDs(MaxSeen),
+		maxNodes: MaxNodes, maxBytes: MaxBytes,
+	}
 	db.self = db.add(self)
-	db.self.listed = true
+	db.list(db.self)
 	return db
 }
 
@@ -165,21 +172,56 @@ func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
 
 // replace makes edges the list of n and removes the edges of others towards n that it does not confirm.
 func (db *DB) replace(n *node, edges map[wire.NodeID]float64) {
-	n.listed = true
-	n.edges = maps.Clone(edges)
-	if n.edges == nil {
-		n.edges = map[wire.NodeID]float64{}
+	db.list(n)
+	for name := range n.edges {
+		if _, stays := edges[name]; !stays {
+			db.removeEdge(n, name)
+		}
+	}
+	for name, cost := range edges {
+		db.setEdge(n, name, cost)
+	}
+	for _, x := range slices.Clone(db.listers[n.name]) {
+		if _, confirmed := edges[x.name]; !confirmed {
+			db.removeEdge(x, n.name)
+		}
 	}
 	db.bytes -= n.bytes
 	n.bytes = sizeOf(n.name, edges)
 	db.bytes += n.bytes
-	for _, x := range db.order[1:] {
-		if x == n {
-			continue
-		}
-		if _, confirmed := edges[x.name]; !confirmed {
-			delete(x.edges, n.name)
-		}
+}
+
+// list makes n a destination.
+func (db *DB) list(n *node) {
+	if !n.listed {
+		n.listed = true
+		db.paths.renumber()
+	}
+}
+
+func (db *DB) setEdge(n *node, to wire.NodeID, cost float64) {
+	if _, had := n.edges[to]; !had && n != db.self {
+		db.listers[to] = append(db.listers[to], n)
+	}
+	n.edges[to] = cost
+	n.arcs.stale()
+}
+
+func (db *DB) removeEdge(n *node, to wire.NodeID) {
+	if _, had := n.edges[to]; !had {
+		return
+	}
+	delete(n.edges, to)
+	n.arcs.stale()
+	if n == db.self {
+		return
+	}
+	l := db.listers[to]
+	i := slices.Index(l, n)
+	if l = slices.Delete(l, i, i+1); len(l) == 0 {
+		delete(db.listers, to)
+	} else {
+		db.listers[to] = l
 	}
 }
 
@@ -193,17 +235,17 @@ func (db *DB) SetLink(peer wire.NodeID, cost float64) {
 	if n == nil {
 		n = db.add(peer)
 	}
-	n.listed = true
-	db.self.edges[peer] = cost
-	n.edges[db.self.name] = cost
+	db.list(n)
+	db.setEdge(db.self, peer, cost)
+	db.setEdge(n, db.self.name, cost)
 	db.table = nil
 }
 
 // RemoveLink records that the link to peer is gone. The peer stays known.
 func (db *DB) RemoveLink(peer wire.NodeID) {
-	delete(db.self.edges, peer)
+	db.removeEdge(db.self, peer)
 	if n := db.nodes[peer]; n != nil {
-		delete(n.edges, db.self.name)
+		db.removeEdge(n, db.self.name)
 	}
 	db.table = nil
 }
@@ -252,7 +294,7 @@ func (db *DB) makeRoom(n *node, u wire.RouteUpdate, now time.Time) bool {
 		if n != nil {
 			need, more = need-n.bytes, 0
 		}
-		return len(db.order)+more <= MaxNodes && (need <= 0 || db.bytes+need <= MaxBytes)
+		return len(db.order)+more <= db.maxNodes && (need <= 0 || db.bytes+need <= db.maxBytes)
 	}
 	if fits() {
 		return true
@@ -290,12 +332,16 @@ func (db *DB) forget(which func(*node) bool) {
 		if n == db.self || !which(n) {
 			return false
 		}
+		for name := range n.edges {
+			db.removeEdge(n, name)
+		}
 		delete(db.nodes, n.name)
 		db.bytes -= n.bytes
 		removed = true
 		return true
 	})
 	if removed {
+		db.paths.renumber()
 		db.table = nil
 	}
 }
@@ -305,7 +351,7 @@ func (db *DB) add(name wire.NodeID) *node {
 	db.nodes[name] = n
 	db.order = append(db.order, n)
 	db.bytes += n.bytes
-	return n
+	return n // Not a destination yet, so the numbering of the others holds.
 }
 
 func sizeOf(name wire.NodeID, edges map[wire.NodeID]float64) int {
