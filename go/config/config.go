@@ -1,0 +1,244 @@
+package config
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Action is what the command line asks for.
+type Action uint8
+
+// The actions.
+const (
+	Run            Action = iota // Run a node.
+	ShowHelp                     // Print the help text and stop.
+	ShowCompletion               // Print the bash completion script and stop.
+	ShowVersion                  // Print the version and stop.
+)
+
+// Position says where something was written.
+type Position struct {
+	File string // As it was named; empty on the command line.
+	Line int    // 1-based; 0 means the whole file.
+	Arg  int    // Index of the argument on the command line, 1-based; 0 in files and for what nobody wrote.
+}
+
+// String returns "file:line", "argument N", or "" for what nobody wrote (the implicit node).
+func (p Position) String() string {
+	switch {
+	case p.File != "" && p.Line > 0:
+		return p.File + ":" + strconv.Itoa(p.Line)
+	case p.File != "":
+		return p.File
+	case p.Arg > 0:
+		return "argument " + strconv.Itoa(p.Arg)
+	}
+	return ""
+}
+
+// Directive is one directive with all its parameters.
+type Directive struct {
+	Name    string // Lower case.
+	Pos     Position
+	Section any // The typed section by value: [Node], [TCPListener], ...
+}
+
+// Config is a complete, checked configuration. Nothing in it may be changed.
+type Config struct {
+	Action     Action
+	Directives []Directive // In the order they were written; an implicit node comes last.
+}
+
+// All yields the sections of type T in the order they were written.
+func All[T any](c *Config) iter.Seq2[Position, T] {
+	return func(yield func(Position, T) bool) {
+		for _, d := range c.Directives {
+			if s, ok := d.Section.(T); ok && !yield(d.Pos, s) {
+				return
+			}
+		}
+	}
+}
+
+// First returns the first section of type T; ok is false if there is none.
+func First[T any](c *Config) (section T, ok bool) {
+	for _, s := range All[T](c) {
+		return s, true
+	}
+	return section, false
+}
+
+// Node returns the node section; a Config to run always has one.
+func (c *Config) Node() Node {
+	n, _ := First[Node](c)
+	return n
+}
+
+// LogLevel returns the level to log at.
+func (c *Config) LogLevel() Level {
+	if l, ok := First[LogLevel](c); ok {
+		return l.Level
+	}
+	return LevelInfo
+}
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Pos  Position
+	Text string // What is wrong, in the words that scripts may look for.
+	Hint string // What to do about it; may be empty.
+}
+
+// String returns the text with position and hint in brackets.
+func (p Problem) String() string {
+	notes := make([]string, 0, 2)
+	if p.Pos.File != "" {
+		notes = append(notes, p.Pos.String())
+	}
+	if p.Hint != "" {
+		notes = append(notes, p.Hint)
+	}
+	if len(notes) == 0 {
+		return p.Text
+	}
+	return fmt.Sprintf("%s (%s)", p.Text, strings.Join(notes, "; "))
+}
+
+// Error lists all that is wrong with a configuration, in the order it was found. It is never empty.
+type Error struct{ Problems []Problem }
+
+// Error returns one line per problem (a problem's own text may have more).
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ParseArgs reads a command line without the program's name. Files it names are read at the place where they are named.
+func ParseArgs(args []string) (*Config, error) {
+	if len(args) == 0 {
+		return &Config{Action: ShowHelp}, nil
+	}
+	p := newParser()
+	action := p.args(args)
+	if action != Run && len(p.problems) == 0 {
+		return &Config{Action: action}, nil
+	}
+	return p.finish()
+}
+
+// LoadFile reads one configuration file, as `--config path` alone would.
+func LoadFile(path string) (*Config, error) {
+	p := newParser()
+	p.file(path)
+	return p.finish()
+}
+
+// parser collects directives and problems from any number of sources.
+type parser struct {
+	entries  []*entry
+	problems []Problem
+}
+
+// entry is a directive under construction.
+type entry struct {
+	spec    *directive
+	typed   string // As written, with its dashes.
+	pos     Position
+	section any // Pointer to the section's struct.
+	given   map[string]Position
+	broken  bool // A problem was found in it: missing parameters are not reported as well.
+}
+
+func newParser() *parser { return &parser{} }
+
+func (p *parser) problem(pos Position, hint, format string, args ...any) {
+	p.problems = append(p.problems, Problem{Pos: pos, Text: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// open appends a directive with its defaults.
+func (p *parser) open(d *directive, typed string, pos Position) *entry {
+	e := &entry{spec: d, typed: typed, pos: pos, section: d.fresh(), given: make(map[string]Position)}
+	p.entries = append(p.entries, e)
+	return e
+}
+
+// finish applies the rules that span directives and returns the result.
+func (p *parser) finish() (*Config, error) {
+	p.checkMultiplicity()
+	if len(p.problems) > 0 {
+		return nil, &Error{Problems: p.problems}
+	}
+	cfg := &Config{}
+	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "version" }) {
+		cfg.Action = ShowVersion
+		return cfg, nil
+	}
+	if !slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "node" }) {
+		p.open(lookup("node"), "--node", Position{})
+	}
+	check(p)
+	if len(p.problems) > 0 {
+		return nil, &Error{Problems: p.problems}
+	}
+	for _, e := range p.entries {
+		cfg.Directives = append(cfg.Directives, Directive{Name: e.spec.name, Pos: e.pos, Section: e.spec.value(e.section)})
+	}
+	return cfg, nil
+}
+
+// checkMissing is called when all parameters of e have been read.
+func (p *parser) checkMissing(e *entry) {
+	if e.broken {
+		return
+	}
+	var missing []string
+	for i := range e.spec.params {
+		if q := &e.spec.params[i]; q.required && !e.has(q.name) {
+			missing = append(missing, q.name)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	e.broken = true
+	word := "parameter"
+	if len(missing) > 1 {
+		word = "parameters"
+	}
+	prefix, name := "", e.typed
+	if e.pos.File != "" {
+		prefix, name = fileError, e.spec.name
+	}
+	p.problem(e.pos, "", "%serror in %s: required %s missing: %s", prefix, name, word, strings.Join(missing, ", "))
+}
+
+func (e *entry) has(param string) bool {
+	_, ok := e.given[param]
+	return ok
+}
+
+func (p *parser) checkMultiplicity() {
+	first := make(map[string]*entry)
+	for _, e := range p.entries {
+		switch e.spec.times {
+		case once:
+			if f := first[e.spec.name]; f == nil {
+				first[e.spec.name] = e
+			} else if f.pos.File != "" && f.pos.File == e.pos.File {
+				p.problem(e.pos, "first given at line "+strconv.Itoa(f.pos.Line), fileError+"only one %s directive is allowed", e.spec.name)
+			} else {
+				p.problem(e.pos, "first given at "+f.pos.String(), "directive %q is only allowed once", e.spec.name)
+			}
+		case alone:
+			if len(p.entries) > 1 {
+				p.problem(e.pos, "", "cannot specify any other options with %s", e.spec.name)
+			}
+		}
+	}
+}

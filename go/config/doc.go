@@ -1,0 +1,43 @@
+// Package config turns a command line and its YAML files into one validated [Config].
+//
+// Directives come from arguments (`--tcp-peer hub:2222 cost=2`) and from files named by `--config FILE`; both are read
+// into the same ordered list. One table (schema.go) says what directives and parameters exist: it drives both parsers,
+// the help text, the bash completion and the checks, so they cannot disagree.
+//
+//	cfg, err := config.ParseArgs([]string{"--node", "id=hub", "--tcp-listener", "2222"})
+//
+// [ParseArgs] and [LoadFile] return either a complete Config, defaults filled in and every static rule checked, or an
+// [*Error] that lists everything found wrong, in the order it was written. A Config is never changed afterwards and may
+// be shared between goroutines. What needs the network or other files (is the port free, does the name resolve) is
+// checked by whoever opens it.
+//
+// # Files
+//
+// A file is a YAML list. Each item is a directive name, or a mapping of one directive name to nothing, to text (the
+// directive's bare value) or to a mapping of parameters:
+//
+//	---
+//	- node:
+//	    id: hub
+//	- log-level: debug
+//	- tcp-listener:
+//	    port: 2222
+//	- local-only
+//
+// Scalars follow YAML 1.1: yes, no, on, off, y and n are booleans, 0660 is octal. Where such a reading would silently
+// turn one thing into another (the node ID `yes` into true, 5.5 into 5.500000, port 27520.7 into 27520) the value is
+// refused with the advice to quote it. An integer where text is wanted is taken as decimal text.
+//
+// # Decisions
+//
+//   - An empty argument is an error: to give an empty value, name the parameter (`id=`).
+//   - `--config` needs a file name. It may stand before other directives; they keep their order.
+//   - A directive that may be given once is checked over arguments and all files together.
+//   - A key written twice in one mapping is an error that names both lines.
+//   - `log-level` without a value is info, the same as leaving it out.
+//   - A permissions value over 0777 is refused: 660 is what people write who mean 0660.
+//   - A node ID names a folder, so it must be valid UTF-8 of at most 255 bytes without `/` and control characters, and
+//     neither `.` nor `..`.
+//   - `tcplisten: PORT` listens on the loopback address; other addresses are given as HOST:PORT.
+//   - `allowedpeers:` with nothing after it is the same as leaving it out; `allowedpeers: []` admits nobody.
+package config

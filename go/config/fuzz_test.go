@@ -1,0 +1,57 @@
+package config
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// checkResult is the property of both parsers: a configuration that holds what it promises, or an error that says
+// something.
+func checkResult(t *testing.T, cfg *Config, err error) {
+	t.Helper()
+	switch {
+	case err != nil && (cfg != nil || err.Error() == ""):
+		t.Fatalf("got %+v with error %q", cfg, err)
+	case err != nil || cfg.Action != Run:
+		return
+	case cfg.Node().ID == "" || cfg.Node().MaxIdle < MinIdle:
+		t.Fatalf("got node %+v", cfg.Node())
+	}
+	for _, l := range All[TCPListener](cfg) {
+		if !positive(l.Cost) {
+			t.Fatalf("got cost %v", l.Cost)
+		}
+	}
+}
+
+func FuzzYAML(f *testing.F) {
+	for _, seed := range []string{
+		"- node:\n    id: a\n- local-only\n", "- tcp-listener: {port: 0x10, nodecost: {a: 1.5}, allowedpeers: [a, y, ~]}\n",
+		"- &a\n  node: {<<: *a}\n", "- tcp-peer: &p {address: 'h:1'}\n- tcp-peer: {<<: [*p, *p]}\n", "a: b", "- ? [a]\n  : b\n", "- !!binary aGVsbG8=\n", "- [*x]",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := newParser()
+		p.document("f.yml", bytes.Clone(data))
+		cfg, err := p.finish()
+		checkResult(t, cfg, err)
+	})
+}
+
+func FuzzArgs(f *testing.F) {
+	for _, seed := range []string{"--node id=a", "-tcp-listener 1 nodecost={\"a\":1} allowedpeers=[\"a\"]", "--help", "--version --trace", "", "-- - --=x", "--control-service permissions=0660 service="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, " ")
+		for _, a := range args {
+			if strings.EqualFold(strings.TrimLeft(a, "-"), "config") || strings.EqualFold(strings.TrimLeft(a, "-"), "c") {
+				t.Skip("reads files")
+			}
+		}
+		cfg, err := ParseArgs(args)
+		checkResult(t, cfg, err)
+	})
+}
