@@ -23,8 +23,10 @@ type RouteUpdate struct {
 // meaning of the values is not judged here: see package topology.
 func ParseRouteUpdate(msg []byte) (RouteUpdate, error) {
 	var u RouteUpdate
-	err := parseJSON(msg, TypeRoute, &u)
-	return u, err
+	if err := parseJSON(msg, TypeRoute, &u); err != nil {
+		return RouteUpdate{}, err
+	}
+	return u, nil
 }
 
 // Append appends the whole route message to dst.
@@ -56,7 +58,7 @@ type Advertisement struct {
 	ConnType     ConnType
 	Tags         map[string]string // nil is sent as null.
 	WorkCommands []WorkCommand     // Only on control services; nil is sent as null.
-	Cancel       bool              `json:"Cancel"` // True withdraws the service.
+	Cancel       bool              // True withdraws the service.
 }
 
 // ParseAdvertisement decodes a whole service advertisement. An object without NodeID or Service is an error: existing
@@ -116,7 +118,10 @@ func ParseUnreachable(payload []byte) (Unreachable, error) {
 // AppendPayload appends the notice as a packet payload.
 func (u *Unreachable) AppendPayload(dst []byte) ([]byte, error) {
 	b, err := json.Marshal(u)
-	return append(dst, b...), err
+	if err != nil {
+		return dst, fmt.Errorf("unreachable notice: %w", err)
+	}
+	return append(dst, b...), nil
 }
 
 func parseJSON(msg []byte, want Type, v any) error {
@@ -124,15 +129,18 @@ func parseJSON(msg []byte, want Type, v any) error {
 		return fmt.Errorf("%w: empty", ErrShort)
 	}
 	if Type(msg[0]) != want {
-		return fmt.Errorf("%w: %d, want %d", ErrType, msg[0], want)
+		return fmt.Errorf("%w: %s, want %s", ErrType, Type(msg[0]), want)
 	}
-	return json.Unmarshal(msg[1:], v)
+	if err := json.Unmarshal(msg[1:], v); err != nil {
+		return fmt.Errorf("%s message: %w", want, err)
+	}
+	return nil
 }
 
 func appendJSON(dst []byte, t Type, v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return dst, err
+		return dst, fmt.Errorf("%s message: %w", t, err)
 	}
 	return append(append(dst, byte(t)), b...), nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"unsafe"
 
 	"github.com/minio/highwayhash"
@@ -25,6 +26,21 @@ const (
 	TypeAdvert Type = 2 // JSON, [Advertisement].
 	TypeReject Type = 3 // The receiver closes the link. Content is never read; "[]" is sent.
 )
+
+// String returns the name of the type, or its number.
+func (t Type) String() string {
+	switch t {
+	case TypeData:
+		return "data"
+	case TypeRoute:
+		return "route"
+	case TypeAdvert:
+		return "advertisement"
+	case TypeReject:
+		return "reject"
+	}
+	return strconv.Itoa(int(t))
+}
 
 const (
 	// MaxMessage is the longest message that every link can carry, in bytes (a TCP frame's length field is 16 bits).
@@ -103,7 +119,7 @@ func ParseHeader(msg []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: data message of %d bytes, header needs %d", ErrShort, len(msg), HeaderSize)
 	}
 	if Type(msg[0]) != TypeData {
-		return Header{}, fmt.Errorf("%w: %d, want data (0)", ErrType, msg[0])
+		return Header{}, fmt.Errorf("%w: %s, want data", ErrType, Type(msg[0]))
 	}
 	return Header{
 		Hops:        msg[1],
