@@ -1,0 +1,137 @@
+"""A session over a blocking socket, for one thread at a time."""
+
+import os
+import socket
+import time
+from collections import deque
+from typing import TypeVar
+
+from . import _fds
+from ._session import Op, Reply, Session
+from .errors import ClosedError, MeshTimeout
+from .types import Event
+
+GRACE_S = 5.0  # How long after its own limit a node may still answer before we give up on it.
+_READ_BYTES = 64 << 10
+T = TypeVar("T")
+
+
+class Deadline:
+    """A point in time that a call must not outlast."""
+
+    __slots__ = ("_end", "text", "timeout_s")
+
+    def __init__(self, timeout_s: float | None, text: str, grace_s: float = 0.0) -> None:
+        self.timeout_s = timeout_s
+        self.text = text
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s + grace_s
+
+    def apply(self, sock: socket.socket) -> None:
+        """Limit the next wait on ``sock`` to what is left."""
+        if self._end is None:
+            sock.settimeout(None)
+            return
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.error()
+        sock.settimeout(left)
+
+    def error(self) -> MeshTimeout:
+        """What to raise when it has passed."""
+        return MeshTimeout(f"{self.text}: no answer within {self.timeout_s:g} s")
+
+
+def deadline_of(op: Op[T]) -> Deadline:
+    """The deadline of a request that starts now."""
+    return Deadline(op.timeout_s, op.name, GRACE_S if op.own_timeout else 0.0)
+
+
+class Channel:
+    """One session socket and its state. An interrupted call leaves it closed: half a frame may have passed."""
+
+    def __init__(self, sock: socket.socket, session: Session | None = None) -> None:
+        self.session = session if session is not None else Session()
+        self.events: deque[Event] = deque()
+        self._sock = sock
+
+    def call(self, op: Op[T]) -> Reply:
+        """Send a request and wait for its reply; a reply that is an error is returned, not raised.
+
+        A timeout, an interrupt or a lost session closes the channel, which is what cancels the request in the node.
+        """
+        deadline = deadline_of(op)
+        request_id, frame = self.session.request(op.name, op.keys)
+        try:
+            self._send(frame, deadline)
+            while True:
+                for item in self._receive(deadline):
+                    if not isinstance(item, Reply):
+                        self.events.append(item)
+                    elif item.id == request_id:
+                        return item
+        except BaseException:
+            self.close()
+            raise
+
+    def greeting(self, deadline: Deadline) -> None:
+        """Wait for the greeting of a new session."""
+        try:
+            while self.session.hello is None:
+                self._receive(deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    def next_event(self, deadline: Deadline) -> Event:
+        """The next event. A timeout raises MeshTimeout and does no harm; the end of the session raises."""
+        while not self.events:
+            self.events.extend(item for item in self._receive(deadline) if not isinstance(item, Reply))
+        return self.events.popleft()
+
+    def wake(self) -> None:
+        """Make a wait in another thread end, with ClosedError. Safe at any time."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # Closed already, by us or by the node.
+
+    def close(self) -> None:
+        """Close the socket; the node drops what this session has asked for. Safe to call twice."""
+        self._sock.close()
+        self.session.close()
+
+    def _send(self, frame: bytes, deadline: Deadline) -> None:
+        try:
+            deadline.apply(self._sock)
+            self._sock.sendall(frame)
+        except TimeoutError:
+            raise deadline.error() from None
+        except OSError as error:
+            raise self._ended() from error
+
+    def _receive(self, deadline: Deadline) -> list[Reply | Event]:
+        try:
+            deadline.apply(self._sock)
+            data, descriptors = _fds.receive(self._sock, _READ_BYTES)
+        except TimeoutError:
+            raise deadline.error() from None
+        except OSError as error:
+            raise self._ended() from error
+        if not data:
+            raise self.session.eof()
+        return self.session.receive(data, descriptors)
+
+    def _ended(self) -> ClosedError:
+        try:
+            while data := self._sock.recv(_READ_BYTES, socket.MSG_DONTWAIT):
+                self.session.receive(data)  # What the node said last is why it ended.
+        except OSError:
+            pass
+        error = self.session.eof()
+        return error if isinstance(error, ClosedError) else ClosedError(str(error))
+
+
+def from_descriptor(fd: int) -> Channel:
+    """A channel over a session's descriptor."""
+    os.set_blocking(fd, True)
+    return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd))

@@ -1,0 +1,74 @@
+"""Finding the ``receptor`` program that came with this package: nodes run their work commands through it."""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from ._version import version
+from .errors import ConfigError
+
+NAME = "receptor"
+VARIABLE = "RECEPTOR_DAEMON"
+
+
+def find() -> str | None:
+    """Absolute path of the daemon of this version, None if it is not installed.
+
+    Looked for in: ``RECEPTOR_DAEMON`` (a path, taken as it is), the scripts directory of this Python, that of the
+    user's scheme, ``PATH``. A program of the same name that is not ours or of another version is passed over.
+    Raises ConfigError if ``RECEPTOR_DAEMON`` names no program.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        path = os.path.abspath(given)
+        if not _executable(path):
+            raise ConfigError(f"{VARIABLE}={given}: no program there; unset it, or give the path of the receptor daemon")
+        return path
+    for path in _candidates():
+        if _executable(path) and _version_of(path, os.stat(path).st_mtime_ns) == version():
+            return path
+    return None
+
+
+def require(purpose: str) -> str:
+    """Like :func:`find`, for callers who cannot go on without it."""
+    path = find()
+    if path is None:
+        raise ConfigError(
+            f"{purpose}: needs the receptor daemon {version()}, which is neither in the scripts directory of this "
+            f"Python nor in PATH; reinstall the package, or set {VARIABLE} to its path"
+        )
+    return path
+
+
+def _candidates() -> Iterator[str]:
+    import sysconfig
+
+    seen = set()
+    directories = [sysconfig.get_path("scripts")]
+    user = sysconfig.get_preferred_scheme("user")
+    directories.append(sysconfig.get_path("scripts", user))
+    directories += os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for directory in directories:
+        path = os.path.abspath(os.path.join(directory, NAME))
+        if directory and path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _executable(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.X_OK)
+
+
+@lru_cache(maxsize=32)
+def _version_of(path: str, _modified_ns: int) -> str | None:
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False, text=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,38 @@
+"""Receiving bytes together with file descriptors, for sessions and listeners."""
+
+import array
+import socket
+
+from ._session import Descriptor
+from .errors import ProtocolError
+
+_MAX_AT_ONCE = 16
+_SPACE = socket.CMSG_SPACE(_MAX_AT_ONCE * array.array("i").itemsize)
+_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def receive(sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
+    """One recvmsg of at most ``size`` bytes. Empty bytes mean the end of file.
+
+    Raises ProtocolError if the kernel had to cut descriptors off, for example at the limit on open files.
+    """
+    data, ancillary, flags, _ = sock.recvmsg(size, _SPACE, _CLOEXEC)
+    if not ancillary and not flags & socket.MSG_CTRUNC:
+        return data, []
+    descriptors = [
+        Descriptor(fd)
+        for level, kind, payload in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for fd in _numbers(payload)
+    ]
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            descriptor.close()
+        raise ProtocolError("a descriptor was lost on its way: the limit on open files is reached (ulimit -n)")
+    return data, descriptors
+
+
+def _numbers(payload: bytes) -> array.array[int]:
+    numbers = array.array("i")
+    numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    return numbers

@@ -1,0 +1,126 @@
+"""The C library that holds the node: found, checked, and asked for sessions. The only module that uses ctypes.
+
+Loaded with the first node and never by an import, since a program that has loaded it cannot fork a child that uses it
+(the Go runtime inside lives in threads, and fork copies none).
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import _process
+from ._version import version
+from .errors import NativeLibraryError, ReceptorError
+
+if TYPE_CHECKING:
+    import ctypes
+
+ABI = 1
+PATH = Path(__file__).parent / "_native" / "libreceptor.so"
+
+_ERROR_BYTES = 4096
+_REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a source tree: pip install -e .)"
+
+_lock = threading.Lock()
+_loaded: "ctypes.CDLL | None" = None
+_loaded_in = 0  # Process that loaded it.
+
+
+def open_session(environ: Mapping[str, str]) -> socket.socket:
+    """A new session: a node that is yet to be opened. Does no network work and returns at once.
+
+    environ: what the node and its work commands see as their environment; a library does not see Python's changes.
+    """
+    library = _load()
+    config = json.dumps({"abi": ABI, "environ": dict(environ)}).encode()
+    import ctypes
+
+    error = ctypes.create_string_buffer(_ERROR_BYTES)
+    fd: int = library.receptor_open(config, len(config), error, len(error))
+    if fd < 0:
+        text = error.value.decode("utf-8", "replace") or f"code {-fd}"
+        raise ReceptorError(f"the node's library opened no session: {text}")
+    os.set_inheritable(fd, False)
+    os.set_blocking(fd, True)
+    return socket.socket(fileno=fd)
+
+
+def dump() -> str:
+    """The stacks of all goroutines, for a bug report. Empty if the library is not loaded."""
+    if _loaded is None:
+        return ""
+    import ctypes
+
+    library = _load()
+    buffer = ctypes.create_string_buffer(1 << 20)
+    length: int = library.receptor_dump(buffer, len(buffer))
+    return buffer.raw[: max(length, 0)].decode("utf-8", "replace")
+
+
+def _load() -> "ctypes.CDLL":
+    global _loaded, _loaded_in
+    if _loaded is not None:
+        _process.check(_loaded_in)
+    with _lock:
+        if _loaded is None:
+            _loaded = _open()
+            _loaded_in = os.getpid()
+        return _loaded
+
+
+def _open() -> "ctypes.CDLL":
+    if not PATH.exists():
+        raise NativeLibraryError(f"{PATH} is missing: this installation has no node library; {_REBUILD}")
+    import ctypes
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        library = ctypes.CDLL(str(PATH))
+        _declare(library)
+        abi = library.receptor_abi()
+        info = json.loads(library.receptor_build_info())
+        if abi == ABI:
+            # Enters Go, and so waits until its runtime has started, which is when it raises the limit on open files.
+            library.receptor_dump(ctypes.create_string_buffer(64), 64)
+    except OSError as error:
+        raise NativeLibraryError(_why_not_loaded(error)) from error
+    except (AttributeError, ValueError) as error:
+        raise NativeLibraryError(f"{PATH} is not a library of this package: {error}; {_REBUILD}") from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)  # A library has no business changing its host's limits.
+    if abi != ABI:
+        raise NativeLibraryError(f"{PATH} has ABI {abi}, this package wants {ABI}; {_REBUILD}")
+    if info.get("version") != version():
+        raise NativeLibraryError(
+            f"{PATH} is of version {info.get('version')}, this package of {version()}; {_REBUILD}"
+        )
+    return library
+
+
+def _declare(library: "ctypes.CDLL") -> None:
+    from ctypes import c_char_p, c_int32, c_int64
+
+    library.receptor_abi.restype = c_int32
+    library.receptor_abi.argtypes = []
+    library.receptor_build_info.restype = c_char_p
+    library.receptor_build_info.argtypes = []
+    library.receptor_open.restype = c_int32
+    library.receptor_open.argtypes = [c_char_p, c_int64, c_char_p, c_int64]
+    library.receptor_dump.restype = c_int32
+    library.receptor_dump.argtypes = [c_char_p, c_int64]
+
+
+def _why_not_loaded(error: OSError) -> str:
+    import sysconfig
+
+    if "initial-exec TLS" in str(error) or "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+        return (
+            f"{PATH} cannot be loaded: Go libraries do not work on musl (Alpine). Use an image with glibc, or run the "
+            "receptor daemon and drive it with receptorctl"
+        )
+    return f"{PATH} cannot be loaded: {error}; {_REBUILD}"

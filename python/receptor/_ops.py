@@ -1,0 +1,297 @@
+"""The operations of a session as values, shared by the blocking and the asyncio shell.
+
+Each function checks its arguments, builds the request and says how the reply is read. No I/O.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from . import _daemon
+from ._session import Descriptor, Op
+from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
+from .types import (
+    JSON,
+    Address,
+    BackendID,
+    BoundListener,
+    Hop,
+    LinkListener,
+    LogLevel,
+    Peer,
+    PingResult,
+    Route,
+    Status,
+    StreamStatus,
+    UnitStatus,
+    WorkCommand,
+    WorkResult,
+    WorkState,
+)
+
+EVENT_KINDS = ("peer", "route", "service", "work", "log")
+_NEVER_S = 10 * 365 * 86_400.0  # What "wait for ever" is to a node whose default is shorter.
+
+
+def open_node(
+    node: str | None,
+    *,
+    peers: Iterable[str | Peer],
+    listeners: Iterable[str | LinkListener],
+    config: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    work_commands: Iterable[WorkCommand],
+    environ: Mapping[str, str],
+    max_idle_s: float | None,
+    log_level: LogLevel | None,
+    timeout_s: float | None,
+) -> Op[JSON]:
+    """``open``: the node itself."""
+    if node is None and config is None:
+        raise ConfigError("a node needs an ID, or a configuration file that gives one: Node(\"web-1\")")
+    for name, value in (("peers", peers), ("listeners", listeners)):
+        if isinstance(value, str):
+            raise ConfigError(f"{name}: want a list of addresses, got the string {value!r}")
+    commands = [command.to_json() for command in work_commands]
+    settings: JSON = {"environ": dict(environ)}
+    if log_level is not None:
+        settings["log_level"] = log_level
+    if node is not None:
+        settings["node"] = node
+    if config is not None:
+        settings["file"] = os.path.abspath(config)
+    if data_dir is not None:
+        settings["data_dir"] = os.path.abspath(data_dir)
+    settings["peers"] = [Peer.of(peer).to_json() for peer in peers]
+    settings["listeners"] = [LinkListener.of(listener).to_json() for listener in listeners]
+    if commands:
+        settings["work_commands"] = commands
+        settings["daemon"] = _daemon.require(f"work command {commands[0]['worktype']!r}")
+    elif config is not None and (daemon := _daemon.find()) is not None:
+        settings["daemon"] = daemon
+    if max_idle_s is not None:
+        settings["max_idle"] = _positive("max_idle_s", max_idle_s)
+    return Op("open", {"config": settings}, _same, timeout_s)
+
+
+def close(timeout_s: float) -> Op[None]:
+    """``close``: stop the node, and wait until it has."""
+    return Op("close", {"timeout": timeout_s}, _nothing, timeout_s, own_timeout=True)
+
+
+def status(timeout_s: float | None) -> Op[Status]:
+    """``status``."""
+    return Op("status", {}, Status.from_json, timeout_s)
+
+
+def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
+    """``ping``."""
+
+    def decode(ok: JSON) -> PingResult:
+        return PingResult(str(ok.get("from", "")), timedelta(microseconds=ok.get("rtt_ns", 0) / 1000))
+
+    return Op("ping", {"node": node, "hops": hops, "timeout": _limit(timeout_s)}, decode, timeout_s, own_timeout=True)
+
+
+def traceroute(node: str, timeout_s: float | None) -> Op[list[Hop]]:
+    """``traceroute``: each hop has the time, so the whole has no limit of ours."""
+    return Op(
+        "traceroute",
+        {"node": node, "timeout": _limit(timeout_s)},
+        lambda ok: [Hop.from_json(hop) for hop in ok.get("hops") or ()],
+    )
+
+
+def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
+    """``route.wait``."""
+    return Op(
+        "route.wait",
+        {"node": node, **_timeout(timeout_s)},
+        lambda ok: Route(node, str(ok.get("next_hop", "")), float(ok.get("cost") or 0)),
+        timeout_s,
+        own_timeout=True,
+    )
+
+
+def add_peer(peer: Peer, timeout_s: float | None) -> Op[BackendID]:
+    """``peer.add``."""
+    return Op("peer.add", peer.to_json(), lambda ok: _backend(ok["backend"]), timeout_s)
+
+
+def add_listener(listener: LinkListener, timeout_s: float | None) -> Op[BoundListener]:
+    """``listen.add``."""
+    return Op(
+        "listen.add",
+        listener.to_json(),
+        lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))),
+        timeout_s,
+    )
+
+
+def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[None]:
+    """``backend.remove``."""
+    if isinstance(backend, BoundListener):
+        backend = backend.backend
+    return Op("backend.remove", {"backend": backend}, _nothing, timeout_s)
+
+
+def connect(node: str, service: str, timeout_s: float | None) -> Op[tuple[int, Address]]:
+    """``stream.connect``: the stream's ID and this side's address."""
+    return Op(
+        "stream.connect",
+        {"node": node, "service": service, "timeout": _limit(timeout_s)},
+        lambda ok: (int(ok.get("stream", 0)), Address.from_json(ok.get("local"))),
+        timeout_s,
+        own_timeout=True,
+    )
+
+
+def listen(
+    service: str, advertise: bool, tags: Mapping[str, str] | None, backlog: int, timeout_s: float | None
+) -> Op[str]:
+    """``stream.listen``: the service's name, found by the node if none was given."""
+    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog}
+    if tags:
+        keys["tags"] = dict(tags)
+    return Op("stream.listen", keys, _service, timeout_s)
+
+
+def datagram(
+    service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None
+) -> Op[str]:
+    """``datagram.open``: the service's name."""
+    keys: JSON = {"advertise": advertise}
+    if service:
+        keys["service"] = service
+    if tags:
+        keys["tags"] = dict(tags)
+    return Op("datagram.open", keys, _service, timeout_s)
+
+
+def accepted(message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor]:
+    """A message of a listener: the stream's ID, who opened it, and its descriptor."""
+    try:
+        value = json.loads(message)
+        stream, peer = int(value["stream"]), Address.from_json(value["peer"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"listener sent something else than an accepted stream: {error}") from error
+    if len(descriptors) != 1:
+        raise ProtocolError(f"accepted stream came with {len(descriptors)} descriptors instead of one")
+    return stream, peer, descriptors[0]
+
+
+def stream_status(stream: int, timeout_s: float | None) -> Op[StreamStatus]:
+    """``stream.status``."""
+    return Op("stream.status", {"stream": stream}, StreamStatus.from_json, timeout_s)
+
+
+def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[None]:
+    """``stream.abort``."""
+    return Op("stream.abort", {"stream": stream, "error_code": error_code}, _nothing, timeout_s)
+
+
+def events(kinds: Sequence[str], timeout_s: float | None) -> Op[None]:
+    """``events``; no kinds means all but log records."""
+    wanted = list(dict.fromkeys(kinds)) or [kind for kind in EVENT_KINDS if kind != "log"]
+    unknown = [kind for kind in wanted if kind not in EVENT_KINDS]
+    if unknown:
+        raise ConfigError(f"event kind {unknown[0]!r}: want one of {', '.join(EVENT_KINDS)}")
+    return Op("events", {"kinds": wanted}, _nothing, timeout_s)
+
+
+def submit(
+    node: str, worktype: str, params: Mapping[str, object] | None, ttl_s: float | None, timeout_s: float | None
+) -> Op[str]:
+    """``work.submit``: the unit's ID."""
+    keys: JSON = {"node": node, "worktype": worktype}
+    if params:
+        keys["params"] = {name: str(value) for name, value in params.items()}
+    if ttl_s is not None:
+        keys["ttl"] = _positive("ttl_s", ttl_s)
+    return Op("work.submit", keys, lambda ok: str(ok["unit"]), timeout_s)
+
+
+def started(unit: str) -> Op[str]:
+    """``work.started``: waits until the unit's start is decided, which a remote node may take long for."""
+    return Op("work.started", {"unit": unit}, lambda ok: str(ok.get("result", "")))
+
+
+def unit_status(unit: str, timeout_s: float | None) -> Op[UnitStatus]:
+    """``work.status``."""
+    return Op("work.status", {"unit": unit}, lambda ok: UnitStatus.from_json(unit, ok), timeout_s)
+
+
+def unit_list(timeout_s: float | None) -> Op[dict[str, UnitStatus]]:
+    """``work.list``."""
+    return Op(
+        "work.list", {}, lambda ok: {unit: UnitStatus.from_json(unit, raw) for unit, raw in ok.items()}, timeout_s
+    )
+
+
+def results(unit: str, offset: int, timeout_s: float | None) -> Op[int]:
+    """``work.results``: the stream's ID."""
+    if offset < 0:
+        raise ConfigError(f"offset {offset}: want 0 or more bytes")
+    return Op("work.results", {"unit": unit, "offset": offset}, lambda ok: int(ok.get("stream", 0)), timeout_s)
+
+
+def unit_wait(unit: str, timeout_s: float | None) -> Op[WorkResult]:
+    """``work.wait``."""
+    return Op(
+        "work.wait",
+        {"unit": unit, **_timeout(timeout_s)},
+        lambda ok: WorkResult.of(UnitStatus.from_json(unit, ok)),
+        timeout_s,
+        own_timeout=True,
+    )
+
+
+def cancel(unit: str, timeout_s: float | None) -> Op[bool]:
+    """``work.cancel``: True once the executor has confirmed it."""
+    return Op("work.cancel", {"unit": unit}, lambda ok: not ok.get("pending", False), timeout_s)
+
+
+def release(unit: str, force: bool, timeout_s: float | None) -> Op[bool]:
+    """``work.release``: True once the executor has confirmed it."""
+    return Op("work.release", {"unit": unit, "force": force}, lambda ok: not ok.get("pending", False), timeout_s)
+
+
+def check(result: WorkResult) -> WorkResult:
+    """Raise what a unit that did not succeed is worth."""
+    if result.state is WorkState.CANCELED:
+        raise WorkCancelled(f"unit {result.unit} was cancelled", result=result)
+    if result.state is not WorkState.SUCCEEDED:
+        raise WorkFailed(f"unit {result.unit} failed: {result.detail}", result=result)
+    return result
+
+
+def _limit(timeout_s: float | None) -> float:
+    return _NEVER_S if timeout_s is None else _positive("timeout_s", timeout_s)
+
+
+def _timeout(timeout_s: float | None) -> JSON:
+    return {} if timeout_s is None else {"timeout": _positive("timeout_s", timeout_s)}
+
+
+def _positive(name: str, seconds: float) -> float:
+    if not seconds >= 0:
+        raise ConfigError(f"{name}={seconds}: want seconds, 0 or more")
+    return max(float(seconds), 0.001)  # A node takes 0 for "not given".
+
+
+def _backend(value: Any) -> BackendID:  # Any: JSON
+    return value if isinstance(value, int) else str(value)
+
+
+def _service(ok: JSON) -> str:
+    return str(ok.get("service", ""))
+
+
+def _same(ok: JSON) -> JSON:
+    return ok
+
+
+def _nothing(_: JSON) -> None:
+    return None

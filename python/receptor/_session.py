@@ -1,0 +1,243 @@
+"""The session protocol of go/session/README.md, without I/O: bytes and descriptors in, replies and events out.
+
+Both shells, blocking and asyncio, drive a :class:`Session` and own the socket. Descriptors are held as
+:class:`Descriptor`, which closes what nobody took: a reply that is dropped, late or left over never leaks one.
+"""
+
+import json
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from .errors import ClosedError, PayloadTooLarge, ProtocolError, ReceptorError, from_wire
+from .types import JSON, Event, event_from_json
+
+PROTOCOL = 1
+MAX_FRAME_BYTES = 16 << 20
+MAX_PENDING_DESCRIPTORS = 64  # Received, their frames not yet complete; the node sends one at a time.
+
+_LENGTH = struct.Struct(">I")
+T = TypeVar("T")
+
+
+class Descriptor:
+    """Owns a file descriptor until :meth:`detach` hands it on; closes it otherwise, at the latest when collected."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def detach(self) -> int:
+        """Hand the number to a new owner. Once only."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            raise ProtocolError("descriptor was taken twice")
+        return fd
+
+    def close(self) -> None:
+        """Close it, unless it was handed on. Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self._fd}>"
+
+
+@dataclass(slots=True)
+class Reply:
+    """The answer to the request ``id``: either ``ok`` or ``error``; ``fd`` where the frame brought one."""
+
+    id: int
+    ok: JSON
+    error: ReceptorError | None = None
+    fd: Descriptor | None = None
+
+    def result(self) -> JSON:
+        """The reply's object, or raise its error."""
+        if self.error is not None:
+            raise self.error
+        return self.ok
+
+    def descriptor(self) -> Descriptor:
+        """The reply's descriptor, or raise the reply's error."""
+        self.result()
+        if self.fd is None:
+            raise ProtocolError(f"reply {self.id} should have brought a descriptor and did not")
+        return self.fd
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The greeting: what the node's side is."""
+
+    version: str
+    mode: str
+    features: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Op(Generic[T]):
+    """A request before it is sent, and how its reply is read.
+
+    own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in some time later.
+    timeout_s: seconds; None waits for ever.
+    """
+
+    name: str
+    keys: Mapping[str, Any]  # Any: JSON values
+    decode: Callable[[JSON], T]
+    timeout_s: float | None = None
+    own_timeout: bool = False
+
+
+class Session:
+    """One end of a session.
+
+    Not for several threads at once. After a :class:`ProtocolError` it is of no use: close the socket.
+    """
+
+    def __init__(self) -> None:
+        self.hello: Hello | None = None
+        self.ended: ReceptorError | None = None  # Set by the event "closed": why the node is no more.
+        self._buffer = bytearray()
+        self._descriptors: deque[Descriptor] = deque()
+        self._next_id = 1
+        self._waiting: set[int] = set()
+        self._abandoned: set[int] = set()
+
+    def request(self, op: str, keys: Mapping[str, Any]) -> tuple[int, bytes]:
+        """Number a request and return its ID and its bytes."""
+        request_id = self._next_id
+        frame = encode({"id": request_id, "op": op, **keys})
+        self._next_id += 1
+        self._waiting.add(request_id)
+        return request_id, frame
+
+    def abandon(self, request_id: int) -> bytes:
+        """Give a request up: returns the bytes that tell the node, empty if it has answered already."""
+        if request_id not in self._waiting:
+            return b""
+        self._waiting.remove(request_id)
+        self._abandoned.add(request_id)
+        return encode({"op": "cancel", "target": request_id})
+
+    def receive(self, data: bytes, descriptors: Iterable[Descriptor] = ()) -> list[Reply | Event]:
+        """Take what one read brought and return what it completed.
+
+        Replies to abandoned requests are dropped, and the descriptors that came with them closed.
+        """
+        self._descriptors.extend(descriptors)
+        if len(self._descriptors) > MAX_PENDING_DESCRIPTORS:
+            raise ProtocolError(f"more than {MAX_PENDING_DESCRIPTORS} descriptors came without their frames")
+        self._buffer += data
+        items: list[Reply | Event] = []
+        for frame in self._frames():
+            item = self._item(frame)
+            if item is not None:
+                items.append(item)
+        return items
+
+    def eof(self) -> ReceptorError:
+        """The socket has ended: what to tell those who still wait."""
+        if self.ended is not None:
+            return self.ended
+        if self._buffer:
+            return ProtocolError(f"session ended inside a frame, after {len(self._buffer)} bytes of it")
+        return ClosedError("the node is closed")
+
+    def close(self) -> None:
+        """Drop what was received in part."""
+        self._buffer.clear()
+        while self._descriptors:
+            self._descriptors.popleft().close()
+
+    def _frames(self) -> Iterable[JSON]:
+        buffer, position = self._buffer, 0
+        try:
+            while len(buffer) - position >= 4:
+                (length,) = _LENGTH.unpack_from(buffer, position)
+                if not 1 <= length <= MAX_FRAME_BYTES:
+                    raise ProtocolError(f"frame of {length} bytes; allowed are 1 to {MAX_FRAME_BYTES}")
+                end = position + 4 + length
+                if len(buffer) < end:
+                    break
+                text = bytes(buffer[position + 4 : end])
+                position = end
+                yield _decode(text)
+        finally:
+            del buffer[:position]
+
+    def _item(self, frame: JSON) -> Reply | Event | None:
+        descriptor = self._descriptor() if frame.get("fd") is True else None
+        if "id" in frame:
+            return self._reply(frame, descriptor)
+        if descriptor is not None:
+            descriptor.close()
+        match frame.get("ev"):
+            case "hello":
+                self._greet(frame)
+                return None
+            case "closed":
+                err = frame.get("err")
+                self.ended = ClosedError(f"the node ended: {err.get('msg')}" if err else "the node is closed")
+                self.ended.__cause__ = from_wire(err) if err else None
+                return None
+        return event_from_json(frame)
+
+    def _reply(self, frame: JSON, descriptor: Descriptor | None) -> Reply | None:
+        request_id = frame["id"]
+        if request_id in self._abandoned:
+            self._abandoned.remove(request_id)
+            if descriptor is not None:
+                descriptor.close()
+            return None
+        if request_id not in self._waiting:
+            raise ProtocolError(f"reply to request {request_id!r}, which was not made or is answered already")
+        self._waiting.remove(request_id)
+        ok, err = frame.get("ok"), frame.get("err")
+        if isinstance(err, dict):
+            return Reply(request_id, {}, from_wire(err), descriptor)
+        if not isinstance(ok, dict):
+            raise ProtocolError(f'reply {request_id} has neither "ok" nor "err"')
+        return Reply(request_id, ok, None, descriptor)
+
+    def _descriptor(self) -> Descriptor:
+        if not self._descriptors:
+            raise ProtocolError("a frame announced a descriptor and none came")
+        return self._descriptors.popleft()
+
+    def _greet(self, frame: JSON) -> None:
+        if frame.get("protocol") != PROTOCOL:
+            raise ProtocolError(
+                f"the node speaks session protocol {frame.get('protocol')!r}, this package {PROTOCOL}: "
+                "install parts of one version"
+            )
+        self.hello = Hello(
+            str(frame.get("version", "")), str(frame.get("mode", "")), frozenset(frame.get("features") or ())
+        )
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Make a frame."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise PayloadTooLarge(f"request of {len(body)} bytes; a session carries {MAX_FRAME_BYTES}")
+    return _LENGTH.pack(len(body)) + body
+
+
+def _decode(body: bytes) -> JSON:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"frame is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ProtocolError(f"frame is a JSON {type(value).__name__}, not an object")
+    return value

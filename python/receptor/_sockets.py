@@ -1,0 +1,110 @@
+"""What the sockets of both shells share: construction from a received descriptor, forks, and the datagram format."""
+
+import errno
+import json
+import os
+import socket
+from typing import Final
+
+from . import _process
+from ._session import Descriptor
+from .errors import ConfigError, PayloadTooLarge, ProtocolError, ReceptorError, Unreachable, UnreachableReason, from_wire
+from .types import Address
+
+DATAGRAM_READ_BYTES: Final = 3 + 2 * 255 + (64 << 10)
+_VERSION: Final = 1
+_DATA, _NOTICE, _REFUSED = 0, 1, 2
+
+# The texts of notices, which cross the mesh, and what they mean.
+_PROBLEMS = {
+    "service unknown": UnreachableReason.SERVICE_UNKNOWN,
+    "message expired": UnreachableReason.EXPIRED,
+    "blocked by firewall": UnreachableReason.FIREWALL,
+}
+
+
+def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
+    """Make a plain socket of a received descriptor."""
+    return socket.socket(socket.AF_UNIX, kind, fileno=descriptor.detach())
+
+
+class StreamSocket(socket.socket):
+    """A mesh stream as a socket: whatever takes a connected socket takes it.
+
+    peer, local: the two ends. stream: the node's number for it.
+    """
+
+    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor.detach())
+        self.stream = stream
+        self.peer = peer
+        self.local = local
+        self._pid = os.getpid()
+        _process.track(self)
+
+    def dup(self) -> socket.socket:  # type: ignore[override]  # a plain socket: only one object speaks for the stream
+        """A plain socket on a copy of the descriptor."""
+        return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
+
+    def _abandon_after_fork(self) -> None:
+        self.close()
+
+    def _check_process(self, error: OSError) -> None:
+        if error.errno == errno.EBADF:
+            _process.check(self._pid)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.fileno() < 0 else f"fd={self.fileno()}"
+        return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
+
+
+def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> list[bytes | bytearray | memoryview]:
+    """Lay a datagram out for sending, as buffers to be sent together."""
+    node, service = (part.encode() for part in address)
+    if not 1 <= len(node) <= 255:
+        raise ConfigError(f"node ID of {len(node)} bytes: datagram sockets reach IDs of 1 to 255")
+    if len(service) > 255:
+        raise ConfigError(f"service name of {len(service)} bytes: allowed are 255")
+    header = bytes((_VERSION, _DATA, len(node))) + node + bytes((len(service),)) + service
+    return [header, payload]
+
+
+def unpack_datagram(message: bytes) -> tuple[bytes, Address]:
+    """Take a received message apart. Notices and refusals raise what they say."""
+    try:
+        version, kind, length = message[0], message[1], message[2]
+        end = 3 + length
+        start = end + 1 + message[end]
+        address = Address(message[3:end].decode(), message[end + 1 : start].decode())
+    except (IndexError, UnicodeDecodeError):
+        raise ProtocolError("datagram without a whole header") from None
+    payload = message[start:]
+    if version != _VERSION or len(message) < start:
+        raise ProtocolError(f"datagram of version {version}, this package knows {_VERSION}")
+    if kind == _DATA:
+        return payload, address
+    if kind == _NOTICE:
+        raise _notice(payload.decode("utf-8", "replace"), address)
+    raise _refusal(payload)
+
+
+def send_error(error: OSError, size: int) -> ReceptorError | None:
+    """What a failed send of a datagram of ``size`` bytes means, None if only the OSError says it."""
+    if error.errno == errno.EMSGSIZE:
+        return PayloadTooLarge(f"datagram of {size} bytes does not fit into one message")
+    return None
+
+
+def _notice(problem: str, address: Address) -> Unreachable:
+    reason = _PROBLEMS.get(problem, UnreachableReason.REFUSED)
+    return Unreachable(f"datagram to {address}: {problem}", code=reason, node=address.node, service=address.service)
+
+
+def _refusal(payload: bytes) -> ReceptorError:
+    try:
+        err = json.loads(payload)
+    except ValueError:
+        err = None
+    if not isinstance(err, dict):
+        raise ProtocolError("datagram refused with something that is not a JSON object")
+    return from_wire(err)

@@ -1,0 +1,714 @@
+"""A node inside this process, for blocking code.
+
+::
+
+    import receptor
+
+    with receptor.Node("web-1", peers=["tcp://hub:2222"]) as node:
+        node.wait_route("db-1", timeout_s=10)
+        with node.connect("db-1", "echo") as sock:
+            sock.sendall(b"hello")
+            print(sock.recv(100))
+
+A node may be used from any number of threads. Each blocking call has a session socket of its own while it runs, so
+threads do not wait for one another, and a call that is interrupted (Ctrl-C) or runs into its timeout is cancelled in
+the node as well. Every wait is a plain read of a socket: signals act at once. No thread is started, but for the one
+that carries log records if ``log_level`` is given.
+"""
+
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from . import _library, _ops, _process, _sockets
+from ._channel import Channel, Deadline, deadline_of, from_descriptor
+from ._fds import receive
+from ._session import Descriptor, Op, Reply
+from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from .types import (
+    Address,
+    BackendID,
+    BoundListener,
+    Event,
+    EventKind,
+    Hop,
+    LinkListener,
+    LogLevel,
+    LogRecord,
+    Peer,
+    PingResult,
+    Route,
+    Status,
+    StreamState,
+    StreamStatus,
+    WorkCommand,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from .work import Work
+
+__all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node"]
+
+_IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
+_ACCEPT_BYTES = 64 << 10
+T = TypeVar("T")
+
+
+class Node:
+    """A node of the mesh, running from construction until :meth:`close`.
+
+    id: its name in the mesh, unique there. Not needed if ``config`` gives one.
+    peers: neighbours to dial, as addresses ("tcp://host:port") or :class:`Peer`.
+    listeners: addresses where neighbours may dial in, or :class:`LinkListener`.
+    config: path of a configuration file of the daemon; the node is what ``receptor --config FILE`` would run.
+    data_dir: where units of work live; None takes a private temporary directory, removed at close.
+    work_commands: work types that this node runs for others.
+    environ: environment of the node and of its work commands; None takes a copy of ``os.environ`` as it is now.
+    max_idle_s: seconds without a message after which a link is dead; None takes the node's default, 21.
+    log_level: forward log records of this level and above to the logger ``receptor.node``; None forwards none.
+    timeout_s: seconds within which the node must answer calls that have no timeout of their own; None waits.
+
+    Raises ConfigError, AddressInUse, NativeLibraryError (no usable library) or ForkedProcessError.
+    """
+
+    def __init__(
+        self,
+        id: str | None = None,
+        *,
+        peers: Iterable[str | Peer] = (),
+        listeners: Iterable[str | LinkListener] = (),
+        config: str | os.PathLike[str] | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        work_commands: Iterable[WorkCommand] = (),
+        environ: Mapping[str, str] | None = None,
+        max_idle_s: float | None = None,
+        log_level: LogLevel | None = None,
+        timeout_s: float | None = 30.0,
+    ) -> None:
+        self._closed = True  # Until it is open: __del__ may run after an error below.
+        self._pid = os.getpid()
+        self._idle: list[Channel] = []
+        self._busy: set[Channel] = set()
+        self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
+        self._logs: _LogForwarder | None = None
+        self.timeout_s = timeout_s
+        environ = os.environ if environ is None else environ
+        op = _ops.open_node(
+            id,
+            peers=peers,
+            listeners=listeners,
+            config=config,
+            data_dir=data_dir,
+            work_commands=work_commands,
+            environ=environ,
+            max_idle_s=max_idle_s,
+            log_level=log_level,
+            timeout_s=timeout_s,
+        )
+        self._main = Channel(_library.open_session(environ))
+        try:
+            opened = op.decode(self._main.call(op).result())
+            self._id = str(opened.get("node", id))
+            self._version = str(opened.get("version", ""))
+            self._mode = self._main.session.hello.mode if self._main.session.hello else ""
+            self._idle.append(self._new_channel())
+        except BaseException:
+            self._main.close()
+            raise
+        self._closed = False
+        _process.track_node(self)
+        if log_level is not None:
+            self._logs = _LogForwarder(self)
+
+    # What it is.
+
+    @property
+    def id(self) -> str:
+        """Its name in the mesh."""
+        return self._id
+
+    @property
+    def version(self) -> str:
+        """Version of the node's code."""
+        return self._version
+
+    @property
+    def mode(self) -> str:
+        """Where the node runs: "in-process"."""
+        return self._mode
+
+    @property
+    def closed(self) -> bool:
+        """It was closed by :meth:`close`."""
+        return self._closed
+
+    @property
+    def work(self) -> "Work":
+        """Units of work: submit them, look at them, end them."""
+        from .work import Work
+
+        return Work(self)
+
+    # The mesh.
+
+    def status(self) -> Status:
+        """What the node knows of itself and of the mesh now."""
+        return self._run(_ops.status(self.timeout_s))
+
+    def ping(self, node: str, *, hops: int = 30, timeout_s: float | None = 10.0) -> PingResult:
+        """Measure the way to ``node`` and back. Raises Unreachable or MeshTimeout.
+
+        hops: how many nodes the probe may pass, 1 to 255.
+        """
+        return self._run(_ops.ping(node, hops, timeout_s))
+
+    def traceroute(self, node: str, *, timeout_s: float | None = 10.0) -> Iterator[Hop]:
+        """The nodes on the way to ``node``; a last hop with an error did not get there.
+
+        timeout_s: seconds to wait for each hop.
+        """
+        hops = self._run(_ops.traceroute(node, timeout_s))
+        return iter(hops)
+
+    def wait_route(self, node: str, *, timeout_s: float | None = None) -> Route:
+        """Wait until ``node`` is reachable. Raises MeshTimeout."""
+        return self._run(_ops.wait_route(node, timeout_s))
+
+    def add_peer(
+        self,
+        address: str | Peer,
+        *,
+        cost: float = 1.0,
+        redial: bool = True,
+        allowed_peers: Iterable[str] | None = None,
+    ) -> BackendID:
+        """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
+        if isinstance(address, str):
+            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers))
+        return self._run(_ops.add_peer(address, self.timeout_s))
+
+    def add_listener(
+        self,
+        address: str | LinkListener = "tcp://127.0.0.1:0",
+        *,
+        cost: float = 1.0,
+        node_cost: Mapping[str, float] | None = None,
+        allowed_peers: Iterable[str] | None = None,
+    ) -> BoundListener:
+        """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
+        if isinstance(address, str):
+            allowed = None if allowed_peers is None else list(allowed_peers)
+            address = LinkListener(address, cost, dict(node_cost or {}), allowed)
+        return self._run(_ops.add_listener(address, self.timeout_s))
+
+    def remove(self, backend: BackendID | BoundListener) -> None:
+        """End a dialer or a listener and the links it made."""
+        self._run(_ops.remove(backend, self.timeout_s))
+
+    # Streams, datagrams, events.
+
+    def connect(self, node: str, service: str, *, timeout_s: float | None = 30.0) -> "MeshSocket":
+        """Open a stream to ``service`` on ``node``: a socket. Raises Unreachable or MeshTimeout."""
+        descriptor, (stream, local) = self._run_descriptor(_ops.connect(node, service, timeout_s))
+        return MeshSocket(descriptor, stream, Address(node, service), local, self)
+
+    def listen(
+        self,
+        service: str = "",
+        *,
+        advertise: bool = True,
+        tags: Mapping[str, str] | None = None,
+        backlog: int = 64,
+    ) -> "Listener":
+        """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
+
+        advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
+        backlog: how many streams may wait to be accepted; more are refused.
+        """
+        descriptor, name = self._run_descriptor(_ops.listen(service, advertise, tags, backlog, self.timeout_s))
+        return Listener(descriptor, name, self)
+
+    def datagram(
+        self, service: str | None = None, *, advertise: bool = False, tags: Mapping[str, str] | None = None
+    ) -> "DatagramSocket":
+        """A socket for datagrams at ``service`` here; None takes a free name. Raises AddressInUse."""
+        descriptor, name = self._run_descriptor(_ops.datagram(service, advertise, tags, self.timeout_s))
+        return DatagramSocket(descriptor, name, self)
+
+    def events(self, *kinds: EventKind) -> "EventStream":
+        """What happens from now on, as an iterator; no kinds means all but log records.
+
+        The node never waits for a slow reader: what it could not keep is counted by an EventsLost in its place.
+        """
+        return EventStream(self._take(_ops.events(kinds, self.timeout_s)), self)
+
+    # The end.
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop the node: its streams end, units of work go on. Waits until it has stopped, for at most ``timeout_s``.
+
+        Calls that wait in other threads raise ClosedError. Safe to call twice, and without effect in a forked child.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        try:
+            with self._lock:
+                self._main.call(_ops.close(timeout_s))
+        except (ClosedError, MeshTimeout):
+            pass  # It ended by itself, or it ends with its session, now.
+        finally:
+            self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed and os.getpid() == self._pid:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self._closed = True
+            self._drop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
+
+    # Sessions.
+
+    def _run(self, op: Op[T]) -> T:
+        return op.decode(self._call(op).result())
+
+    def _run_descriptor(self, op: Op[T]) -> tuple[Descriptor, T]:
+        reply = self._call(op)
+        return reply.descriptor(), op.decode(reply.ok)
+
+    def _call(self, op: Op[T]) -> Reply:
+        channel = self._acquire()
+        try:
+            reply = channel.call(op)
+        except BaseException:
+            self._busy.discard(channel)
+            raise
+        self._busy.discard(channel)
+        if self._closed or len(self._idle) >= _IDLE_CHANNELS:
+            channel.close()
+        else:
+            self._idle.append(channel)
+        return reply
+
+    def _take(self, op: Op[T]) -> Channel:
+        """Run ``op`` on a channel that is the caller's from then on."""
+        channel = self._acquire()
+        try:
+            channel.call(op).result()
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            self._busy.discard(channel)
+        return channel
+
+    def _acquire(self) -> Channel:
+        self._check()
+        try:
+            channel = self._idle.pop()
+        except IndexError:
+            channel = self._grow()
+        self._busy.add(channel)
+        return channel
+
+    def _check(self) -> None:
+        _process.check(self._pid)
+        if self._closed:
+            raise self._main.session.ended or ClosedError(f"node {self._id!r} is closed")
+
+    def _grow(self) -> Channel:
+        """Make one more channel, through the main one.
+
+        An interrupt must not break the main channel, which the node's life hangs on. Interrupts are raised in the main
+        thread only, so there a passing thread does the exchange, which is over in microseconds.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return self._new_channel()
+        outcome: list[Channel | BaseException] = []
+        thread = threading.Thread(target=_catch(self._new_channel, outcome), name="receptor-session", daemon=True)
+        thread.start()
+        thread.join()
+        result = outcome[0]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _new_channel(self) -> Channel:
+        op = Op("session.new", {}, lambda _: None, self.timeout_s)
+        with self._lock:
+            reply = self._main.call(op)
+        channel = from_descriptor(reply.descriptor().detach())
+        channel.greeting(deadline_of(op))
+        return channel
+
+    def _drop(self) -> None:
+        """Close all sessions, which ends the node if it still runs."""
+        self._main.close()
+        for channel in list(self._busy):
+            channel.wake()
+        while self._idle:
+            self._idle.pop().close()
+        if self._logs is not None:
+            self._logs.close()
+
+    def _close_at_exit(self, timeout_s: float) -> None:
+        self.close(timeout_s)
+
+    def _abandon_after_fork(self) -> None:
+        self._closed = True
+        self._main.close()
+        for channel in [*self._idle, *self._busy]:
+            channel.close()
+
+
+def _catch(function: Callable[[], T], outcome: list[T | BaseException]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:  # Raised again in the thread that waits.
+            outcome.append(error)
+
+    return run
+
+
+class MeshSocket(_sockets.StreamSocket):
+    """A mesh stream as a blocking socket.
+
+    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, and the promise that ``recv``, ``recv_into`` and
+    ``makefile`` give an end of file only where the far side ended the stream in good order; where it was broken off
+    they raise StreamResetError. ``shutdown(SHUT_WR)`` ends this side's half.
+    """
+
+    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: Node) -> None:
+        super().__init__(descriptor, stream, peer, local)
+        self._node = node
+        self._ended_well = False
+
+    def status(self) -> StreamStatus:
+        """How the stream stands."""
+        return self._node._run(_ops.stream_status(self.stream, self._node.timeout_s))
+
+    def abort(self, error_code: int = 0) -> None:
+        """Break the stream off in both directions and close the socket.
+
+        error_code: a number of the caller's own for the reason, which the far side's StreamResetError carries.
+        """
+        try:
+            self._node._run(_ops.stream_abort(self.stream, error_code, self._node.timeout_s))
+        finally:
+            self.close()
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """As ``socket.recv``. Raises StreamResetError where the stream was broken off."""
+        try:
+            data = super().recv(bufsize, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+        if not data and bufsize:
+            self._at_end()
+        return data
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        """As ``socket.recv_into``. Raises StreamResetError where the stream was broken off."""
+        try:
+            count = super().recv_into(buffer, nbytes, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+        if not count and (nbytes or memoryview(buffer).nbytes):
+            self._at_end()
+        return count
+
+    def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
+        """As ``socket.send``. Raises StreamResetError where the stream was broken off."""
+        try:
+            return super().send(data, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+
+    def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
+        """As ``socket.sendall``. Raises StreamResetError where the stream was broken off."""
+        try:
+            super().sendall(data, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+
+    def _at_end(self) -> None:
+        if self._ended_well:
+            return
+        try:
+            status = self.status()
+        except ClosedError as error:
+            raise StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node) from error
+        if status.state is StreamState.RESET:
+            raise status.error or StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
+        self._ended_well = True
+
+    def _explain(self, error: OSError) -> None:
+        """Raise what ``error`` means for the stream; return if it means no more than it says."""
+        self._check_process(error)
+        if isinstance(error, (BrokenPipeError, ConnectionResetError)):
+            try:
+                reset = self.status().error
+            except ReceptorError:
+                return
+            if reset is not None:
+                raise reset from error
+
+
+class Listener:
+    """Streams that others open to a service here.
+
+    ::
+
+        with node.listen("echo") as listener:
+            for sock in listener:
+                threading.Thread(target=serve, args=(sock,)).start()
+    """
+
+    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
+        self._node = node
+        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
+        self._pid = os.getpid()
+        self._closed = False
+        self.service = service
+        _process.track(self)
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return Address(self._node.id, self.service)
+
+    def fileno(self) -> int:
+        """For ``selectors``: readable when a stream waits to be accepted."""
+        return self._sock.fileno()
+
+    def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
+        """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
+        _process.check(self._pid)
+        deadline = Deadline(timeout_s, f"accept on {self.service!r}")
+        try:
+            deadline.apply(self._sock)
+            data, descriptors = receive(self._sock, _ACCEPT_BYTES)
+        except TimeoutError:
+            raise deadline.error() from None
+        except OSError as error:
+            raise ClosedError(f"listener {self.service!r} is closed") from error
+        if not data:
+            raise ClosedError(f"listener {self.service!r} is closed")
+        stream, peer, descriptor = _ops.accepted(data, descriptors)
+        return MeshSocket(descriptor, stream, peer, self.address, self._node)
+
+    def __iter__(self) -> Iterator[MeshSocket]:
+        """Streams as they come, until the listener is closed."""
+        while True:
+            try:
+                yield self.accept()
+            except ClosedError:
+                return
+
+    def close(self) -> None:
+        """Stop listening; an ``accept`` in another thread ends. Safe to call twice."""
+        _wake_and_close(self._sock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _abandon_after_fork(self) -> None:
+        self._sock.close()
+
+
+class DatagramSocket:
+    """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
+
+    ::
+
+        with node.datagram() as sock:
+            sock.send_to(b"hi", ("db-1", "logs"))
+            data, sender = sock.recv_from(timeout_s=5)
+    """
+
+    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
+        self._node = node
+        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
+        self._pid = os.getpid()
+        self.service = service
+        _process.track(self)
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return Address(self._node.id, self.service)
+
+    def fileno(self) -> int:
+        """For ``selectors``: readable when a datagram or a notice waits."""
+        return self._sock.fileno()
+
+    def send_to(
+        self, data: bytes | bytearray | memoryview, address: tuple[str, str], *, timeout_s: float | None = None
+    ) -> None:
+        """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.
+
+        Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
+        """
+        _process.check(self._pid)
+        deadline = Deadline(timeout_s, "send_to")
+        try:
+            deadline.apply(self._sock)
+            self._sock.sendmsg(_sockets.pack_datagram(data, address))
+        except TimeoutError:
+            raise deadline.error() from None
+        except OSError as error:
+            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
+
+    def recv_from(self, *, timeout_s: float | None = None) -> tuple[bytes, Address]:
+        """The next datagram and its sender.
+
+        Raises Unreachable for a notice that a datagram sent earlier did not arrive, PayloadTooLarge for one that the
+        node refused, MeshTimeout, or ClosedError. The socket goes on working after the first three.
+        """
+        _process.check(self._pid)
+        deadline = Deadline(timeout_s, "recv_from")
+        try:
+            deadline.apply(self._sock)
+            message = self._sock.recv(_sockets.DATAGRAM_READ_BYTES)
+        except TimeoutError:
+            raise deadline.error() from None
+        except OSError as error:
+            raise self._closed_error() from error
+        if not message:
+            raise self._closed_error()
+        return _sockets.unpack_datagram(message)
+
+    def close(self) -> None:
+        """Close it; a ``recv_from`` in another thread ends. Safe to call twice."""
+        _wake_and_close(self._sock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"datagram socket {self.service!r} is closed")
+
+    def _abandon_after_fork(self) -> None:
+        self._sock.close()
+
+
+class EventStream:
+    """Events of a node, as they happen. Close it, or use it in a ``with`` statement.
+
+    ::
+
+        with node.events("peer") as events:
+            for event in events:
+                print(event)
+    """
+
+    def __init__(self, channel: Channel, node: Node) -> None:
+        self._channel = channel
+        self._node = node
+        self._pid = os.getpid()
+        self._done = False
+        _process.track(self)
+
+    def get(self, *, timeout_s: float | None = None) -> Event:
+        """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
+        _process.check(self._pid)
+        if self._done:
+            raise ClosedError("the event stream is closed")
+        return self._channel.next_event(Deadline(timeout_s, "events"))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return self.get()
+        except ClosedError as error:
+            if error.__cause__ is not None and not self._done and not self._node.closed:
+                raise
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """End it; a wait in another thread ends. Safe to call twice."""
+        if not self._done:
+            self._done = True
+            self._channel.wake()
+            self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _abandon_after_fork(self) -> None:
+        self._done = True
+        self._channel.close()
+
+
+class _LogForwarder:
+    """The thread that carries log records; it ends with its session, at the latest with the node."""
+
+    def __init__(self, node: Node) -> None:
+        self._channel = node._take(_ops.events(("log",), node.timeout_s))
+        self._node_id = node.id
+        self._thread = threading.Thread(target=self._forward, name=f"receptor-log-{node.id}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._channel.wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._channel.close()
+
+    def _forward(self) -> None:
+        from ._logs import emit
+
+        deadline = Deadline(None, "logs")
+        while True:
+            try:
+                event = self._channel.next_event(deadline)
+            except (ReceptorError, OSError):
+                return
+            if isinstance(event, LogRecord):
+                emit(event, self._node_id)
+
+
+def _wake_and_close(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)  # Only this ends a read in another thread.
+    except OSError:
+        pass
+    sock.close()

@@ -1,0 +1,190 @@
+"""Units of work, for blocking code.
+
+::
+
+    with node.work.submit("db-1", "backup", payload=open("in.tar", "rb"), params={"db": "x"}) as unit:
+        for chunk in unit.stdout():
+            out.write(chunk)
+        unit.wait()
+
+A unit outlives the program that submitted it, unless it is released: leaving the ``with`` statement does that.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from . import _ops, _sockets
+from ._payload import Payload, chunks
+from .errors import MeshTimeout, ReceptorError, UnitNotFound
+from .node import MeshSocket
+from .types import Address, UnitStatus, WorkResult
+
+if TYPE_CHECKING:
+    from .node import Node
+
+__all__ = ["Unit", "Work"]
+
+_READ_BYTES = 64 << 10
+_CLEANUP_S = 5.0  # What an interrupted submit may take to take its unit back.
+
+
+class Work:
+    """Units of work of a node; see :attr:`Node.work`."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    def submit(
+        self,
+        node: str,
+        worktype: str,
+        payload: Payload = b"",
+        *,
+        params: Mapping[str, object] | None = None,
+        ttl_s: float | None = None,
+    ) -> "Unit":
+        """Start a unit of ``worktype`` on ``node``, and return once its start is decided.
+
+        node: a node's ID; the own ID or "localhost" runs it here.
+        payload: its standard input: bytes, text (sent as UTF-8), a file open in mode "rb" or an iterable of bytes, sent
+            as it comes and never held whole in memory.
+        params: parameters of the work type; values are sent as text.
+        ttl_s: seconds after which a unit that has not started on ``node`` is given up; None means never.
+
+        If this fails or is interrupted, by Ctrl-C or an error of the payload, the unit is released: it never runs with
+        half of its payload. Raises WorkTypeError, WorkError, Unreachable or MeshTimeout.
+        """
+        host = self._node
+        descriptor, unit_id = host._run_descriptor(_ops.submit(node, worktype, params, ttl_s, host.timeout_s))
+        unit = Unit(unit_id, host)
+        with _sockets.socket_of(descriptor, socket.SOCK_STREAM) as sock:
+            try:
+                _send(sock, payload, host.timeout_s, unit_id)
+                host._run(_ops.started(unit_id))
+            except BaseException:
+                unit._take_back()  # Before the payload's socket closes, which could pass for its end.
+                raise
+        return unit
+
+    def get(self, unit_id: str) -> "Unit":
+        """A unit that exists, by its ID. Raises UnitNotFound."""
+        unit = Unit(unit_id, self._node)
+        unit.status()
+        return unit
+
+    def list(self) -> dict[str, UnitStatus]:
+        """The node's units, those of its own and those it has submitted to other nodes, by ID."""
+        return self._node._run(_ops.unit_list(self._node.timeout_s))
+
+
+class Unit:
+    """A unit of work. As a context manager it is released at the end, whatever its state; see :meth:`detach`."""
+
+    def __init__(self, unit_id: str, node: "Node") -> None:
+        self._id = unit_id
+        self._node = node
+        self._detached = False
+
+    @property
+    def id(self) -> str:
+        """Its ID on the node that has it; :meth:`Work.get` finds it again."""
+        return self._id
+
+    def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Its output from byte ``offset`` on, each chunk as it arrives, until the unit is complete.
+
+        timeout_s: seconds to wait for the next chunk. Raises MeshTimeout, or StreamResetError where output was lost.
+        """
+        sock = self.open_stdout(offset)
+        return _read(sock, timeout_s, f"output of unit {self._id}")
+
+    def open_stdout(self, offset: int = 0) -> MeshSocket:
+        """Its output from byte ``offset`` on as a socket to read from."""
+        descriptor, stream = self._node._run_descriptor(_ops.results(self._id, offset, self._node.timeout_s))
+        here = Address(self._node.id, "")
+        return MeshSocket(descriptor, stream, Address(self._node.id, f"unit {self._id}"), here, self._node)
+
+    def status(self) -> UnitStatus:
+        """How it stands now."""
+        return self._node._run(_ops.unit_status(self._id, self._node.timeout_s))
+
+    def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
+        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
+
+        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
+        """
+        result = self._node._run(_ops.unit_wait(self._id, timeout_s))
+        return _ops.check(result) if check else result
+
+    def cancel(self) -> bool:
+        """End it. True if the executing node has confirmed it; else it will be told when it can be reached."""
+        return self._node._run(_ops.cancel(self._id, self._node.timeout_s))
+
+    def release(self, *, force: bool = False) -> bool:
+        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
+
+        force: remove it here even if the executing node never hears of it.
+        """
+        self._detached = True
+        return self._node._run(_ops.release(self._id, force, self._node.timeout_s))
+
+    def detach(self) -> Self:
+        """Keep it beyond the ``with`` statement."""
+        self._detached = True
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._detached:
+            return
+        try:
+            self.release()
+        except UnitNotFound:
+            pass  # Released by somebody else.
+        except ReceptorError:
+            if error is None:
+                raise
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id} on {self._node.id}>"
+
+    def _take_back(self) -> None:
+        try:
+            self._node._run(_ops.release(self._id, True, _CLEANUP_S))
+        except ReceptorError:
+            pass  # What made us take it back is the error to tell.
+
+
+def _send(sock: socket.socket, payload: Payload, timeout_s: float | None, unit_id: str) -> None:
+    sock.settimeout(timeout_s)
+    try:
+        for chunk in chunks(payload):
+            sock.sendall(chunk)
+        sock.shutdown(socket.SHUT_WR)
+    except TimeoutError as error:
+        if type(error) is not TimeoutError:
+            raise
+        raise MeshTimeout(f"payload of unit {unit_id}: the node took nothing for {timeout_s:g} s") from None
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # The node stopped reading; the reply of work.started says why.
+
+
+def _read(sock: MeshSocket, timeout_s: float | None, what: str) -> Iterator[bytes]:
+    with sock:
+        sock.settimeout(timeout_s)
+        while True:
+            try:
+                chunk = sock.recv(_READ_BYTES)
+            except TimeoutError:
+                raise MeshTimeout(f"{what}: nothing came for {timeout_s:g} s") from None
+            if not chunk:
+                return
+            yield chunk
