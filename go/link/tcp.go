@@ -1,0 +1,152 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+const (
+	minReadBuffer = 8 << 10   // An idle link holds this much.
+	maxReadBuffer = 256 << 10 // A busy one up to this; larger reads gained nothing when measured.
+)
+
+// streamConn frames messages on a byte stream.
+type streamConn struct {
+	conn net.Conn
+	name string
+
+	buf        []byte // Received bytes are buf[start:end]; buf[:start] was handed out by the last ReadBatch.
+	start, end int
+	err        error // Of the last read, reported once the whole messages before it are out.
+
+	parts net.Buffers // Scratch of WriteBatch.
+
+	once     sync.Once
+	closeErr error
+}
+
+// NewStream carries messages over a byte stream that the caller has set up, framed as on TCP links. The returned Conn
+// owns conn. kind names the transport in logs.
+func NewStream(conn net.Conn, kind string) Conn {
+	return &streamConn{
+		conn: conn,
+		name: fmt.Sprintf("%s %s->%s", kind, conn.LocalAddr(), conn.RemoteAddr()),
+		buf:  make([]byte, minReadBuffer),
+	}
+}
+
+func (c *streamConn) String() string { return c.name }
+
+func (c *streamConn) ReadBatch() (wire.Batch, error) {
+	c.compact()
+	for {
+		if n := wire.Batch(c.buf[:c.end]).Whole(); n > 0 {
+			c.start = n
+			return wire.Batch(c.buf[:n]), nil
+		}
+		if c.err != nil {
+			return nil, c.err
+		}
+		if c.end == len(c.buf) {
+			c.grow()
+		}
+		n, err := c.conn.Read(c.buf[c.end:])
+		c.end += n
+		c.err = c.readError(err)
+	}
+}
+
+// compact moves the unfinished message to the front, and grows the buffer if the last read filled it: more is waiting.
+func (c *streamConn) compact() {
+	full := c.end == len(c.buf)
+	c.end = copy(c.buf, c.buf[c.start:c.end])
+	c.start = 0
+	if full && len(c.buf) < maxReadBuffer {
+		c.grow()
+	}
+}
+
+func (c *streamConn) grow() {
+	bigger := make([]byte, min(max(2*len(c.buf), 64<<10), maxReadBuffer))
+	copy(bigger, c.buf[:c.end])
+	c.buf = bigger
+}
+
+func (c *streamConn) readError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, net.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, io.EOF) && c.end > 0 && wire.Batch(c.buf[:c.end]).Whole() < c.end:
+		return io.ErrUnexpectedEOF
+	default:
+		return err
+	}
+}
+
+func (c *streamConn) WriteBatch(parts ...wire.Batch) error {
+	bufs := c.parts[:0]
+	for _, p := range parts {
+		if len(p) > 0 {
+			bufs = append(bufs, p)
+		}
+	}
+	c.parts = bufs // WriteTo consumes its receiver, so it gets a copy of the slice header.
+	_, err := bufs.WriteTo(c.conn)
+	if errors.Is(err, net.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+func (c *streamConn) Close() error {
+	c.once.Do(func() { c.closeErr = c.conn.Close() })
+	return c.closeErr
+}
+
+type tcpDialer struct{ address string }
+
+// DialTCP makes TCP links to address, host:port. Names are resolved at every dial.
+func DialTCP(address string) Dialer { return tcpDialer{address} }
+
+func (d tcpDialer) String() string { return "tcp " + d.address }
+
+func (d tcpDialer) Dial(ctx context.Context) (Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", d.address)
+	if err != nil {
+		return nil, err
+	}
+	return NewStream(conn, "tcp"), nil
+}
+
+type tcpListener struct{ net.Listener }
+
+// ListenTCP accepts TCP links on address, host:port; port 0 takes any free one.
+func ListenTCP(address string) (Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return tcpListener{l}, nil
+}
+
+func (l tcpListener) Addr() string { return l.Listener.Addr().String() }
+
+func (l tcpListener) Accept() (Conn, error) {
+	conn, err := l.Listener.Accept()
+	if errors.Is(err, net.ErrClosed) {
+		return nil, fmt.Errorf("tcp listener %s: %w", l.Addr(), ErrClosed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return NewStream(conn, "tcp"), nil
+}

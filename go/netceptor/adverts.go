@@ -1,0 +1,210 @@
+package netceptor
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+const (
+	// advertLife is how long an advertisement lives without being repeated: three periods and a bit.
+	advertLife = 3*advertPeriod + 10*time.Second
+	// tombstoneLife is how long a withdrawal is remembered, so that it is passed on once and not for ever.
+	tombstoneLife = time.Hour
+	// Bounds on what peers can make a node remember.
+	maxAdverts        = 20_000
+	maxAdvertsPerNode = 1_000
+)
+
+// controlServiceTag marks the services that say which work types a node offers.
+const controlServiceTag = "Control Service"
+
+type advertKey struct {
+	node    wire.NodeID
+	service string
+}
+
+// advertisement is what another node says about one service of its own.
+type advertisement struct {
+	wire.Advertisement
+	raw  []byte    // The message, passed on byte for byte.
+	seen time.Time // When it arrived here.
+}
+
+// advertised is a service of this node that the mesh is told of.
+type advertised struct {
+	service string
+	kind    wire.ConnType
+	tags    map[string]string
+	last    time.Time // Time of the last advertisement sent; the next one must be later.
+}
+
+func (n *Node) advertise(service string, kind wire.ConnType, tags map[string]string) *advertised {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := &advertised{service: service, kind: kind, tags: maps.Clone(tags)}
+	n.own[service] = a
+	soonLocked(&n.advertsAt, advertDelay)
+	n.kickLocked()
+	return a
+}
+
+// withdraw stops advertising a service. No withdrawal is sent: in a mesh with a cycle of existing nodes one would
+// circulate for ever. Other nodes forget the service when it is not repeated.
+func (n *Node) withdraw(a *advertised) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.own[a.service] == a {
+		delete(n.own, a.service)
+	}
+}
+
+// SetWorkCommands sets the work types that the node's control services advertise.
+func (n *Node) SetWorkCommands(commands []wire.WorkCommand) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.workCommands = slices.Clone(commands)
+	if len(n.own) > 0 {
+		soonLocked(&n.advertsAt, advertDelay)
+		n.kickLocked()
+	}
+}
+
+// ownAdvertLocked makes the advertisement of an own service as it stands now.
+func (n *Node) ownAdvertLocked(a *advertised) wire.Advertisement {
+	now := time.Now()
+	if !now.After(a.last) { // Receivers take only later ones, even if our clock was set back.
+		now = a.last.Add(time.Nanosecond)
+	}
+	a.last = now
+	ad := wire.Advertisement{NodeID: n.id, Service: a.service, Time: now, ConnType: a.kind, Tags: a.tags}
+	if a.tags["type"] == controlServiceTag && len(n.workCommands) > 0 {
+		ad.WorkCommands = n.workCommands
+	}
+	return ad
+}
+
+// sendAdvertsLocked advertises every own service to every neighbour.
+func (n *Node) sendAdvertsLocked() {
+	n.advertsAt = time.Now().Add(advertPeriod)
+	for _, name := range slices.Sorted(maps.Keys(n.own)) {
+		if msg := n.encodeAdvert(n.ownAdvertLocked(n.own[name])); msg != nil {
+			n.broadcastLocked(msg, nil)
+		}
+	}
+}
+
+func (n *Node) encodeAdvert(ad wire.Advertisement) []byte {
+	msg, err := ad.Append(nil)
+	if err != nil || len(msg) > wire.MaxMessage {
+		n.log.Error("service cannot be advertised: its advertisement does not fit in a message", "service", ad.Service, "bytes", len(msg), "err", err)
+		return nil
+	}
+	return msg
+}
+
+// sendKnownAdvertsLocked tells one new neighbour of every service that can be reached from here.
+func (n *Node) sendKnownAdvertsLocked(nb *neighbour) {
+	for _, name := range slices.Sorted(maps.Keys(n.own)) {
+		if msg := n.encodeAdvert(n.ownAdvertLocked(n.own[name])); msg != nil {
+			nb.sendControl(msg)
+		}
+	}
+	for key, ad := range n.adverts {
+		d := n.table.Load().byName[key.node]
+		if ad.Cancel || key.node == nb.id || d == nil || d.next == nil {
+			continue
+		}
+		nb.sendControl(ad.raw)
+	}
+}
+
+// receiveAdvertLocked folds an advertisement into the table and passes it on if it is news.
+func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
+	ad, err := wire.ParseAdvertisement(msg)
+	if err != nil {
+		n.count.dropMalformed.Add(1)
+		n.log.Debug("advertisement ignored", "peer", nb.id, "err", err)
+		return
+	}
+	if ad.NodeID == n.id {
+		return // Our own, on its way round.
+	}
+	key := advertKey{ad.NodeID, ad.Service}
+	old := n.adverts[key]
+	if old != nil && !ad.Time.After(old.Time) {
+		return
+	}
+	if old == nil && !n.roomForAdvertLocked(ad.NodeID) {
+		n.count.dropMalformed.Add(1)
+		return
+	}
+	raw := bytes.Clone(msg)
+	n.adverts[key] = &advertisement{Advertisement: ad, raw: raw, seen: time.Now()}
+	n.broadcastLocked(raw, nb)
+	known := old != nil && !old.Cancel
+	switch {
+	case ad.Cancel && known:
+		n.publishLocked(Event{Kind: ServiceGone, Node: ad.NodeID, Service: ad.Service})
+	case !ad.Cancel && !known:
+		n.publishLocked(Event{Kind: ServiceSeen, Node: ad.NodeID, Service: ad.Service})
+	}
+}
+
+func (n *Node) roomForAdvertLocked(node wire.NodeID) bool {
+	if len(n.adverts) >= maxAdverts {
+		return false
+	}
+	count := 0
+	for key := range n.adverts {
+		if key.node == node {
+			count++
+		}
+	}
+	return count < maxAdvertsPerNode
+}
+
+// sweepAdvertsLocked forgets services that are not repeated any more, and old withdrawals.
+func (n *Node) sweepAdvertsLocked(now time.Time) {
+	for key, ad := range n.adverts {
+		life := advertLife
+		if ad.Cancel {
+			life = tombstoneLife
+		}
+		if now.Sub(ad.seen) <= life {
+			continue
+		}
+		delete(n.adverts, key)
+		if !ad.Cancel {
+			n.publishLocked(Event{Kind: ServiceGone, Node: key.node, Service: key.service})
+		}
+	}
+}
+
+// advertsLocked lists all services known, the own ones first. Own ones carry the present time and, whatever their kind,
+// the work types, as status displays expect.
+func (n *Node) advertsLocked() []wire.Advertisement {
+	list := make([]wire.Advertisement, 0, len(n.own)+len(n.adverts))
+	for _, name := range slices.Sorted(maps.Keys(n.own)) {
+		a := n.own[name]
+		list = append(list, wire.Advertisement{
+			NodeID: n.id, Service: name, Time: time.Now(), ConnType: a.kind, Tags: a.tags, WorkCommands: n.workCommands,
+		})
+	}
+	keys := slices.SortedFunc(maps.Keys(n.adverts), func(a, b advertKey) int {
+		if a.node != b.node {
+			return cmp.Compare(a.node, b.node)
+		}
+		return cmp.Compare(a.service, b.service)
+	})
+	for _, key := range keys {
+		if ad := n.adverts[key]; !ad.Cancel {
+			list = append(list, ad.Advertisement)
+		}
+	}
+	return list
+}

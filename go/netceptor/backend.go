@@ -1,0 +1,244 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// Redial delays: the first after a failure, the factor, and the longest. A quarter is random, so that two nodes that
+// dial each other at the same moment do not do so for ever.
+const (
+	redialFirst  = 250 * time.Millisecond
+	redialFactor = 1.5
+	redialMax    = 20 * time.Second
+	dialTimeout  = 30 * time.Second
+	acceptPause  = 100 * time.Millisecond
+	// stableAfter is how long a link must have lived for the next loss to be redialled at once again.
+	stableAfter = 10 * time.Second
+)
+
+// maxLinkCost keeps sums of costs far from the point where adding to a float64 changes nothing.
+const maxLinkCost = 1e9
+
+// Backend is one configured listener or dialer and the links that came from it.
+type Backend struct {
+	node *Node
+	name string
+	opt  LinkOptions
+	addr string
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	conns    map[link.Conn]struct{}
+	listener link.Listener
+
+	lastReason string // Of the last failure that was logged: a failing link logs per change, not per try.
+}
+
+// Listen admits the links that l accepts. The node owns l from then on.
+func (n *Node) Listen(l link.Listener, opt LinkOptions) (*Backend, error) {
+	b, err := n.newBackend("listener "+l.Addr(), opt)
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	b.listener, b.addr = l, l.Addr()
+	b.spawn(b.accept)
+	b.spawn(func() {
+		<-b.ctx.Done()
+		_ = l.Close()
+	})
+	return b, nil
+}
+
+// Dial keeps a link made by d: after a failure or loss it dials again, after
+// a quarter of a second, growing to 20 s.
+func (n *Node) Dial(d link.Dialer, opt LinkOptions) (*Backend, error) {
+	b, err := n.newBackend(d.String(), opt)
+	if err != nil {
+		return nil, err
+	}
+	b.spawn(func() { b.redial(d) })
+	return b, nil
+}
+
+func (n *Node) newBackend(name string, opt LinkOptions) (*Backend, error) {
+	if err := opt.validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	opt.NodeCost = maps.Clone(opt.NodeCost)
+	opt.AllowedPeers = slices.Clone(opt.AllowedPeers)
+	b := &Backend{node: n, name: name, opt: opt, conns: map[link.Conn]struct{}{}}
+	b.ctx, b.stop = context.WithCancel(n.ctx)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		b.stop()
+		return nil, ErrClosed
+	}
+	return b, nil
+}
+
+func (o LinkOptions) validate() error {
+	bad := func(c float64) bool { return math.IsNaN(c) || c <= 0 || c > maxLinkCost }
+	if bad(o.Cost) {
+		return fmt.Errorf("connection cost must be positive (%v given; at most %g)", o.Cost, float64(maxLinkCost))
+	}
+	for _, id := range slices.Sorted(maps.Keys(o.NodeCost)) {
+		if bad(o.NodeCost[id]) {
+			return fmt.Errorf("connection cost must be positive for %s (%v given; at most %g)", id, o.NodeCost[id], float64(maxLinkCost))
+		}
+	}
+	return nil
+}
+
+// spawn runs f as a goroutine that the backend and the node wait for.
+func (b *Backend) spawn(f func()) {
+	b.wg.Add(1)
+	b.node.wg.Go(func() {
+		defer b.wg.Done()
+		f()
+	})
+}
+
+// Addr is the address that a listener is bound to; empty for a dialer.
+func (b *Backend) Addr() string { return b.addr }
+
+// String names the backend, for example "tcp hub:2222".
+func (b *Backend) String() string { return b.name }
+
+// Close ends the backend and its links and waits for them. Safe to call twice.
+func (b *Backend) Close() error {
+	b.stop()
+	b.mu.Lock()
+	for c := range b.conns {
+		_ = c.Close()
+	}
+	b.mu.Unlock()
+	b.wg.Wait()
+	return nil
+}
+
+func (b *Backend) accept() {
+	for {
+		conn, err := b.listener.Accept()
+		switch {
+		case err == nil:
+			b.spawn(func() {
+				peer, err := b.carry(conn)
+				b.report(peer, err, false)
+			})
+		case b.ctx.Err() != nil || errors.Is(err, link.ErrClosed):
+			return
+		default:
+			b.logOnce("Error accepting connection (will retry): " + err.Error())
+			if !b.pause(acceptPause) {
+				return
+			}
+		}
+	}
+}
+
+// carry runs one link of this backend to its end.
+func (b *Backend) carry(conn link.Conn) (wire.NodeID, error) {
+	b.mu.Lock()
+	if b.ctx.Err() != nil {
+		b.mu.Unlock()
+		_ = conn.Close()
+		return "", ErrClosed
+	}
+	b.conns[conn] = struct{}{}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		delete(b.conns, conn)
+		b.mu.Unlock()
+	}()
+	return b.node.runLink(conn, b.opt)
+}
+
+func (b *Backend) redial(d link.Dialer) {
+	delay := redialFirst
+	for b.ctx.Err() == nil {
+		started := time.Now()
+		peer, err := b.dialOnce(d)
+		if b.ctx.Err() != nil {
+			return
+		}
+		b.report(peer, err, true)
+		if b.opt.NoRedial {
+			return
+		}
+		if peer != "" && time.Since(started) > stableAfter {
+			delay = redialFirst
+		}
+		if !b.pause(delay - time.Duration(rand.Int64N(int64(delay/4)))) {
+			return
+		}
+		delay = min(time.Duration(float64(delay)*redialFactor), redialMax)
+	}
+}
+
+func (b *Backend) dialOnce(d link.Dialer) (wire.NodeID, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, dialTimeout)
+	conn, err := d.Dial(ctx)
+	cancel()
+	if err != nil {
+		return "", err
+	}
+	return b.carry(conn)
+}
+
+// pause waits; false if the backend ended meanwhile.
+func (b *Backend) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-b.ctx.Done():
+		return false
+	}
+}
+
+// report logs the end of a link or of a try to make one.
+func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
+	if b.ctx.Err() != nil {
+		return
+	}
+	retry := " (will retry)"
+	if !dialer || b.opt.NoRedial {
+		retry = ""
+	}
+	if peer != "" {
+		b.mu.Lock()
+		b.lastReason = ""
+		b.mu.Unlock()
+		b.node.log.Info("Backend connection exited"+retry, "peer", peer, "link", b.name, "err", err)
+		return
+	}
+	b.logOnce("Backend connection failed" + retry + ": " + err.Error())
+}
+
+func (b *Backend) logOnce(text string) {
+	b.mu.Lock()
+	again := text == b.lastReason
+	b.lastReason = text
+	b.mu.Unlock()
+	if !again {
+		b.node.log.Warn(text, "link", b.name)
+	}
+}

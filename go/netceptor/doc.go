@@ -1,0 +1,42 @@
+// Package netceptor is a node of the mesh: it keeps links to its neighbours, learns the topology, forwards packets, and
+// offers datagram sockets, streams, ping, traceroute and service advertisements to the program around it.
+//
+//	n, err := netceptor.New(netceptor.Config{ID: "laptop"})
+//	...
+//	_, err = n.Dial(link.DialTCP("hub.example:2222"), netceptor.LinkOptions{Cost: 1})
+//	_, _, err = n.WaitRoute(ctx, "edge")
+//	s, err := n.DialStream(ctx, "edge", "echo") // *Stream is a net.Conn
+//
+// All methods are safe for concurrent use. A node makes no I/O of its own but through package link, and takes the time
+// from package time, so that whole meshes run in a testing/synctest bubble.
+//
+// # How packets move
+//
+// Each link has a reader and a writer goroutine. The reader parses headers in place, looks both nodes up in an immutable
+// table (one atomic load per packet, no lock, no allocation), and appends the packet to the next link's queue; the
+// writer takes all that is queued and writes it in one call. Queues are bounded in bytes: a packet in transit that finds
+// one full is dropped and counted ([Counters]), a local sender waits. Control messages have a queue of their own.
+//
+// # Streams
+//
+// A stream is a QUIC connection over a datagram socket, ALPN "netceptor", whose dialer opens the first bidirectional
+// stream and sends one zero byte; the rest is the application's. Services have no TLS profile here: the server shows a
+// throw-away certificate with a fixed common name, so streams are encrypted but not authenticated. When both directions
+// are done the connection is closed with application error 0, "normal close", once the peer has everything.
+//
+// # Decisions where the protocol leaves room
+//
+//   - Own updates go out 10 ms after a change (existing nodes: 100 ms), at most one in 100 ms; a lost link changes the
+//     routes at once.
+//   - A new neighbour is sent the last update of every reachable node and all advertisements at once, as ordinary
+//     floods, instead of hearing them at the next period.
+//   - A withdrawal of a service is never sent, since existing nodes pass it round for ever in a cycle; one that is
+//     received is passed on once. Services that are not repeated for three periods are forgotten.
+//   - Packets from a neighbour that claim to come from this node are dropped, and pings from a reserved service are not
+//     answered: both could loop.
+//   - Costs must be positive, finite and at most 1e9. Empty node IDs are refused.
+//   - Redialling starts at a quarter of a second and grows to 20 s, with jitter. A try that reaches the peer but fails
+//     the handshake counts as a failure.
+//   - The epoch carries the fraction of the second in its low bits, so a restarted node is never older than before.
+//   - When a node announces itself with a new epoch, streams to its former life end at once with an error.
+package netceptor

@@ -1,0 +1,174 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// destination is what the forwarding table says about one node.
+type destination struct {
+	name wire.NodeID
+	self bool
+	next *neighbour // nil: no route.
+	cost float64
+}
+
+// forwarding is an immutable snapshot: every known node by the hash that packets carry.
+type forwarding struct {
+	byHash map[wire.NodeHash]*destination
+	byName map[wire.NodeID]*destination
+}
+
+// Counters are the packets of a node by what became of them, since it started.
+type Counters struct {
+	Forwarded, Delivered, Originated                         uint64
+	DropUnknownHash, DropNoRoute, DropQueueFull, DropExpired uint64
+	DropMalformed, DropReceiver, DropSpoofed                 uint64
+}
+
+type counters struct {
+	forwarded, delivered, originated                         atomic.Uint64
+	dropUnknownHash, dropNoRoute, dropQueueFull, dropExpired atomic.Uint64
+	dropMalformed, dropReceiver, dropSpoofed                 atomic.Uint64
+}
+
+// Counters returns the packet counts.
+func (n *Node) Counters() Counters {
+	c := &n.count
+	return Counters{
+		Forwarded: c.forwarded.Load(), Delivered: c.delivered.Load(), Originated: c.originated.Load(),
+		DropUnknownHash: c.dropUnknownHash.Load(), DropNoRoute: c.dropNoRoute.Load(),
+		DropQueueFull: c.dropQueueFull.Load(), DropExpired: c.dropExpired.Load(),
+		DropMalformed: c.dropMalformed.Load(), DropReceiver: c.dropReceiver.Load(), DropSpoofed: c.dropSpoofed.Load(),
+	}
+}
+
+// receiver is the forwarding state of one link's reader: what the last packet resolved to, since packets come in runs,
+// and the neighbours whose writers are owed a wake-up at the end of the batch.
+type receiver struct {
+	table    *forwarding
+	fromHash wire.NodeHash
+	toHash   wire.NodeHash
+	from, to *destination
+	touched  []*neighbour
+}
+
+func (r *receiver) lookup(table *forwarding, h wire.Header) (from, to *destination) {
+	if r.table != table || r.fromHash != h.From || r.toHash != h.To {
+		r.table, r.fromHash, r.toHash = table, h.From, h.To
+		r.from, r.to = table.byHash[h.From], table.byHash[h.To]
+	}
+	return r.from, r.to
+}
+
+func (r *receiver) touch(nb *neighbour) {
+	for _, t := range r.touched {
+		if t == nb {
+			return
+		}
+	}
+	r.touched = append(r.touched, nb)
+}
+
+// flush wakes the writers of the links that the batch was forwarded to.
+func (r *receiver) flush() {
+	for i, nb := range r.touched {
+		nb.queue.wake()
+		r.touched[i] = nil
+	}
+	r.touched = r.touched[:0]
+}
+
+// receivePacket handles one data message from a link: deliver, forward, or drop. It never blocks.
+func (n *Node) receivePacket(r *receiver, msg []byte) {
+	h, err := wire.ParseHeader(msg)
+	if err != nil {
+		n.count.dropMalformed.Add(1)
+		return
+	}
+	from, to := r.lookup(n.table.Load(), h)
+	switch {
+	case from == nil || to == nil:
+		n.count.dropUnknownHash.Add(1)
+	case from.self:
+		// Nobody else sends in our name; answering could loop (a ping from our own ping service, for instance).
+		n.count.dropSpoofed.Add(1)
+	case to.self:
+		if err := n.deliver(from.name, h, msg[wire.HeaderSize:]); err != nil {
+			n.notify(from.name, to.name, h, err)
+		}
+	case h.Hops == 0:
+		n.count.dropExpired.Add(1)
+		n.notify(from.name, to.name, h, ErrExpired)
+	case to.next == nil:
+		n.count.dropNoRoute.Add(1)
+	default:
+		wire.PatchHops(msg, h.Hops-1)
+		switch err := to.next.queue.push(transitLimit, msg); {
+		case err == nil:
+			n.count.forwarded.Add(1)
+			r.touch(to.next)
+		case errors.Is(err, errQueueFull):
+			n.count.dropQueueFull.Add(1)
+			r.touch(to.next)
+		default:
+			n.count.dropNoRoute.Add(1)
+		}
+	}
+}
+
+// originate sends a packet of this node's own, waiting for room on the link until ctx ends. Errors are the package's.
+func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, payload []byte) error {
+	if len(payload) > wire.MaxPayload {
+		return ErrPayloadSize
+	}
+	n.count.originated.Add(1)
+	dest := n.table.Load().byName[to]
+	if dest == nil {
+		return ErrNoRoute
+	}
+	h.From, h.To = n.hash, wire.Hash(to)
+	if dest.self {
+		return n.deliver(n.id, h, payload)
+	}
+	if h.Hops == 0 {
+		return ErrExpired
+	}
+	if dest.next == nil {
+		return ErrNoRoute
+	}
+	h.Hops--
+	var header [wire.HeaderSize]byte
+	err := dest.next.queue.pushWait(ctx, h.AppendTo(header[:0]), payload)
+	if errors.Is(err, errQueueClosed) {
+		return ErrNoNextHop
+	}
+	return err
+}
+
+// deliver hands a packet to the local service it is for.
+func (n *Node) deliver(from wire.NodeID, h wire.Header, payload []byte) error {
+	switch h.ToService {
+	case servicePing:
+		n.answerPing(from, h)
+		return nil
+	case serviceUnreach:
+		n.receiveNotice(from, payload)
+		return nil
+	}
+	n.socketsMu.RLock()
+	pc := n.sockets[h.ToService]
+	n.socketsMu.RUnlock()
+	if pc == nil {
+		return ErrServiceUnknown
+	}
+	if !pc.receive(from, h, payload) {
+		n.count.dropReceiver.Add(1)
+		return nil
+	}
+	n.count.delivered.Add(1)
+	return nil
+}

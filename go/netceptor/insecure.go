@@ -1,0 +1,91 @@
+package netceptor
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"time"
+)
+
+// insecureName is the common name that a service without a TLS profile presents and its clients look for. Such a stream
+// is encrypted, but nobody is authenticated.
+const insecureName = "netceptor-insecure-common-name"
+
+// streamALPN is the protocol that streams between any two nodes negotiate.
+const streamALPN = "netceptor"
+
+var errNotInsecure = errors.New("insecure connection to secure service")
+
+// streamCurves leaves out the post-quantum exchange: it would make every first packet two.
+var streamCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+
+type insecureCertificate struct {
+	tls.Certificate
+	err error
+}
+
+// insecureCert makes the node's throw-away certificate at first need. Existing nodes make a 2048-bit RSA key per
+// listener; an elliptic one is accepted as well and takes no time.
+func (n *Node) insecureCert() (tls.Certificate, error) {
+	n.certOnce.Do(func() { n.cert.Certificate, n.cert.err = newInsecureCert(time.Now()) })
+	return n.cert.Certificate, n.cert.err
+}
+
+func newInsecureCert(now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: insecureName},
+		NotBefore:    now.Add(-time.Minute),
+		NotAfter:     now.Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+func (n *Node) serverTLS() (*tls.Config, error) {
+	cert, err := n.insecureCert()
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		Certificates:           []tls.Certificate{cert},
+		NextProtos:             []string{streamALPN},
+		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       streamCurves,
+		SessionTicketsDisabled: true,
+	}, nil
+}
+
+// clientTLS accepts exactly the services without a TLS profile. The server name is this node's own ID, as existing
+// nodes send it; listeners ignore it.
+func (n *Node) clientTLS() *tls.Config {
+	return &tls.Config{
+		ServerName:            string(n.id),
+		InsecureSkipVerify:    true, //nolint:gosec // The common name below is all there is to check without a profile.
+		VerifyPeerCertificate: verifyInsecure,
+		NextProtos:            []string{streamALPN},
+		MinVersion:            tls.VersionTLS13,
+		CurvePreferences:      streamCurves,
+	}
+}
+
+func verifyInsecure(certs [][]byte, _ [][]*x509.Certificate) error {
+	for _, der := range certs {
+		if cert, err := x509.ParseCertificate(der); err == nil && cert.Subject.CommonName == insecureName {
+			return nil
+		}
+	}
+	return errNotInsecure
+}

@@ -1,0 +1,295 @@
+package netceptor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+const (
+	handshakeEvery = time.Second
+	handshakeCount = 11 // The link is closed right after the last one.
+	flushTimeout   = 2 * time.Second
+)
+
+var (
+	errPeerRejected = errors.New("the peer rejected the connection; its log says why (often another link cost, or a node ID it does not allow)")
+	errNoHandshake  = fmt.Errorf("the peer did not introduce itself within %v", (handshakeCount-1)*handshakeEvery)
+)
+
+// neighbour is one link, from its first handshake message to its end.
+type neighbour struct {
+	node  *Node
+	conn  link.Conn
+	opt   LinkOptions
+	queue *sendQueue
+
+	heard       atomic.Int64  // Unix nanoseconds of the last batch received.
+	established chan struct{} // Closed when the handshake is done.
+	ended       chan struct{} // Closed when the link's end has begun.
+	written     chan struct{} // Closed when the writer is gone.
+
+	// Guarded by node.mu.
+	id      wire.NodeID // Empty during the handshake.
+	cost    float64
+	listsUs bool  // The peer has listed this node as its neighbour.
+	cause   error // Why the link ended.
+}
+
+// runLink carries a fresh connection through its life and returns why it ended. peer is empty if the handshake failed.
+func (n *Node) runLink(conn link.Conn, opt LinkOptions) (peer wire.NodeID, err error) {
+	nb := &neighbour{
+		node: n, conn: conn, opt: opt, queue: newSendQueue(),
+		established: make(chan struct{}), ended: make(chan struct{}), written: make(chan struct{}),
+	}
+	nb.heard.Store(time.Now().UnixNano())
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		_ = conn.Close()
+		return "", ErrClosed
+	}
+	n.pending[nb] = struct{}{}
+	n.mu.Unlock()
+
+	n.wg.Go(nb.write)
+	n.wg.Go(nb.introduce)
+	nb.end(nb.read())
+	<-nb.written
+	return n.forget(nb)
+}
+
+// end makes the link end for the first cause given; what is queued is not sent any more.
+func (nb *neighbour) end(cause error) {
+	nb.node.mu.Lock()
+	defer nb.node.mu.Unlock()
+	nb.endLocked(cause, false)
+}
+
+// endLocked is end; with flush, what is queued is still written, within limits.
+func (nb *neighbour) endLocked(cause error, flush bool) {
+	if nb.cause != nil {
+		return
+	}
+	nb.cause = cause
+	close(nb.ended)
+	if !flush {
+		nb.queue.close()
+		_ = nb.conn.Close()
+		return
+	}
+	nb.queue.drain()
+	nb.node.wg.Go(func() {
+		select {
+		case <-nb.written:
+		case <-time.After(flushTimeout):
+		}
+		nb.queue.close()
+		_ = nb.conn.Close()
+	})
+}
+
+// forget takes the link out of the node.
+func (n *Node) forget(nb *neighbour) (wire.NodeID, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.pending, nb)
+	if nb.id != "" && n.links[nb.id] == nb {
+		delete(n.links, nb.id)
+		n.db.RemoveLink(nb.id)
+		n.computeRoutesLocked() // At once: packets must not go to a dead link.
+		n.announceLocked()
+		n.publishLocked(Event{Kind: PeerDown, Node: nb.id, Cost: nb.cost, Err: nb.cause})
+	}
+	return nb.id, nb.cause
+}
+
+// write is the link's writer: everything that waits goes out in one call.
+func (nb *neighbour) write() {
+	defer close(nb.written)
+	var control, data wire.Batch
+	for {
+		var ok bool
+		control, data, ok = nb.queue.next(control, data)
+		if !ok {
+			return
+		}
+		if err := nb.conn.WriteBatch(control, data); err != nil {
+			nb.end(fmt.Errorf("write: %w", err))
+			return
+		}
+	}
+}
+
+// introduce repeats the handshake message until the peer has introduced itself.
+func (nb *neighbour) introduce() {
+	tick := time.NewTicker(handshakeEvery)
+	defer tick.Stop()
+	for i := 1; nb.sayHello(); i++ {
+		if i == handshakeCount {
+			nb.end(errNoHandshake)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-nb.established:
+			return
+		case <-nb.ended:
+			return
+		}
+	}
+}
+
+// sayHello queues one handshake message; false if the handshake is over. No such message may follow an update that
+// lists the peer (it would end the link), hence the lock.
+func (nb *neighbour) sayHello() bool {
+	n := nb.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if nb.id != "" || nb.cause != nil {
+		return false
+	}
+	u := n.ownUpdateLocked(0)
+	msg, err := u.Append(nil)
+	if err != nil {
+		return false
+	}
+	nb.sendControl(msg)
+	return true
+}
+
+// sendControl queues a control message. A peer that does not read loses the link. The caller holds node.mu.
+func (nb *neighbour) sendControl(msg []byte) {
+	err := nb.queue.pushControl(msg)
+	if errors.Is(err, errQueueFull) {
+		nb.endLocked(errors.New("the peer has stopped reading"), false)
+	} else if err != nil && !errors.Is(err, errQueueClosed) {
+		nb.node.log.Error("message cannot be sent", "peer", nb.id, "err", err)
+	}
+}
+
+// read is the link's reader: it runs until the link ends and returns why.
+func (nb *neighbour) read() error {
+	var r receiver
+	up := false
+	for {
+		batch, err := nb.conn.ReadBatch()
+		if err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		nb.heard.Store(time.Now().UnixNano())
+		for {
+			msg, rest, ok := batch.Next()
+			if !ok {
+				break
+			}
+			batch = rest
+			if len(msg) == 0 {
+				continue
+			}
+			if up && wire.Type(msg[0]) == wire.TypeData {
+				nb.node.receivePacket(&r, msg)
+				continue
+			}
+			if up, err = nb.control(msg); err != nil {
+				r.flush()
+				return err
+			}
+		}
+		r.flush()
+	}
+}
+
+// control handles everything but packets; up is whether the link is established.
+func (nb *neighbour) control(msg []byte) (up bool, err error) {
+	n := nb.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if nb.cause != nil {
+		return false, nb.cause
+	}
+	up = nb.id != ""
+	switch wire.Type(msg[0]) {
+	case wire.TypeReject:
+		return up, errPeerRejected
+	case wire.TypeRoute:
+		u, perr := wire.ParseRouteUpdate(msg)
+		if perr != nil {
+			n.count.dropMalformed.Add(1)
+			n.log.Debug("route message ignored", "peer", nb.id, "err", perr)
+			return up, nil
+		}
+		if up {
+			err = n.receiveRouteLocked(nb, u)
+		} else {
+			err = nb.establishLocked(u.ForwardingNode)
+			up = err == nil
+		}
+		if err != nil {
+			nb.rejectLocked(err)
+		}
+		return up, err
+	case wire.TypeAdvert:
+		if up {
+			n.receiveAdvertLocked(nb, msg)
+		}
+	default:
+		if up {
+			n.count.dropMalformed.Add(1)
+		}
+	}
+	return up, nil
+}
+
+// rejectLocked tells the peer that the link is refused and closes it.
+func (nb *neighbour) rejectLocked(cause error) {
+	nb.sendControl(wire.RejectMessage)
+	nb.endLocked(fmt.Errorf("rejected: %w", cause), true)
+}
+
+// establishLocked ends the handshake: the peer has introduced itself.
+func (nb *neighbour) establishLocked(peer wire.NodeID) error {
+	n := nb.node
+	switch {
+	case peer == "":
+		return errors.New("the peer gave no node ID")
+	case peer == n.id:
+		return fmt.Errorf("the peer has this node's own ID %s", peer)
+	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
+		return fmt.Errorf("peer %.100s is not in the allowed peers of this backend", peer)
+	case n.links[peer] != nil:
+		return fmt.Errorf("already connected to %s by %s", peer, n.links[peer].conn)
+	}
+	nb.id, nb.cost = peer, nb.opt.Cost
+	if c, ok := nb.opt.NodeCost[peer]; ok {
+		nb.cost = c
+	}
+	delete(n.pending, nb)
+	n.links[peer] = nb
+	close(nb.established)
+	n.db.SetLink(peer, nb.cost)
+	n.greetLocked(nb)
+	n.announceLocked()
+	n.computeRoutesLocked()
+	n.log.Info("Connection established with "+string(peer), "link", nb.conn.String(), "cost", nb.cost)
+	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost})
+	return nil
+}
+
+// closeIdle ends the links that have been silent for too long.
+func (n *Node) closeIdle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	for id, nb := range n.links {
+		if now.Sub(time.Unix(0, nb.heard.Load())) > n.maxIdle {
+			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, n.maxIdle))
+			nb.endLocked(fmt.Errorf("nothing received for %v", n.maxIdle), false)
+		}
+	}
+}

@@ -1,0 +1,303 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/topology"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// Timers of the protocol. The periods are those of existing nodes, which rely on hearing from a peer every 10 seconds.
+const (
+	routePeriod  = 10 * time.Second
+	advertPeriod = 60 * time.Second
+	idleCheck    = 5 * time.Second
+	sweepPeriod  = 60 * time.Second
+	defaultIdle  = 2*routePeriod + time.Second
+	floodDelay   = 10 * time.Millisecond  // After a change, so that changes that come together are told together.
+	floodSpacing = 100 * time.Millisecond // Between two floods of ours.
+	advertDelay  = 50 * time.Millisecond
+	routingDelay = 2 * time.Millisecond
+	closeLinger  = 3 * time.Second // How long Close waits for streams whose last bytes are on their way.
+)
+
+// Config describes a node.
+type Config struct {
+	ID     wire.NodeID  // Required; any non-empty string but "localhost".
+	Logger *slog.Logger // Default: discard.
+	// MaxIdle is how long a link may stay silent before it is called dead; 0 means 21 s, which is also the least: peers
+	// speak every 10 s, so this forgives one lost message.
+	MaxIdle time.Duration
+}
+
+// Node is one node of the mesh. All methods are safe for concurrent use.
+type Node struct {
+	id      wire.NodeID
+	hash    wire.NodeHash
+	log     *slog.Logger
+	maxIdle time.Duration
+	epoch   uint64
+
+	ctx   context.Context // Ends when the node does; its cause is Err.
+	stop  context.CancelCauseFunc
+	never context.Context // Already done: for sends that must not wait.
+	done  chan struct{}   // Closed once all goroutines are gone.
+	once  sync.Once
+	wg    sync.WaitGroup // Backends, links and the run loop.
+	tails tails          // Streams that are being finished.
+
+	table atomic.Pointer[forwarding]
+	count counters
+
+	socketsMu sync.RWMutex
+	sockets   map[wire.ServiceName]*PacketConn
+
+	streamsMu     sync.Mutex
+	streams       map[*Stream]struct{}
+	streamSockets map[string]*streamSocket // By service name.
+
+	certOnce sync.Once
+	cert     insecureCertificate
+
+	kick chan struct{} // One token when a timer below was moved.
+
+	mu           sync.Mutex
+	db           *topology.DB
+	sequence     uint64
+	links        map[wire.NodeID]*neighbour // Established.
+	pending      map[*neighbour]struct{}    // In the handshake.
+	updates      map[wire.NodeID]wire.RouteUpdate
+	adverts      map[advertKey]*advertisement
+	own          map[string]*advertised
+	workCommands []wire.WorkCommand
+	routes       *topology.Table
+	floodAt      time.Time // When the next own update is due.
+	floodedAt    time.Time
+	routesAt     time.Time // When routes are to be computed; zero if they are current.
+	advertsAt    time.Time
+	subs         map[*Subscription]struct{}
+	routeChange  chan struct{} // Closed and replaced when the routes change.
+	closed       bool
+}
+
+// New starts a node without links.
+func New(cfg Config) (*Node, error) {
+	switch {
+	case cfg.ID == "":
+		return nil, errors.New("node ID: required")
+	case strings.EqualFold(string(cfg.ID), "localhost"):
+		return nil, fmt.Errorf("node ID %q is reserved", cfg.ID)
+	case cfg.MaxIdle != 0 && cfg.MaxIdle < defaultIdle:
+		return nil, fmt.Errorf("maximum idle time %v is less than %v, two routing periods and a second", cfg.MaxIdle, defaultIdle)
+	}
+	n := &Node{
+		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle,
+		epoch: epochAt(time.Now()), done: make(chan struct{}), kick: make(chan struct{}, 1),
+		sockets: map[wire.ServiceName]*PacketConn{},
+		streams: map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},
+		links:       map[wire.NodeID]*neighbour{},
+		pending:     map[*neighbour]struct{}{},
+		updates:     map[wire.NodeID]wire.RouteUpdate{},
+		adverts:     map[advertKey]*advertisement{},
+		own:         map[string]*advertised{},
+		subs:        map[*Subscription]struct{}{},
+		routeChange: make(chan struct{}),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.maxIdle == 0 {
+		n.maxIdle = defaultIdle
+	}
+	n.tails.closing = make(chan struct{})
+	n.ctx, n.stop = context.WithCancelCause(context.Background())
+	var cancel context.CancelFunc
+	n.never, cancel = context.WithCancel(n.ctx)
+	cancel()
+	n.db = topology.New(n.id, n.epoch)
+	n.mu.Lock()
+	n.computeRoutesLocked()
+	n.mu.Unlock()
+	n.wg.Go(n.run)
+	return n, nil
+}
+
+// epochAt is the start-up stamp of a node: unix seconds in the high 40 bits and the fraction of the second in the low
+// 24, so that a node restarted within a second still has the larger one.
+func epochAt(t time.Time) uint64 {
+	return uint64(t.Unix())<<24 | uint64(t.Nanosecond())<<24/1e9
+}
+
+// ID returns the node's ID.
+func (n *Node) ID() wire.NodeID { return n.id }
+
+// Epoch returns the node's start-up stamp: unix seconds shifted left by 24 bits, plus a fraction.
+func (n *Node) Epoch() uint64 { return n.epoch }
+
+// Done is closed when the node has stopped; Err then says why.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns nil while the node runs, then [ErrClosed] or what ended it.
+func (n *Node) Err() error { return context.Cause(n.ctx) }
+
+// Close stops the node: it gives streams that were closed before up to three seconds to deliver their last bytes, then
+// ends every link, socket and stream and waits for its goroutines. Safe to call twice and from any goroutine.
+func (n *Node) Close() error {
+	n.shutdown(ErrClosed)
+	<-n.done
+	if err := n.Err(); !errors.Is(err, ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdown starts the end of the node without waiting for it.
+func (n *Node) shutdown(cause error) {
+	n.once.Do(func() {
+		go func() { // Owned by done: it ends by closing it.
+			defer close(n.done)
+			n.tails.wait(closeLinger)
+			n.mu.Lock()
+			n.closed = true
+			n.mu.Unlock()
+			n.stop(cause)
+			n.closeLinks()
+			n.wg.Wait()
+			n.closeSubscriptions()
+		}()
+	})
+}
+
+func (n *Node) closeLinks() {
+	n.mu.Lock()
+	all := slices.Collect(maps.Values(n.links))
+	all = slices.AppendSeq(all, maps.Keys(n.pending))
+	n.mu.Unlock()
+	for _, nb := range all {
+		nb.end(ErrClosed)
+	}
+}
+
+// run is the clock of the node: it sends what is due and clears out what is old.
+func (n *Node) run() {
+	idle := time.NewTicker(idleCheck)
+	defer idle.Stop()
+	sweep := time.NewTicker(sweepPeriod)
+	defer sweep.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-idle.C:
+			n.closeIdle()
+		case <-sweep.C:
+			n.sweep()
+		case <-n.kick:
+			timer.Reset(n.untilNext())
+		case <-timer.C:
+			n.doDue()
+			timer.Reset(n.untilNext())
+		}
+	}
+}
+
+func (n *Node) kickLocked() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (n *Node) untilNext() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := n.floodAt
+	for _, t := range []time.Time{n.routesAt, n.advertsAt} {
+		if next.IsZero() || !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	if next.IsZero() {
+		return time.Hour
+	}
+	return max(0, time.Until(next))
+}
+
+func (n *Node) doDue() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
+	if due(n.routesAt) {
+		n.computeRoutesLocked()
+	}
+	if due(n.floodAt) {
+		n.floodLocked(0)
+	}
+	if due(n.advertsAt) {
+		n.sendAdvertsLocked()
+	}
+}
+
+// canonical replaces the name "localhost", in any letter case, by the node's own ID.
+func (n *Node) canonical(id wire.NodeID) wire.NodeID {
+	if len(id) == len("localhost") && strings.EqualFold(string(id), "localhost") {
+		return n.id
+	}
+	return id
+}
+
+// Status returns what the node knows now.
+func (n *Node) Status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := Status{
+		NodeID:               n.id,
+		Connections:          make([]Connection, 0, len(n.links)),
+		KnownConnectionCosts: n.db.Known(),
+		RoutingTable:         make(map[wire.NodeID]wire.NodeID, len(n.routes.ByName)),
+		Advertisements:       n.advertsLocked(),
+	}
+	for _, id := range slices.Sorted(maps.Keys(n.links)) {
+		s.Connections = append(s.Connections, Connection{NodeID: id, Cost: n.links[id].cost})
+	}
+	for id, r := range n.routes.ByName {
+		s.RoutingTable[id] = r.NextHop
+	}
+	return s
+}
+
+// WaitRoute waits until node is reachable and returns the neighbour on the way there and the cost of the path. The node
+// itself is reachable through itself at cost 0.
+func (n *Node) WaitRoute(ctx context.Context, node wire.NodeID) (next wire.NodeID, cost float64, err error) {
+	node = n.canonical(node)
+	for {
+		n.mu.Lock()
+		change := n.routeChange
+		n.mu.Unlock()
+		if d := n.table.Load().byName[node]; d != nil && (d.self || d.next != nil) {
+			if d.self {
+				return n.id, 0, nil
+			}
+			return d.next.id, d.cost, nil
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return "", 0, context.Cause(ctx)
+		case <-n.ctx.Done():
+			return "", 0, ErrClosed
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+const (
+	// transitLimit bounds the packets that wait for one link, in bytes. Over it a packet in transit is dropped.
+	transitLimit = 4 << 20
+	// localLimit is where a local sender starts to wait instead: lower, so that its own queue does not delay its pings.
+	localLimit = 512 << 10
+	// controlLimit bounds the route messages and advertisements that wait for one link. A peer that lets so much pile up
+	// does not read at all: the link is closed.
+	controlLimit = 16 << 20
+	// keepCap is the largest buffer a queue keeps while it has nothing to send.
+	keepCap = 64 << 10
+)
+
+var (
+	errQueueFull   = errors.New("send queue full")
+	errQueueClosed = errors.New("link closed")
+)
+
+// closedChan is a channel that is always ready.
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// sendQueue holds what waits to be written to one link, as ready-made frames in one piece of memory per class: control
+// messages, which are written first and never dropped, and packets. The writer swaps the buffers for empty ones, so a
+// packet is copied once on its way through a node and costs no allocation.
+type sendQueue struct {
+	mu            sync.Mutex
+	control, data wire.Batch
+	draining      bool          // Close once everything queued is written.
+	closed        bool          // Nothing is accepted any more.
+	room          chan struct{} // Closed at the next swap; nil if nobody waits.
+	ready         chan struct{} // One token while there is something to write.
+}
+
+func newSendQueue() *sendQueue { return &sendQueue{ready: make(chan struct{}, 1)} }
+
+// wake tells the writer that there is something. Callers of push with wake=false owe one call.
+func (q *sendQueue) wake() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// push queues one packet in parts. errQueueFull means that limit bytes wait already.
+func (q *sendQueue) push(limit int, parts ...[]byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return errQueueClosed
+	}
+	if len(q.data) > limit {
+		return errQueueFull
+	}
+	var err error
+	q.data, err = wire.AppendFrame(q.data, parts...)
+	return err
+}
+
+// pushWait queues one packet of a local sender and waits for room until ctx ends.
+func (q *sendQueue) pushWait(ctx context.Context, parts ...[]byte) error {
+	for {
+		err := q.push(localLimit, parts...)
+		if err == nil {
+			q.wake()
+			return nil
+		}
+		if !errors.Is(err, errQueueFull) {
+			return err
+		}
+		select {
+		case <-q.waitRoom():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (q *sendQueue) waitRoom() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || len(q.data) <= localLimit {
+		return closedChan
+	}
+	if q.room == nil {
+		q.room = make(chan struct{})
+	}
+	return q.room
+}
+
+// pushControl queues one control message and wakes the writer.
+func (q *sendQueue) pushControl(msg []byte) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.draining {
+		return errQueueClosed
+	}
+	if len(q.control) > controlLimit {
+		return errQueueFull
+	}
+	var err error
+	q.control, err = wire.AppendFrame(q.control, msg)
+	q.wake()
+	return err
+}
+
+// drain lets the writer finish what is queued; then next reports the end.
+func (q *sendQueue) drain() {
+	q.mu.Lock()
+	q.draining = true
+	q.mu.Unlock()
+	q.wake()
+}
+
+func (q *sendQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
+	q.mu.Unlock()
+	q.wake()
+}
+
+// next waits for something to write and takes all of it, leaving the spare buffers in its place. ok is false once the
+// queue is closed, or drained and empty.
+func (q *sendQueue) next(spareControl, spareData wire.Batch) (control, data wire.Batch, ok bool) {
+	for {
+		q.mu.Lock()
+		if q.closed {
+			q.mu.Unlock()
+			return nil, nil, false
+		}
+		if len(q.control)+len(q.data) > 0 {
+			control, q.control = q.control, spareControl[:0]
+			data, q.data = q.data, spareData[:0]
+			if q.room != nil {
+				close(q.room)
+				q.room = nil
+			}
+			q.mu.Unlock()
+			return control, data, true
+		}
+		if q.draining {
+			q.mu.Unlock()
+			return nil, nil, false
+		}
+		if cap(q.data) > keepCap { // Going idle: give a burst's memory back.
+			q.data = nil
+		}
+		if cap(spareData) > keepCap {
+			spareData = nil
+		}
+		if cap(spareControl) > keepCap {
+			spareControl = nil
+		}
+		q.mu.Unlock()
+		<-q.ready
+	}
+}

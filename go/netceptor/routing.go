@@ -1,0 +1,210 @@
+package netceptor
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"fmt"
+
+	"github.com/pyreceptor/pyreceptor/go/topology"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// soonLocked moves a due time forward to d from now, never back.
+func soonLocked(at *time.Time, d time.Duration) {
+	t := time.Now().Add(d)
+	if at.IsZero() || t.Before(*at) {
+		*at = t
+	}
+}
+
+// announceLocked schedules an own update. Floods keep a distance, so that a mesh that starts all at once stays calm.
+func (n *Node) announceLocked() {
+	d := floodDelay
+	if wait := floodSpacing - time.Since(n.floodedAt); wait > d {
+		d = wait
+	}
+	soonLocked(&n.floodAt, d)
+	n.kickLocked()
+}
+
+func (n *Node) recomputeLocked() {
+	soonLocked(&n.routesAt, routingDelay)
+	n.kickLocked()
+}
+
+// ownUpdateLocked makes the next route message about this node.
+func (n *Node) ownUpdateLocked(duplicate uint64) wire.RouteUpdate {
+	n.sequence++
+	return wire.RouteUpdate{
+		NodeID: n.id, UpdateID: randomName(), UpdateEpoch: n.epoch, UpdateSequence: n.sequence,
+		Connections: n.db.Links(), ForwardingNode: n.id, SuspectedDuplicate: duplicate,
+	}
+}
+
+// floodLocked sends an own update to every neighbour.
+func (n *Node) floodLocked(duplicate uint64) {
+	n.floodedAt = time.Now()
+	n.floodAt = n.floodedAt.Add(routePeriod)
+	if len(n.links) == 0 {
+		return
+	}
+	u := n.ownUpdateLocked(duplicate)
+	n.sendUpdateLocked(&u, nil)
+}
+
+func (n *Node) sendUpdateLocked(u *wire.RouteUpdate, except *neighbour) {
+	u.ForwardingNode = n.id
+	msg, err := u.Append(nil)
+	if err != nil {
+		n.log.Error("route update cannot be encoded", "node", u.NodeID, "err", err)
+		return
+	}
+	n.broadcastLocked(msg, except)
+}
+
+// broadcastLocked queues a control message on every established link but one.
+func (n *Node) broadcastLocked(msg []byte, except *neighbour) {
+	for _, nb := range n.links {
+		if nb != except {
+			nb.sendControl(msg)
+		}
+	}
+}
+
+// receiveRouteLocked handles a route message on an established link; an error ends the link with a reject.
+func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
+	if u.ForwardingNode != nb.id {
+		return fmt.Errorf("peer %s now calls itself %.100q", nb.id, u.ForwardingNode)
+	}
+	if u.NodeID == nb.id {
+		cost, listed := u.Connections[n.id]
+		switch {
+		case !listed && !nb.listsUs:
+			return nil // A handshake message that was on its way.
+		case !listed:
+			return fmt.Errorf("peer %s does not list this node as its neighbour any more", nb.id)
+		case cost != nb.cost:
+			return fmt.Errorf("peer %s uses link cost %v, this node %v: set the same cost on both ends", nb.id, cost, nb.cost)
+		}
+		nb.listsUs = true
+	}
+	fx := n.db.Apply(u, time.Now())
+	if fx.Shutdown {
+		n.log.Error(fmt.Sprintf("We are a duplicate node with ID %s and epoch %d.  Shutting down.", n.id, n.epoch), "peer", nb.id)
+		n.shutdown(ErrDuplicateNode)
+		return nil
+	}
+	if fx.DuplicateOf != 0 {
+		n.log.Warn("another node uses this node's ID", "node", n.id, "peer", nb.id, "epoch", fx.DuplicateOf)
+		n.floodLocked(fx.DuplicateOf)
+	}
+	if fx.Ignored == "" && u.SuspectedDuplicate == 0 {
+		if old, known := n.updates[u.NodeID]; known && u.UpdateEpoch > old.UpdateEpoch {
+			n.wg.Go(func() {
+				n.failStreams(errPeerRestarted, func(s *Stream) bool { return s.remote.Node == u.NodeID })
+			})
+		}
+		n.updates[u.NodeID] = u
+	}
+	if fx.Recompute {
+		n.recomputeLocked()
+	}
+	if fx.NewNode != "" {
+		n.recomputeLocked() // Its name must be known before its packets are.
+	}
+	if fx.Announce {
+		n.announceLocked()
+	}
+	if fx.Forward {
+		n.sendUpdateLocked(&u, nb)
+	}
+	return nil
+}
+
+// computeRoutesLocked computes the shortest paths and publishes the forwarding table.
+func (n *Node) computeRoutesLocked() {
+	n.routesAt = time.Time{}
+	routes := n.db.Routes()
+	known := n.db.Known()
+	t := &forwarding{
+		byHash: make(map[wire.NodeHash]*destination, len(known)+1),
+		byName: make(map[wire.NodeID]*destination, len(known)+1),
+	}
+	self := &destination{name: n.id, self: true}
+	t.byName[n.id], t.byHash[n.hash] = self, self
+	for name := range known {
+		if name == n.id {
+			continue
+		}
+		d := &destination{name: name}
+		if r, ok := routes.ByName[name]; ok {
+			d.next, d.cost = n.links[r.NextHop], r.Cost
+		}
+		t.byName[name] = d
+		if h := wire.Hash(name); t.byHash[h] == nil { // On a collision the first one wins; the own name always does.
+			t.byHash[h] = d
+		}
+	}
+	n.table.Store(t)
+	changed := n.routes == nil || !n.routes.Equal(routes)
+	n.routes = routes
+	if !changed {
+		return
+	}
+	close(n.routeChange)
+	n.routeChange = make(chan struct{})
+	n.publishLocked(Event{Kind: RoutesChanged})
+	if n.log.Enabled(n.ctx, slog.LevelInfo) && len(known) > 1 {
+		n.log.Info(describe(known, routes))
+	}
+}
+
+// describe is the routing change as operators know it: the links that exist, then the way to every node.
+func describe(known map[wire.NodeID]map[wire.NodeID]float64, routes *topology.Table) string {
+	var b strings.Builder
+	b.WriteString("Known Connections:")
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		fmt.Fprintf(&b, "\n   %s:", id)
+		for _, peer := range slices.Sorted(maps.Keys(known[id])) {
+			fmt.Fprintf(&b, " %s(%.2f)", peer, known[id][peer])
+		}
+	}
+	b.WriteString("\nRouting Table:")
+	for _, id := range slices.Sorted(maps.Keys(routes.ByName)) {
+		fmt.Fprintf(&b, "\n   %s via %s", id, routes.ByName[id].NextHop)
+	}
+	return b.String()
+}
+
+// sweep forgets what is old.
+func (n *Node) sweep() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.db.Sweep(time.Now())
+	for name := range n.updates {
+		if !n.db.Knows(name) {
+			delete(n.updates, name)
+			n.recomputeLocked()
+		}
+	}
+	n.sweepAdvertsLocked(time.Now())
+}
+
+// greetLocked tells a new neighbour everything at once instead of at the next period: the last update of every
+// reachable node as it was flooded, and the advertisements. To an existing node these are ordinary floods.
+func (n *Node) greetLocked(nb *neighbour) {
+	for name, u := range n.updates {
+		if d := n.table.Load().byName[name]; name == nb.id || d == nil || d.next == nil {
+			continue
+		}
+		u.ForwardingNode = n.id
+		if msg, err := u.Append(nil); err == nil {
+			nb.sendControl(msg)
+		}
+	}
+	n.sendKnownAdvertsLocked(nb)
+}

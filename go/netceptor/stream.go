@@ -1,0 +1,371 @@
+package netceptor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// Codes and texts of stream endings, shared with existing nodes.
+const (
+	codeNormal      quic.ApplicationErrorCode = 0
+	codeAccept      quic.ApplicationErrorCode = 500
+	codeReadCancel  quic.StreamErrorCode      = 499
+	reasonNormal                              = "normal close"
+	acceptTimeout                             = 60 * time.Second
+	streamOpening   byte                      = 0
+	handshakeIdle                             = 15 * time.Second
+	streamIdle                                = 30 * time.Second
+	streamKeepAlive                           = 15 * time.Second
+	acceptBacklog                             = 128
+	maxHandshakes                             = 1024 // Connections of one listener that have not opened their stream yet.
+	quicPacketSize                            = 1452 // The most that an existing node's receive buffer holds.
+)
+
+func quicConfig(dialer bool) *quic.Config {
+	c := &quic.Config{
+		HandshakeIdleTimeout:           handshakeIdle,
+		MaxIdleTimeout:                 streamIdle,
+		InitialStreamReceiveWindow:     1 << 20,
+		MaxStreamReceiveWindow:         6 << 20,
+		InitialConnectionReceiveWindow: 3 << 19,
+		MaxConnectionReceiveWindow:     15 << 20,
+		InitialPacketSize:              quicPacketSize,
+		DisablePathMTUDiscovery:        true,
+	}
+	if dialer {
+		c.KeepAlivePeriod = streamKeepAlive
+	}
+	return c
+}
+
+// streamAddr is a mesh address as the QUIC library wants it: comparing two by their text, packet by packet, is free.
+type streamAddr struct {
+	Addr
+	service wire.ServiceName
+	text    string
+}
+
+func newStreamAddr(a Addr) net.Addr {
+	service, _ := wire.Service(a.Service) // Comes from a packet, or was checked by the dialer.
+	return &streamAddr{Addr: a, service: service, text: a.String()}
+}
+
+func (a *streamAddr) String() string { return a.text }
+
+// quicSocket is a PacketConn for the QUIC library.
+type quicSocket struct{ *PacketConn }
+
+func newQUICSocket(pc *PacketConn) quicSocket {
+	pc.wrap = newStreamAddr
+	return quicSocket{pc}
+}
+
+// WriteTo sends one packet. A packet that cannot go now is lost, as on any network: QUIC recovers or times out.
+func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
+	to := addr.(*streamAddr)
+	_, err := s.send(p, to.Node, to.service)
+	switch {
+	case err == nil:
+	case s.ctx.Err() != nil:
+		return 0, err
+	case errors.Is(err, ErrServiceUnknown): // On this node, so nobody sends a notice.
+		s.notice(Notice{Reporter: s.node.id, Unreachable: wire.Unreachable{
+			FromNode: s.node.id, FromService: s.Service(), ToNode: to.Node, ToService: to.Addr.Service, Problem: wire.ProblemServiceUnknown,
+		}})
+	}
+	return len(p), nil
+}
+
+// SetReadBuffer tells the QUIC library that the socket's buffers are large enough as they are.
+func (quicSocket) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer is the like for sending.
+func (quicSocket) SetWriteBuffer(int) error { return nil }
+
+// ResetError means that a stream ended before its end: one side reset it, or the path between the nodes broke. What was
+// read before is good; whether more was sent is not known.
+type ResetError struct {
+	Peer   Addr
+	Code   uint64 // The application's code if one side reset the stream on purpose.
+	Remote bool   // The peer did it.
+	Err    error
+}
+
+func (e *ResetError) Error() string { return fmt.Sprintf("stream with %s: %v", e.Peer, e.Err) }
+func (e *ResetError) Unwrap() error { return e.Err }
+
+// Stream is an encrypted, ordered byte stream to a service of a node. It implements net.Conn. One goroutine may read
+// while another writes.
+type Stream struct {
+	node          *Node
+	qc            *quic.Conn
+	qs            *quic.Stream
+	local, remote Addr
+
+	writeMu sync.Mutex // Held while writing, and to send the FIN.
+
+	mu        sync.Mutex
+	readDone  bool // Read to the end, or given up.
+	writeDone bool // FIN or reset sent.
+	closed    bool // By Close or Abort.
+	finishing bool
+	broken    error // Why this side ended the connection early.
+}
+
+// LocalAddr returns this end's [Addr].
+func (s *Stream) LocalAddr() net.Addr { return s.local }
+
+// RemoteAddr returns the other end's [Addr].
+func (s *Stream) RemoteAddr() net.Addr { return s.remote }
+
+// Read implements net.Conn. io.EOF is a clean end of the peer's data; [ResetError] is not.
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.qs.Read(p)
+	if err != nil {
+		err = s.failure("read", err, true)
+	}
+	if errors.Is(err, io.EOF) {
+		s.mu.Lock()
+		s.readDone = true
+		s.finishLocked()
+		s.mu.Unlock()
+	}
+	return n, err
+}
+
+// Write implements net.Conn. It waits while the peer does not read.
+func (s *Stream) Write(p []byte) (int, error) {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	n, err := s.qs.Write(p)
+	if err != nil {
+		err = s.failure("write", err, false)
+	}
+	return n, err
+}
+
+// failure turns an error of the QUIC library into one of ours.
+func (s *Stream) failure(op string, err error, reading bool) error {
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	s.mu.Lock()
+	closed, broken := s.closed, s.broken
+	s.mu.Unlock()
+	if closed && broken == nil {
+		return &net.OpError{Op: op, Net: "receptor", Source: s.local, Addr: s.remote, Err: net.ErrClosed}
+	}
+	reset := &ResetError{Peer: s.remote, Err: err}
+	if broken != nil {
+		reset.Err = broken
+		return reset
+	}
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok {
+		reset.Code, reset.Remote = uint64(app.ErrorCode), app.Remote
+		if reading && app.Remote && strings.HasSuffix(app.Error(), reasonNormal) {
+			return io.EOF // How existing nodes end a stream that they have no more use for.
+		}
+		return reset
+	}
+	if stream, ok := errors.AsType[*quic.StreamError](err); ok {
+		reset.Code, reset.Remote = uint64(stream.ErrorCode), stream.Remote
+		reset.Err = fmt.Errorf("reset by %s (code %d)", map[bool]string{true: "the peer", false: "this side"}[stream.Remote], reset.Code)
+		return reset
+	}
+	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
+		reset.Err = fmt.Errorf("%w: %w", ErrTimeout, err)
+		return reset
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return err // A deadline of the caller's; the stream is as it was.
+	}
+	return reset
+}
+
+// CloseWrite tells the peer that there is no more data. Reading goes on.
+func (s *Stream) CloseWrite() error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	s.mu.Lock()
+	done := s.writeDone
+	s.writeDone = true
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	err := s.qs.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finishLocked()
+	return err
+}
+
+// CloseRead tells the peer that its data is not wanted any more.
+func (s *Stream) CloseRead() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.readDone {
+		s.readDone = true
+		s.qs.CancelRead(codeReadCancel)
+		s.finishLocked()
+	}
+	return nil
+}
+
+// Close ends both directions. What was written before is still delivered, in the background; a Write that is waiting at
+// this moment is cut off, which the peer sees as a reset.
+func (s *Stream) Close() error {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	if s.writeMu.TryLock() {
+		s.writeMu.Unlock()
+		_ = s.CloseWrite()
+	} else {
+		s.mu.Lock()
+		s.writeDone = true
+		s.mu.Unlock()
+		s.qs.CancelWrite(quic.StreamErrorCode(codeNormal))
+	}
+	return s.CloseRead()
+}
+
+// Abort resets both directions with an application's code, at once. The peer's reads and writes fail.
+func (s *Stream) Abort(code uint64) error {
+	s.abort(quic.StreamErrorCode(code))
+	return nil
+}
+
+func (s *Stream) abort(code quic.StreamErrorCode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if !s.writeDone {
+		s.qs.CancelWrite(code)
+	}
+	if !s.readDone {
+		s.qs.CancelRead(code)
+	}
+	s.readDone, s.writeDone = true, true
+	s.finishLocked()
+}
+
+// fail ends the stream because the peer is known to be gone.
+func (s *Stream) fail(cause error) {
+	s.mu.Lock()
+	if s.broken == nil {
+		s.broken = cause
+	}
+	s.mu.Unlock()
+	_ = s.qc.CloseWithError(codeAccept, cause.Error())
+}
+
+// SetDeadline implements net.Conn.
+func (s *Stream) SetDeadline(t time.Time) error { return s.qs.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.qs.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.qs.SetWriteDeadline(t) }
+
+// finishLocked closes the connection in the background once both directions are done.
+func (s *Stream) finishLocked() {
+	if !s.readDone || !s.writeDone || s.finishing {
+		return
+	}
+	s.finishing = true
+	s.node.tails.add()
+	s.node.wg.Go(func() {
+		defer s.node.tails.done()
+		s.awaitDelivery()
+		_ = s.qc.CloseWithError(codeNormal, reasonNormal)
+	})
+}
+
+// awaitDelivery waits until the peer has all that was sent: closing the connection would discard the rest. The QUIC
+// library does not say when a FIN is acknowledged, but it repeats what is not, at times p, 3p, 7p, 15p ... after it
+// was sent (p is the probe time-out). So if nothing at all was sent between t and 3t, for a t of at least 2p,
+// everything has arrived.
+func (s *Stream) awaitDelivery() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	wait := 150 * time.Millisecond
+	hurry := s.node.tails.hurry()
+	for last := ^uint64(0); ; wait *= 2 {
+		stats := s.qc.ConnectionStats()
+		if stats.PacketsSent == last {
+			return
+		}
+		last = stats.PacketsSent
+		probe := stats.SmoothedRTT + max(4*stats.MeanDeviation, time.Millisecond) + 26*time.Millisecond
+		wait = max(wait, 2*probe)
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-hurry:
+			hurry, wait, last = nil, probe, ^uint64(0)
+		case <-s.qc.Context().Done():
+			return
+		}
+	}
+}
+
+// tails counts the streams whose last bytes are on their way.
+type tails struct {
+	mu      sync.Mutex
+	count   int
+	closing chan struct{} // Closed when the node wants to end.
+	none    chan struct{} // Set while somebody waits for the last.
+}
+
+func (t *tails) add() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count++
+}
+
+func (t *tails) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count--
+	if t.count == 0 && t.none != nil {
+		close(t.none)
+		t.none = nil
+	}
+}
+
+func (t *tails) hurry() <-chan struct{} { return t.closing }
+
+// wait asks the tails to hurry and waits for them, at most for limit.
+func (t *tails) wait(limit time.Duration) {
+	close(t.closing)
+	t.mu.Lock()
+	if t.count == 0 {
+		t.mu.Unlock()
+		return
+	}
+	none := make(chan struct{})
+	t.none = none
+	t.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-none:
+	case <-timer.C:
+	}
+}

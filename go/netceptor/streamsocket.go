@@ -1,0 +1,379 @@
+package netceptor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+var (
+	errPeerGone      = errors.New("the other end is gone: its node does not know the stream's service any more")
+	errPeerRestarted = errors.New("the other node has been restarted")
+)
+
+// streamSocket is the datagram socket under streams: that of one dialled stream, or of a service and all the streams it
+// has accepted. It ends when nobody uses it.
+type streamSocket struct {
+	node *Node
+	pc   *PacketConn
+	tr   *quic.Transport
+
+	// Guarded by node.streamsMu.
+	users     int
+	listening bool
+}
+
+func (n *Node) newStreamSocket(pc *PacketConn) *streamSocket {
+	s := &streamSocket{node: n, pc: pc, tr: &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}, users: 1}
+	n.wg.Go(s.watchNotices)
+	return s
+}
+
+// release gives up one use.
+func (s *streamSocket) release() {
+	n := s.node
+	n.streamsMu.Lock()
+	s.users--
+	last := s.users == 0
+	if last && n.streamSockets[s.pc.Service()] == s {
+		delete(n.streamSockets, s.pc.Service())
+	}
+	n.streamsMu.Unlock()
+	if last {
+		_ = s.pc.Close()
+		_ = s.tr.Close()
+	}
+}
+
+// watchNotices ends streams whose other end does not exist any more.
+func (s *streamSocket) watchNotices() {
+	for {
+		select {
+		case <-s.pc.Done():
+			return
+		case notice := <-s.pc.notices:
+			if notice.Problem != wire.ProblemServiceUnknown {
+				continue
+			}
+			peer := Addr{notice.ToNode, notice.ToService}
+			s.node.failStreams(errPeerGone, func(st *Stream) bool {
+				return st.remote == peer && st.local.Service == notice.FromService
+			})
+		}
+	}
+}
+
+// adopt makes a stream of a connection, registers it, and frees what it holds when the connection ends. The caller has
+// taken a use of the socket for it.
+func (s *streamSocket) adopt(qc *quic.Conn, qs *quic.Stream, remote Addr) *Stream {
+	st := &Stream{node: s.node, qc: qc, qs: qs, local: s.pc.LocalAddr().(Addr), remote: remote}
+	n := s.node
+	n.streamsMu.Lock()
+	n.streams[st] = struct{}{}
+	n.streamsMu.Unlock()
+	n.wg.Go(func() {
+		<-qc.Context().Done()
+		n.streamsMu.Lock()
+		delete(n.streams, st)
+		n.streamsMu.Unlock()
+		s.release()
+	})
+	return st
+}
+
+func (n *Node) failStreams(cause error, which func(*Stream) bool) {
+	n.streamsMu.Lock()
+	var hit []*Stream
+	for st := range n.streams {
+		if which(st) {
+			hit = append(hit, st)
+		}
+	}
+	n.streamsMu.Unlock()
+	for _, st := range hit {
+		st.fail(cause)
+	}
+}
+
+// DialStream opens a stream to a service. It gives up when ctx ends, when the service's node says that it does not
+// exist, or after 15 seconds without an answer. Errors are of type [DialError].
+func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string) (*Stream, error) {
+	to := Addr{n.canonical(node), service}
+	if _, err := wire.Service(service); err != nil {
+		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): service name too long", Err: err}
+	}
+	if d := n.table.Load().byName[to.Node]; d == nil || d.next == nil && !d.self {
+		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): " + ErrNoRoute.Error(), Err: ErrNoRoute}
+	}
+	pc, err := n.ListenPacket("", nil)
+	if err != nil {
+		return nil, &DialError{Addr: to, Text: err.Error(), Err: err}
+	}
+	tr := &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}
+	qc, err := n.dialQUIC(ctx, tr, pc, to)
+	if err == nil {
+		var st *Stream
+		if st, err = n.openStream(ctx, tr, pc, qc, to); err == nil {
+			return st, nil
+		}
+	}
+	_ = pc.Close()
+	_ = tr.Close()
+	return nil, dialError(to, err)
+}
+
+func dialError(to Addr, err error) error {
+	if errors.Is(err, ErrServiceUnknown) {
+		return &DialError{Addr: to, Text: "context canceled", Err: err}
+	}
+	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
+		return &DialError{Addr: to, Text: err.Error(), Err: fmt.Errorf("%w: no answer", ErrTimeout)}
+	}
+	if _, ok := errors.AsType[*quic.HandshakeTimeoutError](err); ok {
+		return &DialError{Addr: to, Text: err.Error(), Err: fmt.Errorf("%w: handshake did not complete", ErrTimeout)}
+	}
+	return &DialError{Addr: to, Text: err.Error(), Err: err}
+}
+
+// dialQUIC makes the connection and gives up early on a notice that it cannot be made.
+func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn, to Addr) (*quic.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	n.wg.Go(func() {
+		defer close(watching)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-n.ctx.Done():
+				cancel(ErrClosed)
+			case notice := <-pc.notices:
+				if notice.ToNode != to.Node || notice.ToService != to.Service {
+					continue
+				}
+				if err := problemError(notice.Problem); errors.Is(err, ErrServiceUnknown) || errors.Is(err, ErrFirewall) {
+					cancel(err)
+				}
+			}
+		}
+	})
+	qc, err := tr.Dial(ctx, newStreamAddr(to), n.clientTLS(), quicConfig(true))
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	cancel(nil)
+	<-watching
+	return qc, err
+}
+
+func (n *Node) openStream(ctx context.Context, tr *quic.Transport, pc *PacketConn, qc *quic.Conn, to Addr) (*Stream, error) {
+	qs, err := qc.OpenStreamSync(ctx)
+	if err == nil {
+		_, err = qs.Write([]byte{streamOpening})
+	}
+	if err != nil {
+		_ = qc.CloseWithError(codeNormal, reasonNormal)
+		return nil, err
+	}
+	socket := &streamSocket{node: n, pc: pc, tr: tr, users: 1}
+	n.wg.Go(socket.watchNotices)
+	return socket.adopt(qc, qs, to), nil
+}
+
+// StreamListener accepts streams to a service of this node.
+type StreamListener struct {
+	socket *streamSocket
+	ln     *quic.Listener
+	accept chan *Stream
+	ctx    context.Context
+	stop   context.CancelFunc
+	slots  chan struct{}
+	wg     sync.WaitGroup
+	once   sync.Once
+}
+
+// ListenStream accepts streams on a service name of up to eight bytes; an empty name takes a free ephemeral one. With an
+// ad, the mesh is told. Errors as [Node.ListenPacket].
+func (n *Node) ListenStream(service string, ad *ServiceAd) (*StreamListener, error) {
+	conf, err := n.serverTLS()
+	if err != nil {
+		return nil, err
+	}
+	socket, err := n.listeningSocket(service, ad)
+	if err != nil {
+		return nil, err
+	}
+	return newStreamListener(socket, conf)
+}
+
+// listeningSocket makes the socket of a service, or takes the one that streams of an earlier listener still use.
+func (n *Node) listeningSocket(service string, ad *ServiceAd) (*streamSocket, error) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	if s := n.streamSockets[service]; s != nil && !s.listening {
+		s.listening = true
+		s.users++
+		if ad != nil {
+			s.pc.ad = n.advertise(service, wire.ConnStream, ad.Tags)
+		}
+		return s, nil
+	}
+	pc, err := n.listenPacket(service, ad, wire.ConnStream)
+	if err != nil {
+		return nil, err
+	}
+	s := n.newStreamSocket(pc)
+	s.listening = true
+	n.streamSockets[pc.Service()] = s
+	return s, nil
+}
+
+func newStreamListener(socket *streamSocket, conf *tls.Config) (*StreamListener, error) {
+	ln, err := socket.tr.Listen(conf, quicConfig(false))
+	if err != nil {
+		socket.release()
+		return nil, err
+	}
+	l := &StreamListener{
+		socket: socket, ln: ln,
+		accept: make(chan *Stream, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
+	}
+	l.ctx, l.stop = context.WithCancel(socket.pc.ctx)
+	socket.node.wg.Go(l.acceptConns)
+	return l, nil
+}
+
+// Service returns the service name.
+func (l *StreamListener) Service() string { return l.socket.pc.Service() }
+
+// Addr returns the listener's address, an [Addr].
+func (l *StreamListener) Addr() net.Addr { return l.socket.pc.LocalAddr() }
+
+// Accept waits for a stream. After Close it returns an error that wraps net.ErrClosed.
+func (l *StreamListener) Accept() (*Stream, error) {
+	select {
+	case s := <-l.accept:
+		return s, nil
+	case <-l.ctx.Done():
+		return nil, &net.OpError{Op: "accept", Net: "receptor", Source: l.Addr(), Err: net.ErrClosed}
+	}
+}
+
+// Close stops accepting and refuses what was not accepted. Streams accepted before live on.
+func (l *StreamListener) Close() error {
+	l.once.Do(func() {
+		l.stop()
+		_ = l.ln.Close()
+		n := l.socket.node
+		n.streamsMu.Lock() // What acceptConns has begun is counted; it begins nothing new.
+		n.streamsMu.Unlock()
+		l.wg.Wait()
+		l.refuseWaiting()
+		n.streamsMu.Lock()
+		l.socket.listening = false
+		ad := l.socket.pc.ad
+		n.streamsMu.Unlock()
+		if ad != nil {
+			n.withdraw(ad)
+		}
+		l.socket.release()
+	})
+	return nil
+}
+
+func (l *StreamListener) refuseWaiting() {
+	for {
+		select {
+		case s := <-l.accept:
+			_ = s.qc.CloseWithError(codeAccept, "Listener Closed")
+		default:
+			return
+		}
+	}
+}
+
+// acceptConns accepts connections until the listener is closed. Those that have not opened their stream yet are bounded.
+func (l *StreamListener) acceptConns() {
+	for {
+		qc, err := l.ln.Accept(l.ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case l.slots <- struct{}{}:
+		default:
+			_ = qc.CloseWithError(codeAccept, "too many connections are being opened")
+			continue
+		}
+		n := l.socket.node
+		n.streamsMu.Lock()
+		if l.ctx.Err() != nil {
+			n.streamsMu.Unlock()
+			_ = qc.CloseWithError(codeAccept, "Listener Closed")
+			return
+		}
+		l.socket.users++
+		l.wg.Add(1)
+		n.streamsMu.Unlock()
+		n.wg.Go(func() {
+			defer l.wg.Done()
+			defer func() { <-l.slots }()
+			l.open(qc)
+		})
+	}
+}
+
+// open waits for the stream of a new connection and hands it to Accept.
+func (l *StreamListener) open(qc *quic.Conn) {
+	qs, reason := l.firstStream(qc)
+	if reason != "" {
+		_ = qc.CloseWithError(codeAccept, reason)
+		l.socket.release()
+		return
+	}
+	remote := qc.RemoteAddr().(*streamAddr).Addr
+	st := l.socket.adopt(qc, qs, remote)
+	select {
+	case l.accept <- st:
+	case <-l.ctx.Done():
+		_ = qc.CloseWithError(codeAccept, "Listener Closed")
+	case <-qc.Context().Done():
+	}
+}
+
+// firstStream reads the byte that opens a stream, or says why the connection is refused, as existing nodes do.
+func (l *StreamListener) firstStream(qc *quic.Conn) (*quic.Stream, string) {
+	ctx, cancel := context.WithTimeout(l.ctx, acceptTimeout)
+	defer cancel()
+	qs, err := qc.AcceptStream(ctx)
+	switch {
+	case l.ctx.Err() != nil:
+		return nil, "Listener Closed"
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, "Accept Timeout"
+	case err != nil:
+		return nil, "AcceptStream Error: " + err.Error()
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = qs.SetReadDeadline(deadline)
+	}
+	var first [1]byte
+	if _, err := io.ReadFull(qs, first[:]); err != nil {
+		return nil, "Read Error: " + err.Error()
+	}
+	if first[0] != streamOpening {
+		return nil, "Read Data Error"
+	}
+	_ = qs.SetReadDeadline(time.Time{})
+	return qs, ""
+}
