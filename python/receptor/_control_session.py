@@ -1,0 +1,165 @@
+"""A conversation with one daemon, on which the typed client and the drop-in ``ReceptorControl`` both stand.
+
+It connects when needed, keeps the two sides in step, and runs the requests that change the mode of their connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, runtime_checkable
+
+from receptor import _control_protocol as protocol
+from receptor._control_errors import ControlClientError, ControlProtocolError, DisconnectedError, RefusedError
+from receptor._control_socket import Address, Connection, TLSOptions
+from receptor.types import JSON
+
+_T = TypeVar("_T")
+_BLOCK_BYTES = 64 * 1024
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Something payload can be read from: a binary file, or what ``socket.makefile("rb")`` returns."""
+
+    def read(self, size: int, /) -> bytes | str:
+        """Return up to ``size`` bytes, empty at the end. Text is sent as UTF-8."""
+        ...
+
+
+Payload = bytes | bytearray | memoryview | str | Readable | Iterable[bytes]
+
+
+class Session:
+    """At most one open connection, with the daemon's greeting read. Not for several threads at once."""
+
+    def __init__(self, address: Address, tls: TLSOptions | None = None, timeout_s: float | None = None) -> None:
+        self.address = address
+        self.node = ""
+        self.connection: Connection | None = None
+        self._tls = tls
+        self._timeout_s = timeout_s
+
+    def open(self) -> Connection:
+        """Return the connection, made and greeted if there is none."""
+        if self.connection is None:
+            conn = Connection.open(self.address, self._tls, self._timeout_s)
+            try:
+                self.node = conn.greeting(self._timeout_s)
+            except BaseException:
+                conn.close()
+                raise
+            self.connection = conn
+        return self.connection
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        conn, self.connection = self.connection, None
+        if conn is not None:
+            conn.close()
+
+    def hand_over(self) -> Connection:
+        """Give the connection away; the next request opens a new one."""
+        conn, self.connection = self.open(), None
+        return conn
+
+    def guarded(self, talk: Callable[[Connection], _T]) -> _T:
+        """Run one exchange. What leaves the two sides out of step costs the connection; a refusal does not."""
+        conn = self.open()
+        try:
+            return talk(conn)
+        except RefusedError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def greet(self, timeout_s: float | None = None) -> None:
+        """Read a further greeting, that of the control service which a ``connect`` led to."""
+        self.node = self.guarded(lambda conn: conn.greeting(timeout_s))
+
+    def request(self, line: bytes, timeout_s: float | None = None) -> JSON:
+        """Send a request that does not change the mode of the connection and return the JSON answer."""
+        return self.guarded(lambda conn: protocol.parse_reply(conn.request(line, timeout_s)))
+
+    def switch(self, line: bytes, parse: Callable[[str], _T], timeout_s: float | None = None) -> _T:
+        """Send a request after whose answer the connection carries something else."""
+        return self.guarded(lambda conn: parse(conn.request(line, timeout_s, exact=True)))
+
+    def results(self, line: bytes, timeout_s: float | None = None) -> Connection:
+        """Ask for output and return the connection that it comes on, its sending side closed."""
+        self.switch(line, protocol.parse_streaming, timeout_s)
+        conn = self.hand_over()
+        try:
+            conn.half_close()
+            conn.sock.settimeout(None)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def submit(
+        self,
+        line: bytes,
+        payload: Payload,
+        timeout_s: float | None = None,
+        on_created: Callable[[str], object] | None = None,
+    ) -> JSON:
+        """Create a unit, send its payload, and return the daemon's ``result`` and ``unitid``.
+
+        ``timeout_s`` is for each answer; sending the payload has no limit.
+        """
+
+        def create(conn: Connection) -> str:
+            conn.send(line, timeout_s)
+            return protocol.parse_created(conn.read_line_keeping_newline(timeout_s))
+
+        unit = self.guarded(create)
+        conn = self.hand_over()
+        try:
+            if on_created is not None:
+                on_created(unit)
+            started = protocol.parse_started(_upload(conn, payload, timeout_s))
+        except (RefusedError, ControlProtocolError):
+            conn.close()
+            raise
+        except BaseException:
+            conn.abort()
+            raise
+        conn.close()
+        return started
+
+
+def _upload(conn: Connection, payload: Payload, timeout_s: float | None) -> str:
+    """Send the payload and its end, and return the line that answers it."""
+    try:
+        for block in _blocks(payload):
+            conn.send(block)
+        conn.half_close()
+    except DisconnectedError:
+        # A daemon that cannot go on says so before it closes; its words are worth more than "broken pipe".
+        try:
+            return conn.read_line(timeout_s)
+        except ControlClientError:
+            pass
+        raise
+    return conn.read_line(timeout_s)
+
+
+def _blocks(payload: Payload) -> Iterable[bytes | bytearray | memoryview]:
+    if isinstance(payload, str):
+        yield payload.encode()
+    elif isinstance(payload, (bytes, bytearray, memoryview)):
+        yield payload
+    elif isinstance(payload, Readable):
+        yield from _file_blocks(payload)
+    elif isinstance(payload, Iterable):
+        yield from payload
+    else:
+        raise TypeError(f"a payload is bytes, str, a binary file or an iterable of bytes, not {type(payload).__name__}")
+
+
+def _file_blocks(file: Readable) -> Iterable[bytes]:
+    # read1 hands over what a pipe has now; read would sit on it until a block is full.
+    read = getattr(file, "read1", file.read)
+    while block := read(_BLOCK_BYTES):
+        yield block.encode() if isinstance(block, str) else block

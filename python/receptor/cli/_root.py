@@ -1,0 +1,232 @@
+"""The command itself: global options, the connection all sub-commands share, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from receptor._control_socket import choose_tls
+from receptor.cli import _show
+from receptor.control import ControlClient, ControlClientError, TLSOptions
+
+CONNECT_TIMEOUT_S = 30.0
+INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """Ends the command with a text of its own and an exit status."""
+
+    def __init__(self, text: str, status: int = 1, *, hint: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.hint = hint
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C, at a moment when there is something to say about what goes on without us."""
+
+    exit_code = INTERRUPTED
+
+
+class _Ending(click.Command):
+    """Gives every command, however it is started, the error texts and exit statuses of receptorctl."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,  # Any: as click has it
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except Exception as e:
+            sys.exit(_end(e))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _end(e: Exception) -> int:
+    """Print what there is to print and return the exit status."""
+    if isinstance(e, click.Abort):
+        return INTERRUPTED
+    if isinstance(e, Interrupted):
+        _show.hint(e.message, always=True)
+        return e.exit_code
+    if isinstance(e, click.exceptions.NoArgsIsHelpError):
+        click.echo(e.message, color=e.ctx.color if e.ctx else None)
+        return 0
+    if isinstance(e, BrokenPipeError):
+        _forget_stdout()
+        return 1
+    _show.error(str(e) or type(e).__name__)
+    _show.hint(_hint_of(e))
+    return e.status if isinstance(e, Failure) else 1
+
+
+def _hint_of(e: Exception) -> str:
+    if isinstance(e, click.UsageError):
+        return f"try: {e.ctx.command_path} --help" if e.ctx else ""
+    return e.hint if isinstance(e, (Failure, ControlClientError)) else ""
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from complaining at exit that the reader of stdout has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class Command(_Ending):
+    """A sub-command, with an example at the end of its help."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:  # Any: as click has it
+        if example:
+            kwargs["epilog"] = f"\b\nExample: {example}"
+        super().__init__(*args, **kwargs)
+
+
+class Group(Command, click.Group):
+    """A command with sub-commands."""
+
+    command_class = Command
+    group_class = type
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--help" in args:
+            ctx.meta[_HELP_ONLY] = True
+        return super().parse_args(ctx, args)
+
+
+_HELP_ONLY = "receptor.cli.help_only"
+_SOCKET_HINT = "give --socket PATH or set RECEPTORCTL_SOCKET"
+
+
+@dataclass
+class Session:
+    """The options that concern the connection, and the client made of them at first use."""
+
+    socket: str | None = None
+    config: str | None = None
+    tls_client: str | None = None
+    rootcas: str | None = None
+    key: str | None = None
+    cert: str | None = None
+    insecureskipverify: bool = False
+    _client: ControlClient | None = field(default=None, repr=False)
+    _daemon_version: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Session:
+        """Return the session of a sub-command that is run on its own, without the global options."""
+        read = os.environ.get
+        return cls(read("RECEPTORCTL_SOCKET"), read("RECEPTORCTL_CONFIG"), read("RECEPTORCTL_TLSCLIENT"))
+
+    @property
+    def client(self) -> ControlClient:
+        """The client, made when first asked for. Its connection is made by the first request."""
+        if self._client is None:
+            if not self.socket:
+                raise Failure("Missing parameter: socket", hint=_SOCKET_HINT)
+            self._client = ControlClient(self.socket, tls=self._tls(), timeout_s=CONNECT_TIMEOUT_S)
+        return self._client
+
+    @property
+    def daemon_version(self) -> str:
+        """The version that the daemon reports."""
+        if self._daemon_version is None:
+            self._daemon_version = self.client.version(timeout_s=None)
+        return self._daemon_version
+
+    def check_version(self) -> None:
+        """Warn if the daemon is of another version than we are."""
+        if self.daemon_version != own_version():
+            _show.warning("receptorctl and receptor are different versions, they may not be compatible")
+
+    def _tls(self) -> TLSOptions | None:
+        given = TLSOptions(self.rootcas, self.key, self.cert, self.insecureskipverify)
+        return choose_tls(self.config, self.tls_client, given)
+
+
+def own_version() -> str:
+    """Return the version of this package, or "unknown" where it was not installed."""
+    from importlib.metadata import PackageNotFoundError
+
+    from receptor._version import version
+
+    try:
+        return version()
+    except PackageNotFoundError:
+        return "unknown"
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])  # Any: click passes options by keyword
+
+
+def pass_session(function: _F) -> _F:
+    """Give a command the session as its first argument."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        ctx = click.get_current_context()
+        session = ctx.find_object(Session)
+        if session is None:
+            session = ctx.obj = Session.from_environment()
+        return function(session, *args, **kwargs)
+
+    called.__name__, called.__doc__ = function.__name__, function.__doc__
+    return called  # type: ignore[return-value]  # the same less its first argument, which is click's business
+
+
+@click.group(
+    cls=Group,
+    help="Talk to a Receptor daemon: look at the mesh, and submit and follow work.",
+    example="receptorctl --socket /run/receptor/receptor.sock status",
+)
+@click.option("--socket", envvar="RECEPTORCTL_SOCKET", help="Control socket: PATH, tcp://HOST:PORT or tls://HOST:PORT.")
+@click.option("--config", "-c", envvar="RECEPTORCTL_CONFIG", help="Daemon configuration with the TLS client entry.")
+@click.option("--tls-client", envvar="RECEPTORCTL_TLSCLIENT", help="Name of the TLS client entry in the file.")
+@click.option("--rootcas", help="File of CA certificates to trust, instead of the system's.")
+@click.option("--key", help="File of the client's private key.")
+@click.option("--cert", help="File of the client's certificate.")
+@click.option("--insecureskipverify", type=bool, default=False, help="Accept a certificate for another host name.")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:  # Any: as declared above
+    """Receive the global options."""
+    session = ctx.obj = Session(**options)
+    ctx.call_on_close(lambda: session._client.close() if session._client is not None else None)
+    if session.socket and _HELP_ONLY not in ctx.meta:
+        session.check_version()
+
+
+def run() -> NoReturn:
+    """Be the command ``receptorctl``; the entry point of the console script."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without "µ" gets an escape, not a traceback
+    cli.main()
+    raise AssertionError("unreachable: main exits")
+
+
+def fail_usage(text: str) -> NoReturn:
+    """End with a usage error of the current command."""
+    raise click.UsageError(text, ctx=click.get_current_context(silent=True))
+
+
+__all__ = [
+    "Command",
+    "Failure",
+    "Group",
+    "Interrupted",
+    "Session",
+    "cli",
+    "fail_usage",
+    "own_version",
+    "pass_session",
+    "run",
+]

@@ -1,0 +1,5 @@
+"""``python -m receptorctl``."""
+
+from receptorctl.cli import run
+
+run()
