@@ -1,0 +1,138 @@
+package service
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+)
+
+// Stream is a byte stream whose sending direction ends on its own, as of *net.TCPConn, *net.UnixConn and mesh streams.
+//
+// Two more methods are used where a Stream has them: Abort(code uint64) error resets both directions, CloseRead() error
+// tells the sender to stop.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Carried says what a [Bridge] did.
+type Carried struct {
+	AB, BA int64 // Bytes that were read from one stream and written to the other.
+	// Err is nil if both directions came to an end of data that was passed on. Else at least one was cut; it is the
+	// first error.
+	Err error
+}
+
+// Bridge copies between a and b, both ways, until both directions have ended, and closes both.
+//
+// The end of data read from one side is passed on with CloseWrite while the other direction goes on. If reading fails
+// (the peer reset the stream), both are reset. If writing fails, the peer wants no more: the sender is told to stop
+// where that can be told, and the other direction goes on until it ends by itself, so that an answer sent before the
+// end arrives. When ctx ends, both are reset.
+func Bridge(ctx context.Context, a, b Stream) Carried {
+	stop := context.AfterFunc(ctx, func() { Reset(a); Reset(b) })
+	defer stop()
+	j := &join{}
+	done := Carried{}
+	var wg sync.WaitGroup
+	wg.Go(func() { done.AB = j.oneWay(b, a) })
+	done.BA = j.oneWay(a, b)
+	wg.Wait()
+	_ = a.Close()
+	_ = b.Close()
+	done.Err = j.err
+	if ctx.Err() != nil && done.Err != nil {
+		done.Err = context.Cause(ctx)
+	}
+	return done
+}
+
+// Reset ends a stream so that its peer sees a failure, not the end of data, as far as the transport can tell the two
+// apart: a Unix socket cannot.
+func Reset(s Stream) {
+	switch c := s.(type) {
+	case interface{ Abort(code uint64) error }:
+		_ = c.Abort(0)
+	case interface{ SetLinger(sec int) error }:
+		_ = c.SetLinger(0)
+	}
+	_ = s.Close()
+}
+
+// join is what the two directions of a bridge share.
+type join struct {
+	once sync.Once
+	err  error // The first error, see fail.
+}
+
+func (j *join) fail(err error) { j.once.Do(func() { j.err = err }) }
+
+// oneWay copies from src to dst until one of them ends, and passes that on.
+func (j *join) oneWay(dst, src Stream) (n int64) {
+	n, readErr, writeErr := transfer(dst, src)
+	if readErr == nil && writeErr == nil {
+		writeErr = dst.CloseWrite()
+	}
+	switch {
+	case readErr != nil:
+		j.fail(readErr)
+		Reset(dst)
+		Reset(src)
+	case writeErr != nil:
+		j.fail(writeErr)
+		if c, ok := src.(interface{ CloseRead() error }); ok {
+			_ = c.CloseRead()
+		}
+	}
+	return n
+}
+
+const (
+	idleBuffer = 1 << 10  // What a direction without traffic holds.
+	busyBuffer = 64 << 10 // What one with traffic borrows.
+)
+
+var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
+
+// transfer copies until the end of data (no error) or until reading or writing fails: with a small buffer of its own
+// while little arrives, and with a large borrowed one while much does.
+func transfer(dst, src Stream) (n int64, readErr, writeErr error) {
+	small := make([]byte, idleBuffer)
+	for {
+		got, err := src.Read(small)
+		readErr, writeErr = pass(dst, small[:got], err, &n)
+		if got == len(small) && readErr == nil && writeErr == nil {
+			readErr, writeErr = copyBusy(dst, src, &n)
+		}
+		if readErr == io.EOF {
+			return n, nil, writeErr
+		}
+		if readErr != nil || writeErr != nil {
+			return n, readErr, writeErr
+		}
+	}
+}
+
+// copyBusy copies until less arrives at once than the small buffer holds.
+func copyBusy(dst, src Stream, n *int64) (readErr, writeErr error) {
+	large := busyBuffers.Get().(*[busyBuffer]byte)
+	defer busyBuffers.Put(large)
+	for {
+		got, err := src.Read(large[:])
+		readErr, writeErr = pass(dst, large[:got], err, n)
+		if got < idleBuffer || readErr != nil || writeErr != nil {
+			return readErr, writeErr
+		}
+	}
+}
+
+// pass writes what a Read returned.
+func pass(dst Stream, p []byte, readErr error, n *int64) (error, error) {
+	if len(p) == 0 {
+		return readErr, nil
+	}
+	wrote, err := dst.Write(p)
+	*n += int64(wrote)
+	return readErr, err
+}

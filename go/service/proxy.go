@@ -1,0 +1,152 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	maxDials      = 512              // Connections of one proxy whose other side is being dialled.
+	dialTimeout   = 30 * time.Second // For one dial.
+	minAcceptWait = 5 * time.Millisecond
+	maxAcceptWait = time.Second
+)
+
+// Listener accepts streams. After Close, Accept returns an error that wraps net.ErrClosed; any other error is passing.
+type Listener interface {
+	Accept() (Stream, error)
+	Close() error
+}
+
+// Dial opens the other side of an accepted stream.
+type Dial func(ctx context.Context) (Stream, error)
+
+// Proxy joins each stream that a listener accepts with one that it dials.
+type Proxy struct {
+	listener Listener
+	dial     Dial
+	addr     net.Addr
+	log      *slog.Logger
+	accepts  *changes
+	dials    *changes
+
+	ctx   context.Context
+	stop  context.CancelFunc
+	slots chan struct{} // One token per running dial.
+	wg    sync.WaitGroup
+}
+
+// Start begins to serve l, which is the proxy's from now on. dialFailed is the log message of failed dials.
+func Start(l Listener, dial Dial, dialFailed string, log *slog.Logger) *Proxy {
+	p := &Proxy{
+		listener: l,
+		dial:     dial,
+		log:      log,
+		accepts:  &changes{log: log, failed: "Error accepting connection", recovered: "Accepting connections again"},
+		dials:    &changes{log: log, failed: dialFailed, recovered: "Connecting works again"},
+		slots:    make(chan struct{}, maxDials),
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.wg.Go(p.acceptLoop)
+	return p
+}
+
+// Addr is where a proxy that listens on TCP does so, nil for others.
+func (p *Proxy) Addr() net.Addr { return p.addr }
+
+// Close stops accepting, resets all connections and waits until they are gone.
+func (p *Proxy) Close() error {
+	p.stop()
+	err := p.listener.Close()
+	p.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (p *Proxy) acceptLoop() {
+	wait := minAcceptWait
+	for p.ctx.Err() == nil {
+		s, err := p.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		p.accepts.note(err)
+		if err != nil {
+			p.pause(wait)
+			wait = min(2*wait, maxAcceptWait)
+			continue
+		}
+		wait = minAcceptWait
+		p.take(s)
+	}
+}
+
+// pause waits before the next try: out of file descriptors, say, nothing tells when one is free.
+func (p *Proxy) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.ctx.Done():
+	}
+}
+
+// take starts the life of an accepted stream, once a dial may run.
+func (p *Proxy) take(s Stream) {
+	select {
+	case p.slots <- struct{}{}:
+		p.wg.Go(func() { p.connect(s) })
+	case <-p.ctx.Done():
+		Reset(s)
+	}
+}
+
+func (p *Proxy) connect(near Stream) {
+	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
+	far, err := p.dial(ctx)
+	cancel()
+	<-p.slots
+	if p.ctx.Err() == nil {
+		p.dials.note(err)
+	}
+	if err != nil {
+		Reset(near)
+		return
+	}
+	if done := Bridge(p.ctx, near, far); done.Err != nil && p.ctx.Err() == nil {
+		p.log.Debug("Connection ended early", "err", done.Err)
+	}
+}
+
+// changes logs a failure that repeats when it begins, changes and ends.
+type changes struct {
+	log               *slog.Logger
+	failed, recovered string
+
+	mu   sync.Mutex
+	last string // Text of the last outcome, "" for success.
+}
+
+func (c *changes) note(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	c.mu.Lock()
+	changed := c.last != text
+	c.last = text
+	c.mu.Unlock()
+	switch {
+	case !changed:
+	case err != nil:
+		c.log.Error(c.failed, "err", err)
+	default:
+		c.log.Info(c.recovered)
+	}
+}
