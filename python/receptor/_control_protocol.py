@@ -31,10 +31,10 @@ SUBMIT_KEYS = ("command", "subcommand", "node", "worktype", "tlsclient", "ttl", 
 
 
 class LineBuffer:
-    """Cuts a byte stream into lines and keeps what follows a line for whoever reads next.
+    r"""Cuts a byte stream into lines and keeps what follows a line for whoever reads next.
 
     >>> lines = LineBuffer()
-    >>> lines.feed(b"Receptor Control, node a\\n{")
+    >>> lines.feed(b"Receptor Control, node a\n{")
     >>> lines.next_line(), lines.next_line()
     ('Receptor Control, node a', None)
     """
@@ -54,7 +54,7 @@ class LineBuffer:
     def next_line(self, max_bytes: int = MAX_LINE_BYTES) -> str | None:
         """Return the next line without its newline and surrounding white space, or None if more bytes are needed.
 
-        Raises ControlProtocolError for a line over ``max_bytes`` and DisconnectedError if the stream ended before a newline.
+        Raises ControlProtocolError for a line over ``max_bytes``, DisconnectedError at the end of the stream.
         """
         end = self._data.find(b"\n", self._searched)
         if end > max_bytes or (end < 0 and len(self._data) > max_bytes):
@@ -79,7 +79,7 @@ class LineBuffer:
         return rest
 
 
-_NOT_RECEPTOR = "check that the address is a control service of Receptor (control-service in the daemon's configuration)"
+_NOT_RECEPTOR = "the address must be that of a control-service in the configuration of a Receptor daemon"
 
 
 def request_line(text: str) -> bytes:
@@ -91,10 +91,10 @@ def request_line(text: str) -> bytes:
 
 
 def words_line(*words: str) -> bytes:
-    """Return a text request of words, each of which must be usable as a word: no blank, no newline.
+    r"""Return a text request of words, each of which must be usable as a word: no blank, no newline.
 
     >>> words_line("work", "cancel", "LWJm6jtg")
-    b'work cancel LWJm6jtg\\n'
+    b'work cancel LWJm6jtg\n'
     """
     for word in words:
         if not word or any(c in word for c in " \n\r"):
@@ -143,7 +143,9 @@ def parse_greeting(line: str) -> str:
     """Return the node ID of a greeting line."""
     match = _GREETING.fullmatch(line)
     if match is None:
-        raise ControlProtocolError(f"this is not a Receptor control service, it greets with {_shown(line)}", hint=_NOT_RECEPTOR)
+        raise ControlProtocolError(
+            f"this is not a Receptor control service, it greets with {_shown(line)}", hint=_NOT_RECEPTOR
+        )
     return match[1]
 
 

@@ -25,7 +25,9 @@ from receptor._control_errors import (
 if TYPE_CHECKING:  # the module costs 15 ms, which a Unix socket must not pay
     import ssl
 
-_INET = re.compile(r"(?P<scheme>tcp|tls):(?://)?(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[a-zA-Z0-9.:-]+)):(?P<port>\d+)")
+_INET = re.compile(
+    r"(?P<scheme>tcp|tls):(?://)?(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[a-zA-Z0-9.:-]+)):(?P<port>\d+)"
+)
 _UNIX = re.compile(r"(?:unix:(?://)?)?(?P<path>[^:]+)")
 _BLOCK_BYTES = 64 * 1024
 

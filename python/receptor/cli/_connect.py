@@ -47,7 +47,7 @@ def bridge(sock: socket.socket, source: int, sink: int) -> None:
     """Copy between a socket and two descriptors until either side ends."""
     while True:
         # TLS may hold decrypted bytes that no select can see.
-        readers: list[object] = [sock, source]
+        readers: list[socket.socket | int] = [sock, source]
         ready = [sock] if _held_bytes(sock) else select.select(readers, [], [])[0]
         if sock in ready:
             data = sock.recv(_BLOCK_BYTES)

@@ -26,7 +26,7 @@ def status(session: Session, as_json: bool) -> None:
         _show.out(line)
 
 
-@cli.command(help="Send pings to a node and show how long the answers take.", example="receptorctl ping edge-7 --count 1")
+@cli.command(help="Ping a node and show how long its answers take.", example="receptorctl ping edge-7 --count 1")
 @click.argument("node")
 @click.option("--count", default=4, show_default=True, help="Number of pings to send")
 @click.option("--delay", default=1.0, show_default=True, help="Seconds to wait between pings")

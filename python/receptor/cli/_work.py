@@ -29,9 +29,7 @@ def work() -> None:
 @click.option("--tls-client", default="", help="TLS client entry of the daemon for the connection to --node")
 @click.option("--json", "_json", is_flag=True, help="Print as JSON, which this command does anyway")
 @pass_session
-def list_units(
-    session: Session, quiet: bool, node: str | None, unit: str | None, tls_client: str, _json: bool
-) -> None:
+def list_units(session: Session, quiet: bool, node: str | None, unit: str | None, tls_client: str, _json: bool) -> None:
     """Print the units of a node."""
     if node:
         session.client.hop_to(node, tls_client=tls_client)

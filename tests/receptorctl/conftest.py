@@ -1,0 +1,114 @@
+"""Fixtures: the fake daemon, a real one, certificates, and a way to run the command."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REPO = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+if importlib.util.find_spec("receptor") is None:  # not installed: test the source tree
+    sys.path.insert(0, str(REPO / "python"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO / "python"), os.environ.get("PYTHONPATH")]))
+
+from click.testing import CliRunner, Result  # noqa: E402
+from fake_daemon import FakeDaemon  # noqa: E402
+
+from receptorctl.cli import cli  # noqa: E402
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SOCKET", "CONFIG", "TLSCLIENT"):
+        monkeypatch.delenv(f"RECEPTORCTL_{name}", raising=False)
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Run the command line in this process."""
+
+    def run(*args: str, stdin: bytes | None = None) -> Result:
+        return CliRunner().invoke(cli, list(args), input=stdin, prog_name="receptorctl")
+
+    return run
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeDaemon]:
+    """A control service in this process, not listening yet."""
+    with FakeDaemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def fake_socket(fake: FakeDaemon, tmp_path: Path) -> str:
+    """The address of the fake daemon, which listens."""
+    return fake.listen_unix(tmp_path / "gamma.sock")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A small CA with one server and one client, as paths of PEM files."""
+
+    directory: Path
+
+    def path(self, name: str) -> str:
+        """Return the path of one of ca.crt, server.crt, server.key, alpha-client.crt, alpha-client.key."""
+        return str(self.directory / name)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Make certificates for ``localhost``; skips where there is no openssl command."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl command is not installed")
+    directory = tmp_path_factory.mktemp("tls")
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+
+    def make(name: str, *more: str) -> None:
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}"]
+        subprocess.run([*new, *files, *more], cwd=directory, check=True, capture_output=True)
+
+    make("ca", "-addext", "keyUsage=critical,keyCertSign")
+    issued = ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+    make("server", *issued, "-addext", "subjectAltName=DNS:localhost")
+    make("alpha-client", *issued, "-addext", "extendedKeyUsage=clientAuth")
+    return Certificates(directory)
+
+
+def find_daemon(build_directory: Path) -> Path:
+    """Return the daemon: that of ``RECEPTOR_DAEMON``, of ``PATH``, or one built from this tree."""
+    if given := os.environ.get("RECEPTOR_DAEMON"):
+        return Path(given)
+    if found := shutil.which("receptor"):
+        return Path(found)
+    if shutil.which("go") is None:
+        pytest.skip("no receptor daemon: RECEPTOR_DAEMON is not set, none in PATH, and Go is not installed to build one")
+    binary = build_directory / "receptor"
+    build = subprocess.run(
+        ["go", "build", "-o", str(binary), "./go/cmd/receptor"],
+        cwd=REPO,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, f"the daemon does not build:\n{build.stderr}"
+    return binary
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of the real daemon."""
+    return find_daemon(tmp_path_factory.mktemp("bin"))
