@@ -6,14 +6,14 @@ It connects when needed, keeps the two sides in step, and runs the requests that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from receptor import _control_protocol as protocol
 from receptor._control_errors import ControlClientError, ControlProtocolError, DisconnectedError, RefusedError
 from receptor._control_socket import Address, Connection, TLSOptions
-from receptor.types import JSON
 
 _T = TypeVar("_T")
+JSON = dict[str, Any]  # Any: a JSON object as it came
 _BLOCK_BYTES = 64 * 1024
 
 

@@ -26,7 +26,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from receptor import _control_protocol as protocol
 from receptor._control_errors import (
@@ -42,7 +42,9 @@ from receptor._control_errors import (
 )
 from receptor._control_session import Payload, Readable, Session
 from receptor._control_socket import Address, TLSOptions, tls_options_from_config
-from receptor.types import JSON, Hop, PingResult, Status, UnitStatus, WorkState
+
+if TYPE_CHECKING:  # at run time they are loaded by the methods that need them: a third of the start of receptorctl
+    from receptor.types import Hop, PingResult, Status, UnitStatus
 
 __all__ = [
     "AddressError",
@@ -52,23 +54,19 @@ __all__ = [
     "ControlProtocolError",
     "ControlTimeout",
     "DisconnectedError",
-    "Hop",
     "OptionsError",
     "Payload",
-    "PingResult",
     "Readable",
     "RefusedError",
-    "Status",
     "Submitted",
     "TLSOptions",
-    "UnitStatus",
     "Work",
-    "WorkState",
     "connect",
     "tls_options_from_config",
 ]
 
 _T = TypeVar("_T")
+JSON = dict[str, Any]  # Any: a JSON object as it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +135,8 @@ class ControlClient:
 
     def status(self, *, timeout_s: float | None = 30.0) -> Status:
         """Return what the node knows of itself and the mesh."""
+        from receptor.types import Status
+
         return _decoded(Status.from_json, self.command("status", timeout_s=timeout_s))
 
     def version(self, *, timeout_s: float | None = 30.0) -> str:
@@ -149,6 +149,8 @@ class ControlClient:
 
         Raises RefusedError with code ``no_route``, ``timeout``, ``service_unknown``, ``expired`` or ``firewall``.
         """
+        from receptor.types import PingResult
+
         reply = self.request(protocol.words_line("ping", node), timeout_s=timeout_s)
         if reply.get("Success") is not True:
             raise refusal(_error_of(reply), reply=reply)
@@ -221,12 +223,16 @@ class Work:
 
     def list(self, unit: str | None = None, *, timeout_s: float | None = 30.0) -> dict[str, UnitStatus]:
         """Return all units by ID, or only ``unit``."""
+        from receptor.types import UnitStatus
+
         words = ("work", "list", unit) if unit else ("work", "list")
         reply = self._session.request(protocol.words_line(*words), timeout_s)
         return _decoded(lambda reply: {unit: UnitStatus.from_json(unit, raw) for unit, raw in reply.items()}, reply)
 
     def status(self, unit: str, *, timeout_s: float | None = 30.0) -> UnitStatus:
         """Return the state of ``unit``; RefusedError with code ``unit_unknown`` if there is none."""
+        from receptor.types import UnitStatus
+
         reply = self._session.request(protocol.words_line("work", "status", unit), timeout_s)
         return _decoded(lambda raw: UnitStatus.from_json(unit, raw), reply)
 
@@ -280,6 +286,8 @@ def _decoded(decode: Callable[[JSON], _T], reply: JSON) -> _T:
 
 
 def _hops(reply: JSON) -> list[Hop]:
+    from receptor.types import Hop
+
     if not all(re.fullmatch("[0-9]{1,9}", key) for key in reply):
         raise ValueError("a hop is not a number")
     return [

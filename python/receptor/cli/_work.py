@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from receptor.cli import _show
 from receptor.cli._root import Failure, Group, Interrupted, Session, cli, fail_usage, pass_session
-from receptor.control import Payload, RefusedError, Submitted, UnitStatus, WorkState
+from receptor.control import Payload, RefusedError, Submitted
+
+if TYPE_CHECKING:
+    from receptor.types import UnitStatus
 
 REFUSED = 101
 _BLOCK_BYTES = 64 * 1024
@@ -227,6 +230,8 @@ def _copy_output(session: Session, unit: str, position: int, sink: BinaryIO) -> 
 
 
 def _raise_if_failed(status: UnitStatus) -> None:
+    from receptor.types import WorkState
+
     if status.state is WorkState.FAILED:
         raise Failure(f"Remote unit failed: {status.detail}\n")
     if status.state is WorkState.CANCELED:
