@@ -241,7 +241,7 @@ var schema = sync.OnceValue(func() []*directive {
 			boolean("allowruntimeparams", "Let the submitter add parameters", func(w *WorkCommand) *bool { return &w.AllowRuntimeParams }),
 			boolean("verifysignature", "Accept signed submissions only", func(w *WorkCommand) *bool { return &w.VerifySignature }),
 		),
-		of(directive{name: "command-runner", help: "Run the command of one unit of work", group: workers, times: alone, hidden: true},
+		of(directive{name: "command-runner", help: "Run the command of one unit of work", group: workers, times: once, hidden: true},
 			CommandRunner{}, nil,
 			text("command", "Command to run", func(r *CommandRunner) *string { return &r.Command }).need(),
 			text("params", "Parameters of the command", func(r *CommandRunner) *string { return &r.Params }).need(),

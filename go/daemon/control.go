@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
+)
+
+// controlService opens the listeners of one control-service directive.
+func (d *Daemon) controlService(s config.ControlService) error {
+	if s.Filename != "" {
+		l, err := control.ListenUnix(s.Filename, s.Permissions)
+		if err != nil {
+			return fmt.Errorf("error opening Unix socket: %w", err)
+		}
+		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix) })
+	}
+	if s.TCPListen != "" {
+		l, err := net.Listen("tcp", s.TCPListen)
+		if err != nil {
+			return fmt.Errorf("error listening on TCP socket: %w", err)
+		}
+		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			d.log.Warn("Control service accepts anyone who can reach its TCP address", "service", s.Service, "address", a.String())
+		}
+		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP) })
+	}
+	if s.Service != "" {
+		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}})
+		if err != nil {
+			return fmt.Errorf("error listening on Receptor network: %w", err)
+		}
+		d.serve(func() error { return d.Control.ServeMesh(d.ctx, l) })
+	}
+	d.log.Info("Running control service " + s.Service)
+	return nil
+}
+
+// serve runs a server that ends when the Daemon closes.
+func (d *Daemon) serve(f func() error) {
+	d.wg.Go(func() {
+		if err := f(); err != nil && d.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Error("Control service ended", "err", err)
+		}
+	})
+}

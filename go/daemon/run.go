@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
+)
+
+// Version is the version of this build, set by the linker from pyproject.toml:
+//
+//	go build -ldflags "-X github.com/pyreceptor/pyreceptor/go/daemon.Version=1.2.3"
+var Version string
+
+// CloseTimeout bounds the end of a daemon that was told to stop.
+const CloseTimeout = 10 * time.Second
+
+// ErrNothingToDo means that the configuration has no listener, no peer and no local-only. Run has said so in the log.
+var ErrNothingToDo = errors.New("no backends are running")
+
+// Run does what cfg asks for. If that is a node, it returns when ctx ends or the node has stopped by itself.
+func Run(ctx context.Context, cfg *config.Config, opts Options) error {
+	opts, err := opts.withDefaults(cfg.LogLevel())
+	if err != nil {
+		return err
+	}
+	switch cfg.Action {
+	case config.ShowHelp:
+		return config.WriteHelp(opts.Stdout, opts.Program)
+	case config.ShowCompletion:
+		return config.WriteCompletion(opts.Stdout, opts.Program)
+	case config.ShowVersion:
+		return showVersion(opts)
+	}
+	if !hasBackend(cfg) {
+		opts.Logger.Warn("Nothing to do - no backends are running.")
+		fmt.Fprintf(opts.Stderr, "Run %s --help for command line instructions.\n", opts.Program)
+		fmt.Fprintf(opts.Stderr, "Add tcp-listener or tcp-peer to connect to other nodes, or local-only to run without links.\n")
+		return ErrNothingToDo
+	}
+	d, err := Build(ctx, cfg, opts)
+	if err != nil {
+		return err
+	}
+	return d.wait(ctx)
+}
+
+func showVersion(opts Options) error {
+	text := opts.Version
+	if text == "" {
+		text = "Version unknown"
+	}
+	_, err := fmt.Fprintln(opts.Stdout, text)
+	return err
+}
+
+// hasBackend reports whether the node would have a reason to run.
+func hasBackend(cfg *config.Config) bool {
+	for _, d := range cfg.Directives {
+		switch d.Section.(type) {
+		case config.TCPListener, config.TCPPeer, config.LocalOnly:
+			return true
+		}
+	}
+	return false
+}
+
+// wait returns when ctx ends or the node stops by itself, and everything is closed.
+func (d *Daemon) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		d.log.Info("Shutting down")
+	case <-d.Node.Done():
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }() // Owned by closed; given up only when the program ends.
+	timer := time.NewTimer(CloseTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		if ctx.Err() != nil || errors.Is(d.Node.Err(), netceptor.ErrDuplicateNode) {
+			return nil
+		}
+		return err
+	case <-timer.C:
+		return fmt.Errorf("shutdown took more than %v and was given up", CloseTimeout)
+	}
+}
