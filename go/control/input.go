@@ -1,0 +1,148 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+)
+
+const (
+	// maxLine is the longest command line, in bytes. What work needs is sent as payload, not in the line.
+	maxLine = 16 << 20
+	// idleBuffer is how much memory an idle client holds.
+	idleBuffer = 1 << 10
+)
+
+var errLineTooLong = fmt.Errorf("command line is longer than %d bytes; send bulk data as payload", maxLine)
+
+// input is what a client sends: lines first, then perhaps a payload. It buffers, and hands out what it has buffered
+// before anything newer, so nothing is lost between the two. One goroutine uses it at a time.
+type input struct {
+	conn     net.Conn
+	buf      []byte
+	r, w     int   // buf[r:w] is unread.
+	err      error // Sticky, from the connection; io.EOF when the client has sent all it will send.
+	skipping bool  // Inside a line that was refused for its length.
+}
+
+// line returns the next line without its newline and without carriage returns. The end of the input ends a line too; a
+// line may be empty. The slice is good until the next call of any method. After errLineTooLong the next call goes on
+// behind the long line.
+func (in *input) line() ([]byte, error) {
+	if err := in.skip(); err != nil {
+		return nil, err
+	}
+	scanned := in.r
+	for {
+		if i := bytes.IndexByte(in.buf[scanned:in.w], '\n'); i >= 0 {
+			line := in.buf[in.r : scanned+i]
+			in.consume(scanned + i + 1)
+			return dropReturns(line), nil
+		}
+		if in.w-in.r > maxLine {
+			in.consume(in.w)
+			in.skipping = true
+			return nil, errLineTooLong
+		}
+		if in.err != nil {
+			rest := in.buf[in.r:in.w]
+			in.consume(in.w)
+			if in.err != io.EOF || len(rest) == 0 {
+				return nil, in.err
+			}
+			return dropReturns(rest), nil
+		}
+		unread := in.w - in.r
+		in.fill()
+		scanned = in.r + unread
+	}
+}
+
+// skip drops the rest of a line that was refused.
+func (in *input) skip() error {
+	for in.skipping {
+		if i := bytes.IndexByte(in.buf[in.r:in.w], '\n'); i >= 0 {
+			in.consume(in.r + i + 1)
+			in.skipping = false
+			return nil
+		}
+		in.consume(in.w)
+		if in.err != nil {
+			return in.err
+		}
+		in.fill()
+	}
+	return nil
+}
+
+// consume moves the read position. An empty buffer that has grown is given back.
+func (in *input) consume(to int) {
+	in.r = to
+	if in.r == in.w {
+		in.r, in.w = 0, 0
+		if len(in.buf) > idleBuffer {
+			in.buf = nil
+		}
+	}
+}
+
+// fill reads once into the buffer, which grows as needed. Unread bytes keep their order but not their place.
+func (in *input) fill() {
+	if in.w == len(in.buf) {
+		if in.r > 0 {
+			in.w = copy(in.buf, in.buf[in.r:in.w])
+			in.r = 0
+		}
+		if in.w == len(in.buf) {
+			grown := make([]byte, max(idleBuffer, 2*len(in.buf)))
+			copy(grown, in.buf)
+			in.buf = grown
+		}
+	}
+	n, err := in.conn.Read(in.buf[in.w:])
+	in.w += n
+	in.note(err)
+}
+
+func (in *input) note(err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		in.err = io.EOF
+	default:
+		in.err = err
+	}
+}
+
+// Read hands out the bytes behind the last line: those in the buffer, then those of the connection. [io.EOF] means that
+// the client has closed its sending direction; a broken connection is another error.
+func (in *input) Read(p []byte) (int, error) {
+	if in.r < in.w {
+		n := copy(p, in.buf[in.r:in.w])
+		in.consume(in.r + n)
+		return n, nil
+	}
+	if in.err != nil {
+		return 0, in.err
+	}
+	in.buf = nil // A payload needs no buffer here.
+	in.r, in.w = 0, 0
+	n, err := in.conn.Read(p)
+	in.note(err)
+	return n, err
+}
+
+func dropReturns(line []byte) []byte {
+	if bytes.IndexByte(line, '\r') < 0 {
+		return line
+	}
+	kept := line[:0]
+	for _, b := range line {
+		if b != '\r' {
+			kept = append(kept, b)
+		}
+	}
+	return kept
+}

@@ -1,0 +1,170 @@
+//go:build unix
+
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked means that another process, or another listener of this one, serves the socket file.
+var ErrLocked = errors.New("could not acquire lock on socket file: fslock is already locked")
+
+const maxSocketPath = len(unix.RawSockaddrUnix{}.Path) - 1
+
+// ListenUnix listens on a Unix socket file that can be opened by whom mode says: at no moment by anybody else, whatever
+// the umask of the process is. It holds the lock file path.lock for as long as it listens, so no two processes serve one
+// file; who is second gets [ErrLocked]. A socket that an ended process has left is replaced. Anything else at path, or a
+// socket that somebody still serves without the lock, is an error and stays as it is.
+//
+// Close removes the socket and the lock file.
+func ListenUnix(path string, mode fs.FileMode) (net.Listener, error) {
+	l, err := listenUnix(path, mode)
+	if err != nil {
+		return nil, fmt.Errorf("error opening Unix socket: %w", err)
+	}
+	return l, nil
+}
+
+func listenUnix(path string, mode fs.FileMode) (*unixListener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("%s: the path has %d bytes, a socket's may have %d", path, len(path), maxSocketPath)
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	l, err := bindUnix(path, mode)
+	if err != nil {
+		_ = os.Remove(lock.Name())
+		_ = lock.Close()
+		return nil, err
+	}
+	l.lock = lock
+	return l, nil
+}
+
+// lockFile takes an exclusive lock on a file that it makes if it must. A file that its last owner removed while we were
+// waiting for the lock protects nothing, so it does not count.
+func lockFile(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("could not acquire lock on socket file: %w", err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && isFile(f, path) {
+			return f, nil
+		}
+		_ = f.Close()
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return nil, ErrLocked
+		case err != nil:
+			return nil, fmt.Errorf("could not acquire lock on socket file: %w", err)
+		}
+	}
+}
+
+// isFile reports whether path still names the open file f.
+func isFile(f *os.File, path string) bool {
+	open, err1 := f.Stat()
+	named, err2 := os.Lstat(path)
+	return err1 == nil && err2 == nil && os.SameFile(open, named)
+}
+
+// makeWay removes a socket that nobody listens on.
+func makeWay(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s exists and is not a socket; remove it, or configure another file name", path)
+	}
+	if conn, err := net.Dial("unix", path); err == nil || errors.Is(err, unix.EAGAIN) {
+		if conn != nil {
+			_ = conn.Close()
+		}
+		return fmt.Errorf("another program listens on %s; stop it, or configure another file name", path)
+	}
+	return os.Remove(path)
+}
+
+// bindUnix sets the mode between bind and listen: until then nobody can connect, whatever the mode.
+func bindUnix(path string, mode fs.FileMode) (*unixListener, error) {
+	if err := makeWay(path); err != nil {
+		return nil, err
+	}
+	syscall.ForkLock.RLock()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	file := os.NewFile(uintptr(fd), path)
+	defer file.Close() // The listener has a duplicate.
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return nil, fmt.Errorf("listen unix %s: bind: %w", path, err)
+	}
+	l, err := startListening(file, path, mode)
+	if err != nil {
+		_ = os.Remove(path)
+		return nil, err
+	}
+	return l, nil
+}
+
+func startListening(file *os.File, path string, mode fs.FileMode) (*unixListener, error) {
+	if err := os.Chmod(path, mode.Perm()); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Listen(int(file.Fd()), unix.SOMAXCONN); err != nil {
+		return nil, fmt.Errorf("listen unix %s: %w", path, err)
+	}
+	nl, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	return &unixListener{Listener: nl, path: path, info: info}, nil
+}
+
+// unixListener removes its files when it is closed.
+type unixListener struct {
+	net.Listener
+	path string
+	info fs.FileInfo
+	lock *os.File
+	once sync.Once
+	err  error
+}
+
+// Close stops listening and removes the socket, unless somebody has put another one in its place, and the lock file.
+func (l *unixListener) Close() error {
+	l.once.Do(func() {
+		l.err = l.Listener.Close()
+		if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.info) {
+			_ = os.Remove(l.path)
+		}
+		_ = os.Remove(l.lock.Name())
+		_ = l.lock.Close()
+	})
+	return l.err
+}
