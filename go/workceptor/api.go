@@ -3,7 +3,6 @@ package workceptor
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 
@@ -109,22 +108,3 @@ type Change struct {
 	Status   Status
 	Released bool // The unit is gone; Status is its last one.
 }
-
-type api interface {
-	RegisterCommand(CommandType) error
-	WorkTypes() []wire.WorkCommand
-	Start() error
-	Close() error
-	VerifySubmit(workType, signature string, trusted bool) error
-	VerifyUnit(id UnitID, signature string, trusted bool) error
-	Submit(SubmitRequest) (*Submission, error)
-	Status(UnitID) (Status, error)
-	List() map[UnitID]Status
-	Cancel(ctx context.Context, id UnitID) (pending bool, err error)
-	Release(ctx context.Context, id UnitID, force bool) (pending bool, err error)
-	Results(ctx context.Context, id UnitID, offset int64) (io.ReadCloser, error)
-	Wait(ctx context.Context, id UnitID) (Status, error)
-	Subscribe(size int) *Subscription
-}
-
-var _ api = (*Engine)(nil)

@@ -3,49 +3,416 @@ package workceptor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-type Engine struct{}
-type Submission struct{}
-type Subscription struct{ C <-chan Change }
+const remoteWorkType = "remote"
 
-func New(cfg Config) (*Engine, error)                 { return nil, errors.ErrUnsupported }
-func (e *Engine) RegisterCommand(t CommandType) error { return errors.ErrUnsupported }
-func (e *Engine) WorkTypes() []wire.WorkCommand       { return nil }
-func (e *Engine) Start() error                        { return errors.ErrUnsupported }
-func (e *Engine) Close() error                        { return errors.ErrUnsupported }
+// Engine runs the units of one node. All methods may be called from any goroutine.
+type Engine struct {
+	cfg   Config
+	log   *slog.Logger
+	root  *store.Root
+	watch *watcher
+	ctx   context.Context // Ends with Close.
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
 
-// VerifySubmit and VerifyUnit: the signature rules. trusted: the client is on a Unix socket.
+	mu            sync.Mutex
+	types         map[string]CommandType
+	units         map[UnitID]*job
+	subscriptions map[*Subscription]struct{}
+	started       bool
+	closed        bool
+}
+
+// New makes an engine. It touches no file; [Engine.Start] does.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Mesh == nil || cfg.DataDir == "" {
+		return nil, errors.New("work engine: Mesh and DataDir are required")
+	}
+	root, err := store.Open(cfg.DataDir, string(cfg.Mesh.ID()))
+	if err != nil {
+		return nil, fmt.Errorf("work engine: %w", err)
+	}
+	if cfg.LogLevel == "" {
+		cfg.LogLevel = "info"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{
+		cfg: cfg, log: cfg.Logger, root: root,
+		types: map[string]CommandType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
+	}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	return e, nil
+}
+
+// RegisterCommand adds a work type. Types that are registered after [Engine.Start] do not take up units found on disk.
+func (e *Engine) RegisterCommand(t CommandType) error {
+	if t.WorkType == "" || t.Command == "" {
+		return fmt.Errorf("work type %q: a name and a command are required", t.WorkType)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, taken := e.types[t.WorkType]; taken || t.WorkType == remoteWorkType {
+		return fmt.Errorf("work type %s already registered", t.WorkType)
+	}
+	e.types[t.WorkType] = t
+	return nil
+}
+
+// WorkTypes returns what the node offers, for its advertisements, in order of name.
+func (e *Engine) WorkTypes() []wire.WorkCommand {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []wire.WorkCommand
+	for _, t := range e.types {
+		all = append(all, wire.WorkCommand{WorkType: t.WorkType, Secure: t.VerifySignature})
+	}
+	slices.SortFunc(all, func(a, b wire.WorkCommand) int { return strings.Compare(a.WorkType, b.WorkType) })
+	return all
+}
+
+// Start loads the units of the data directory and takes up what is unfinished: running commands are watched again, and
+// remote units go on where they were. It is called once, after all work types are registered.
+func (e *Engine) Start() error {
+	found, err := e.root.Load()
+	if err != nil {
+		e.log.Error("data directory cannot be read whole", "path", e.root.Path(), "err", err)
+	}
+	if e.watch, err = newWatcher(e.log); err != nil {
+		return fmt.Errorf("work engine: %w", err)
+	}
+	e.mu.Lock()
+	if e.closed || e.started {
+		e.mu.Unlock()
+		e.watch.close()
+		return ErrClosed
+	}
+	e.started = true
+	var loaded []*job
+	for _, f := range found {
+		if j := e.load(f); j != nil {
+			e.units[f.ID] = j
+			loaded = append(loaded, j)
+		}
+	}
+	e.mu.Unlock()
+	for _, j := range loaded {
+		if j.work != nil {
+			j.work.resume()
+		}
+	}
+	return nil
+}
+
+// load makes a job of what was found; nil if it is no unit.
+func (e *Engine) load(f store.Found) *job {
+	if errors.Is(f.Err, store.ErrNoStatus) {
+		e.log.Warn("directory without status is no unit", "unit", f.ID, "path", f.Dir.Path())
+		return nil
+	}
+	if f.Err != nil {
+		e.log.Error("unit cannot be read", "unit", f.ID, "err", f.Err)
+		f.Record = unit.Record{State: Failed, Detail: "Failed to restart: " + f.Err.Error(), StdoutSize: f.Dir.StdoutSize()}
+		if err := f.Dir.Overwrite(f.Record); err != nil {
+			e.log.Error("status of unit cannot be written", "unit", f.ID, "err", err)
+		}
+		return newJob(e, f.ID, f.Dir, f.Record)
+	}
+	j := newJob(e, f.ID, f.Dir, f.Record)
+	j.started = true
+	e.equip(j)
+	return j
+}
+
+// equip gives a job the worker that its record asks for. A unit whose work type is not offered any more is still
+// watched and can be cancelled if a command runner has it.
+func (e *Engine) equip(j *job) {
+	_, j.configured = e.types[j.rec.WorkType]
+	switch {
+	case j.rec.Remote() != nil && j.rec.WorkType == remoteWorkType:
+		j.configured = true
+		j.work = newRemoteWorker(j)
+	case j.rec.Command() != nil, j.configured && j.rec.Extra == nil:
+		j.work = &commandWorker{j: j, ended: make(chan struct{})}
+	}
+}
+
+// Close stops watching and waits until nothing of the engine is left. Runners and their commands go on; a later engine
+// on the same directory takes them up. It may be called twice.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	first := !e.closed
+	e.closed = true
+	watch := e.watch
+	subscriptions := e.subscriptions
+	if first {
+		e.subscriptions = nil
+	}
+	e.mu.Unlock()
+	e.stop()
+	e.wg.Wait()
+	if first {
+		if watch != nil {
+			watch.close()
+		}
+		for s := range subscriptions {
+			s.end()
+		}
+	}
+	return nil
+}
+
+// begin runs f in a goroutine that Close waits for; false if the engine is closed.
+func (e *Engine) begin(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.wg.Go(f)
+	return true
+}
+
+func (e *Engine) find(id UnitID) (*job, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j := e.units[id]; j != nil {
+		return j, nil
+	}
+	return nil, &UnknownUnitError{id}
+}
+
+// Status returns the status of a unit, from memory.
+func (e *Engine) Status(id UnitID) (Status, error) {
+	j, err := e.find(id)
+	if err != nil {
+		return Status{}, err
+	}
+	return j.status(), nil
+}
+
+// List returns the status of all units, from memory.
+func (e *Engine) List() map[UnitID]Status {
+	e.mu.Lock()
+	jobs := make([]*job, 0, len(e.units))
+	for _, j := range e.units {
+		jobs = append(jobs, j)
+	}
+	e.mu.Unlock()
+	all := make(map[UnitID]Status, len(jobs))
+	for _, j := range jobs {
+		all[j.id] = j.status()
+	}
+	return all
+}
+
+// Cancel ends a unit. A unit that is complete is left as it is. pending: the unit has not ended yet, because its
+// program takes its time or its node is out of reach; that goes on in the background.
+func (e *Engine) Cancel(ctx context.Context, id UnitID) (pending bool, err error) {
+	j, err := e.find(id)
+	if err != nil || j.complete() || j.work == nil {
+		return false, err
+	}
+	return j.work.cancel(ctx)
+}
+
+// Release ends a unit if need be and deletes it. pending: that goes on in the background. force ignores errors of the
+// unit's other node and of the disk, and never leaves the unit listed.
+func (e *Engine) Release(ctx context.Context, id UnitID, force bool) (pending bool, err error) {
+	j, err := e.find(id)
+	if err != nil {
+		return false, err
+	}
+	if j.work != nil {
+		return j.work.release(ctx, force)
+	}
+	err = j.remove()
+	if err != nil && force {
+		j.forget()
+		return false, nil
+	}
+	return false, err
+}
+
+// VerifySubmit answers whether a client may submit work of a type. trusted: it is on a Unix socket and needs no
+// signature.
 func (e *Engine) VerifySubmit(workType, signature string, trusted bool) error {
-	return errors.ErrUnsupported
+	e.mu.Lock()
+	verify := e.types[workType].VerifySignature
+	e.mu.Unlock()
+	return e.verify(verify, signature, trusted)
 }
-func (e *Engine) VerifyUnit(id UnitID, signature string, trusted bool) error {
-	return errors.ErrUnsupported
-}
-func (e *Engine) Submit(req SubmitRequest) (*Submission, error) { return nil, errors.ErrUnsupported }
-func (e *Engine) Status(id UnitID) (Status, error)              { return Status{}, errors.ErrUnsupported }
-func (e *Engine) List() map[UnitID]Status                       { return nil }
-func (e *Engine) Cancel(ctx context.Context, id UnitID) (bool, error) {
-	return false, errors.ErrUnsupported
-}
-func (e *Engine) Release(ctx context.Context, id UnitID, force bool) (bool, error) {
-	return false, errors.ErrUnsupported
-}
-func (e *Engine) Results(ctx context.Context, id UnitID, offset int64) (io.ReadCloser, error) {
-	return nil, errors.ErrUnsupported
-}
-func (e *Engine) Wait(ctx context.Context, id UnitID) (Status, error) {
-	return Status{}, errors.ErrUnsupported
-}
-func (e *Engine) Subscribe(size int) *Subscription { return nil }
 
-func (s *Submission) ID() UnitID                    { return "" }
-func (s *Submission) ReadPayload(r io.Reader) error { return errors.ErrUnsupported }
-func (s *Submission) Start(ctx context.Context) (string, error) {
-	return "", errors.ErrUnsupported
+// VerifyUnit is VerifySubmit for cancel, release and results of a unit.
+func (e *Engine) VerifyUnit(id UnitID, signature string, trusted bool) error {
+	j, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	rec := j.look().rec
+	if x := rec.Remote(); x != nil {
+		return e.verify(x.SignWork, signature, trusted)
+	}
+	return e.VerifySubmit(rec.WorkType, signature, trusted)
 }
-func (s *Subscription) Lost() uint64 { return 0 }
-func (s *Subscription) Close()       {}
+
+func (e *Engine) verify(wanted bool, signature string, trusted bool) error {
+	switch {
+	case !wanted && signature != "":
+		return errors.New("work type did not expect a signature")
+	case !wanted, trusted:
+		return nil
+	case signature == "":
+		return errors.New("could not verify signature: signature is empty")
+	case e.cfg.Verify == nil:
+		return errors.New("could not verify signature: verifying key not specified")
+	}
+	return e.cfg.Verify(signature)
+}
+
+// Submit makes a unit that waits for its payload. It is durable when Submit returns; a request that is refused leaves
+// nothing behind.
+func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
+	rec, err := e.plan(req)
+	if err != nil {
+		return nil, err
+	}
+	id, dir, stdin, err := e.root.Create(rec, func(id UnitID) bool { _, err := e.find(id); return err == nil })
+	if err != nil {
+		return nil, err
+	}
+	j := newJob(e, id, dir, rec)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || !e.started {
+		stdin.Close()
+		return nil, errors.Join(ErrClosed, dir.Remove())
+	}
+	e.equip(j)
+	j.configured = true
+	e.units[id] = j
+	return &Submission{j: j, stdin: stdin}, nil
+}
+
+// plan checks a request and returns the record of its unit.
+func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
+	rec := unit.Record{State: Pending, Detail: unit.DetailWaiting}
+	var err error
+	if req.Node == e.cfg.Mesh.ID() || strings.EqualFold(string(req.Node), "localhost") {
+		rec.WorkType = req.WorkType
+		rec.Extra, err = e.planCommand(req)
+	} else {
+		rec.WorkType = remoteWorkType
+		rec.Extra, err = e.planRemote(req)
+	}
+	return rec, err
+}
+
+func (e *Engine) planCommand(req SubmitRequest) (*unit.CommandExtra, error) {
+	if req.TTL != "" {
+		return nil, errors.New("ttl option is intended for remote work only")
+	}
+	e.mu.Lock()
+	t, ok := e.types[req.WorkType]
+	e.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("unknown work type %s", req.WorkType)
+	}
+	params, err := t.combine(req.Params["params"])
+	return &unit.CommandExtra{Params: params}, err
+}
+
+func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
+	if req.TLSClient != "" && (e.cfg.HasTLSClient == nil || !e.cfg.HasTLSClient(req.TLSClient)) {
+		return nil, fmt.Errorf("unknown TLS config %s", req.TLSClient)
+	}
+	x := unit.RemoteExtra{
+		RemoteNode: string(req.Node), RemoteWorkType: req.WorkType, RemoteParams: map[string]string{},
+		SignWork: req.SignWork, TLSClient: req.TLSClient,
+	}
+	for name, value := range req.Params {
+		if unit.IsSecret(name) && req.TLSClient == "" {
+			return nil, errors.New("cannot send secrets over a non-TLS connection")
+		}
+		x.RemoteParams[name] = value
+	}
+	if req.TTL != "" {
+		ttl, err := time.ParseDuration(req.TTL)
+		if err != nil {
+			return nil, err
+		}
+		x.Expiration = time.Now().Add(ttl).UTC()
+	}
+	return &x, nil
+}
+
+// Submission is a unit that waits for its payload. One goroutine calls ReadPayload, then Start.
+type Submission struct {
+	j     *job
+	stdin *os.File
+}
+
+// ID returns the unit's ID.
+func (s *Submission) ID() UnitID { return s.j.id }
+
+// ReadPayload stores the payload up to the end of r and makes it durable. An error of r or of the disk fails the unit
+// with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled].
+func (s *Submission) ReadPayload(r io.Reader) error {
+	n, err := io.CopyBuffer(s, onlyReader{r}, make([]byte, 128<<10))
+	if err == nil && n > 0 {
+		err = s.stdin.Sync()
+	}
+	if err != nil && !errors.Is(err, ErrCancelled) {
+		s.stdin.Truncate(0) // Of no use, and the disk may be full.
+		s.j.fail("Error reading input data: " + err.Error())
+	}
+	return errors.Join(err, s.stdin.Close())
+}
+
+// onlyReader keeps io.Copy from handing the whole transfer to the reader, so that a cancel is noticed.
+type onlyReader struct{ io.Reader }
+
+// Write implements io.Writer for ReadPayload.
+func (s *Submission) Write(p []byte) (int, error) {
+	if now := s.j.look(); now.gone || now.rec.State.Complete() {
+		return 0, ErrCancelled
+	}
+	return s.stdin.Write(p)
+}
+
+// Start starts the unit and returns [JobStarted], or [JobSubmitted] for a remote unit whose node is not reachable now:
+// it is started in the background. After an error the unit stays, Failed. If ctx ends first a remote unit goes on
+// in the background.
+func (s *Submission) Start(ctx context.Context) (string, error) {
+	j := s.j
+	j.mu.Lock()
+	refused := j.gone || j.rec.State.Complete()
+	j.started = !refused
+	j.mu.Unlock()
+	if refused {
+		return "", ErrCancelled
+	}
+	result, err := j.work.start(ctx)
+	if err != nil && isFinal(err) {
+		j.fail("Error starting worker: " + err.Error())
+	}
+	return result, err
+}
+
+// isFinal reports whether an error of a start is the unit's end.
+func isFinal(err error) bool { return !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) }

@@ -1,0 +1,369 @@
+package workceptor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// cancelWait is how long a client waits for the end of a program that it has cancelled. A runner gives the program ten
+// seconds; after this the answer is "pending".
+const cancelWait = 3 * time.Second
+
+// combine joins configured and run-time parameters.
+func (t CommandType) combine(extra string) (string, error) {
+	switch {
+	case extra == "":
+		return t.Params, nil
+	case !t.AllowRuntimeParams:
+		return "", errors.New("extra params provided but not allowed")
+	case t.Params == "":
+		return extra, nil
+	}
+	return t.Params + " " + extra, nil
+}
+
+// commandWorker is a unit whose work a runner process does.
+type commandWorker struct {
+	j *job
+
+	mu       sync.Mutex
+	runner   *os.Process // nil: none was started or found.
+	over     bool        // No runner will be started any more.
+	ended    chan struct{}
+	pollLock chan struct{} // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
+}
+
+func (w *commandWorker) start(context.Context) (string, error) {
+	j, e := w.j, w.j.e
+	e.mu.Lock()
+	t, ok := e.types[j.look().rec.WorkType]
+	e.mu.Unlock()
+	if !ok {
+		return "", errors.New("unknown work type " + j.look().rec.WorkType)
+	}
+	e.watch.add(j.dir.Path(), j)
+	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}) {
+		e.watch.remove(j)
+		return "", ErrCancelled
+	}
+	pid, err := w.launch(t)
+	if err != nil {
+		e.watch.remove(j)
+		if !errors.Is(err, ErrCancelled) {
+			j.fail("Failed to start command runner: " + err.Error())
+		}
+		return "", err
+	}
+	j.update(false, func(rec *unit.Record) bool {
+		if rec.State.Complete() && rec.Extra == nil {
+			return false
+		}
+		rec.SetPid(pid)
+		return true
+	})
+	w.follow(pid)
+	return JobStarted, nil
+}
+
+// launch starts the runner, unless the unit has been cancelled.
+func (w *commandWorker) launch(t CommandType) (pid int, err error) {
+	e := w.j.e
+	program, err := exec.LookPath(e.cfg.Runner)
+	if err != nil {
+		return 0, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	argv := append([]string{e.cfg.Runner}, runner.Arguments(e.cfg.LogLevel, t.Command, w.j.look().rec.Command().Params, w.j.dir.Path())...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return 0, ErrCancelled
+	}
+	process, err := os.StartProcess(program, argv, &os.ProcAttr{
+		Env:   e.cfg.Environ,
+		Files: []*os.File{null, os.Stdout, os.Stderr},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		w.over = true
+		return 0, err
+	}
+	w.runner = process
+	return process.Pid, nil
+}
+
+// follow waits for the end of the runner in the background.
+func (w *commandWorker) follow(pid int) {
+	w.mu.Lock()
+	exit, err := openExit(pid)
+	if err != nil {
+		w.pollLock = make(chan struct{}, 1)
+		w.pollLock <- struct{}{}
+	}
+	w.mu.Unlock()
+	w.j.e.begin(func() {
+		if exit != nil {
+			err = awaitExit(w.j.e.ctx, exit)
+		} else {
+			err = w.awaitLock()
+		}
+		if err == nil {
+			w.runnerEnded()
+		}
+	})
+}
+
+// openExit returns a file that becomes readable when the process ends.
+func openExit(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+func awaitExit(ctx context.Context, exit *os.File) error {
+	defer exit.Close()
+	defer context.AfterFunc(ctx, func() { exit.Close() })()
+	raw, err := exit.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 && err == nil
+	})
+}
+
+// awaitLock is for kernels before 5.3 and runners that nobody can be asked about: it looks at the runner's lock each
+// time somebody has closed it.
+func (w *commandWorker) awaitLock() error {
+	for {
+		select {
+		case <-w.j.e.ctx.Done():
+			return w.j.e.ctx.Err()
+		case <-w.pollLock:
+			if alive, known := w.j.dir.RunnerAlive(); known && !alive {
+				return nil
+			}
+		}
+	}
+}
+
+func (w *commandWorker) lockChanged() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pollLock != nil {
+		select {
+		case w.pollLock <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// runnerEnded settles a unit whose runner is no more.
+func (w *commandWorker) runnerEnded() {
+	j := w.j
+	w.mu.Lock()
+	w.over = true
+	process := w.runner
+	w.mu.Unlock()
+	if process != nil {
+		process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
+	}
+	j.reload()
+	if !j.complete() {
+		w.killOrphans()
+	}
+	detail := unit.DetailRunnerDied
+	if !j.dir.Exists() {
+		detail = unit.DetailDirectoryGone
+	}
+	cancelled := j.wasCancelled()
+	j.update(true, func(rec *unit.Record) bool {
+		size := unit.KeepSize
+		if !rec.State.Complete() {
+			size = j.dir.StdoutSize()
+		}
+		if cancelled {
+			rec.Apply(unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: size})
+		}
+		rec.Apply(unit.Event{Kind: unit.Fail, Detail: detail, Size: size})
+		rec.Extra = nil
+		return true
+	})
+	j.e.watch.remove(j)
+	close(w.ended)
+}
+
+// killOrphans ends the program of a runner that has died without ending it.
+func (w *commandWorker) killOrphans() {
+	info, err := w.j.dir.RunnerInfo()
+	if err != nil || info.Boot != proc.BootID() {
+		return
+	}
+	if proc.KillGroup(info.Program, info.ProgramStart, info.Runner) {
+		w.j.e.log.Warn("runner died; its command was killed", "unit", w.j.id, "pid", info.Program)
+	}
+}
+
+func (w *commandWorker) resume() {
+	j := w.j
+	rec := j.look().rec
+	if rec.State.Complete() {
+		w.finish()
+		return
+	}
+	j.e.watch.add(j.dir.Path(), j)
+	pid, alive := w.findRunner(rec)
+	if alive {
+		w.mu.Lock()
+		w.runner, _ = os.FindProcess(pid)
+		w.mu.Unlock()
+		w.follow(pid)
+		j.reload()
+		j.outputChanged()
+		return
+	}
+	j.reload() // The runner may have finished since the directory was read.
+	if rec := j.look().rec; rec.State == Pending {
+		w.killOrphans()
+		j.fail(unit.DetailPendingAtRestart)
+	} else if !rec.State.Complete() {
+		w.killOrphans()
+		j.apply(true, unit.Event{Kind: unit.Fail, Detail: unit.DetailRunnerDied, Size: j.dir.StdoutSize()})
+	}
+	j.e.watch.remove(j)
+	w.finish()
+}
+
+// finish says that there is no runner to wait for.
+func (w *commandWorker) finish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	close(w.ended)
+}
+
+// findRunner looks for a living runner of a unit that was found on disk. One that holds the unit's lock is believed;
+// runners of other implementations have none and are known by their command line.
+func (w *commandWorker) findRunner(rec unit.Record) (pid int, alive bool) {
+	if alive, known := w.j.dir.RunnerAlive(); known {
+		info, _ := w.j.dir.RunnerInfo()
+		return info.Runner, alive && proc.Start(info.Runner) == info.RunnerStart
+	}
+	if c := rec.Command(); c != nil {
+		return c.Pid, runner.IsRunnerOf(c.Pid, w.j.dir.Path())
+	}
+	return 0, false
+}
+
+func (j *job) wasCancelled() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.cancelled
+}
+
+// cancel ends the unit at once if there is no runner yet, and else tells the runner and waits a while.
+func (w *commandWorker) cancel(ctx context.Context) (pending bool, err error) {
+	w.j.set(func() { w.j.cancelled = true })
+	w.mu.Lock()
+	if w.runner == nil {
+		over := w.over
+		w.over = true
+		w.mu.Unlock()
+		if !over {
+			w.j.apply(true, unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize})
+		}
+		return false, nil
+	}
+	w.interruptLocked()
+	w.mu.Unlock()
+	wait := time.NewTimer(cancelWait)
+	defer wait.Stop()
+	select {
+	case <-w.ended:
+		return false, nil
+	case <-wait.C:
+	case <-ctx.Done():
+	case <-w.j.e.ctx.Done():
+	}
+	return true, nil
+}
+
+// interruptLocked asks the runner to stop. The process handle cannot hit another process that got the same ID, except
+// on kernels without pidfds, where the lock and the command line are asked first.
+func (w *commandWorker) interruptLocked() {
+	if w.pollLock != nil && !runner.IsRunnerOf(w.runner.Pid, w.j.dir.Path()) {
+		return
+	}
+	if err := w.runner.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		w.j.e.log.Error("runner cannot be stopped", "unit", w.j.id, "err", err)
+	}
+}
+
+func (w *commandWorker) release(ctx context.Context, force bool) (pending bool, err error) {
+	if !w.j.complete() {
+		if pending, err = w.cancel(ctx); err != nil {
+			return false, err
+		}
+	}
+	if pending && !force {
+		started := w.j.e.begin(func() {
+			select {
+			case <-w.ended:
+				if err := w.j.remove(); err != nil {
+					w.j.e.log.Error("unit cannot be deleted", "unit", w.j.id, "err", err)
+				}
+			case <-w.j.e.ctx.Done():
+			}
+		})
+		return started, nil
+	}
+	w.awaitSettled(ctx)
+	err = w.j.remove()
+	if err != nil && force {
+		w.j.e.log.Error("unit cannot be deleted", "unit", w.j.id, "err", err)
+		w.j.forget()
+		err = nil
+	}
+	return false, err
+}
+
+// awaitSettled waits until the runner of a complete unit has ended, which is a matter of moments, so that the last
+// update of the status does not meet a directory that is being deleted.
+func (w *commandWorker) awaitSettled(ctx context.Context) {
+	w.mu.Lock()
+	running := w.runner != nil
+	w.mu.Unlock()
+	if !running {
+		return
+	}
+	wait := time.NewTimer(cancelWait)
+	defer wait.Stop()
+	select {
+	case <-w.ended:
+	case <-wait.C:
+	case <-ctx.Done():
+	case <-w.j.e.ctx.Done():
+	}
+}

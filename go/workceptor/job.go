@@ -1,0 +1,198 @@
+package workceptor
+
+import (
+	"context"
+	"os"
+	"sync"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// worker does what depends on the kind of work. A new kind of work is a new worker.
+type worker interface {
+	// start is called once, when the payload is complete. An error fails the unit unless it has ended already.
+	start(ctx context.Context) (result string, err error)
+	// resume is called once instead of start for a unit that was found on disk.
+	resume()
+	// cancel ends the work. pending: that goes on in the background.
+	cancel(ctx context.Context) (pending bool, err error)
+	// release ends the work and has the unit removed. pending: both go on in the background.
+	release(ctx context.Context, force bool) (pending bool, err error)
+}
+
+// job is one unit in memory. Lock order: files, mu, the engine's mu.
+type job struct {
+	e          *Engine
+	id         UnitID
+	dir        *store.Dir
+	work       worker
+	configured bool
+
+	files sync.Mutex // Held from reading or writing the status file until the memory says the same.
+
+	mu        sync.Mutex
+	rec       unit.Record
+	changed   chan struct{} // Closed, and replaced, when anything here or the output changes.
+	started   bool          // The payload is complete and the worker has taken over.
+	cancelled bool          // A client asked for the end: "Killed" means Canceled.
+	copying   bool          // Output is still to come although the state may be final.
+	gone      bool          // Released.
+}
+
+func newJob(e *Engine, id UnitID, dir *store.Dir, rec unit.Record) *job {
+	return &job{e: e, id: id, dir: dir, rec: rec, changed: make(chan struct{})}
+}
+
+// snapshot is a consistent view of a job.
+type snapshot struct {
+	rec     unit.Record
+	changed <-chan struct{}
+	copying bool
+	gone    bool
+}
+
+func (j *job) look() snapshot {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return snapshot{j.rec, j.changed, j.copying, j.gone}
+}
+
+func (j *job) status() Status { return j.look().rec.Status(j.configured) }
+
+func (j *job) complete() bool { return j.look().rec.State.Complete() }
+
+// wakeLocked wakes all who wait for a change.
+func (j *job) wakeLocked() {
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+func (j *job) set(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f()
+	j.wakeLocked()
+}
+
+// update changes the record on disk and in memory. If the disk refuses, the memory changes all the same, so that
+// clients see what happened, and the error is returned.
+func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
+	j.files.Lock()
+	defer j.files.Unlock()
+	rec, err := j.dir.Update(sync, edit)
+	if err != nil {
+		if j.look().gone {
+			return nil
+		}
+		j.e.log.Error("status of unit cannot be written", "unit", j.id, "err", err)
+		rec = j.look().rec
+		if !edit(&rec) {
+			return err
+		}
+	}
+	j.adopt(rec)
+	return err
+}
+
+// apply tells the state machine of an event; true if it was accepted.
+func (j *job) apply(sync bool, e unit.Event) (accepted bool) {
+	j.update(sync, func(rec *unit.Record) bool {
+		accepted = rec.Apply(e)
+		return accepted
+	})
+	return accepted
+}
+
+func (j *job) fail(detail string) bool {
+	return j.apply(true, unit.Event{Kind: unit.Fail, Detail: detail, Size: unit.KeepSize})
+}
+
+// reload makes the memory say what the file says.
+func (j *job) reload() {
+	j.files.Lock()
+	defer j.files.Unlock()
+	rec, err := j.dir.Read()
+	if err != nil {
+		// Another implementation's runner writes in place: an event follows when it is done. A directory that is gone
+		// is told by its own event.
+		j.e.log.Debug("status of unit cannot be read", "unit", j.id, "err", err)
+		return
+	}
+	j.adopt(rec)
+}
+
+func (j *job) adopt(rec unit.Record) {
+	j.mu.Lock()
+	if j.cancelled && rec.State == unit.Failed && rec.Detail == unit.DetailKilled {
+		rec.Apply(unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize})
+	}
+	if !rec.State.Complete() && !j.rec.State.Complete() {
+		rec.StdoutSize = max(rec.StdoutSize, j.rec.StdoutSize) // The memory may have seen more output already.
+	}
+	same := string(rec.Append(nil)) == string(j.rec.Append(nil))
+	j.rec = rec
+	if !same {
+		j.tellLocked()
+	}
+	j.mu.Unlock()
+}
+
+// tellLocked wakes all who wait and tells the subscribers; it keeps j.mu so that they learn in order.
+func (j *job) tellLocked() {
+	j.wakeLocked()
+	j.e.publish(Change{Unit: j.id, Status: j.rec.Status(j.configured), Released: j.gone})
+}
+
+// statusChanged and the next three make a job a watched directory.
+func (j *job) statusChanged() { j.reload() }
+
+// outputChanged wakes the readers, and counts the new output before the runner does.
+func (j *job) outputChanged() {
+	info, err := os.Lstat(j.dir.File(store.StdoutFile))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err == nil && !j.rec.State.Complete() && info.Size() > j.rec.StdoutSize {
+		j.rec.StdoutSize = info.Size()
+		j.tellLocked()
+		return
+	}
+	j.wakeLocked()
+}
+
+func (j *job) runnerChanged() {
+	if c, ok := j.work.(*commandWorker); ok {
+		c.lockChanged()
+	}
+}
+
+func (j *job) directoryGone() {
+	if !j.look().gone {
+		j.e.log.Warn("unit directory was taken away", "unit", j.id)
+	}
+}
+
+// remove deletes the unit from disk and memory.
+func (j *job) remove() error {
+	j.files.Lock()
+	err := j.dir.Remove()
+	j.files.Unlock()
+	if err != nil {
+		return err
+	}
+	j.forget()
+	return nil
+}
+
+// forget makes the engine forget the unit, wherever its directory is.
+func (j *job) forget() {
+	j.e.mu.Lock()
+	delete(j.e.units, j.id)
+	j.e.mu.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.gone {
+		j.gone = true
+		j.tellLocked()
+	}
+}

@@ -1,0 +1,369 @@
+package workceptor
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+func TestLocalOutcomes(t *testing.T) {
+	tests := []struct {
+		name, workType, params, payload string
+		state                           State
+		detail, out                     string
+	}{
+		{"filter", "upper", "", "hello wörld\nline 2\n", Succeeded, "exit status 0", "HELLO WöRLD\nLINE 2\n"},
+		{"runtime parameters", "shraw", `-c "echo hi there"`, "", Succeeded, "exit status 0", "hi there\n"},
+		{"argument zero is the command", "shraw", `-c "echo $0"`, "", Succeeded, "exit status 0", "bash\n"},
+		{"exit code and both streams", "sh", `"echo out; echo err >&2; exit 3"`, "", Failed, "exit status 3", "out\nerr\n"},
+		{"terminated", "sh", `"kill -TERM $$"`, "", Failed, "signal: terminated", ""},
+		{"killed", "sh", `"kill -9 $$"`, "", Failed, "signal: killed", ""},
+		{"no program", "nosuch", "", "", Failed, "fork/exec /nonexistent/program: no such file or directory", ""},
+		{"not in path", "nopath", "", "", Failed, `exec: "no-such-program-anywhere": executable file not found in $PATH`, ""},
+		{"open quote", "shraw", `-c "oops`, "", Failed, "EOF found when expecting closing quote", ""},
+		{"program from payload", "shraw", "", "echo from stdin\n", Succeeded, "exit status 0", "from stdin\n"},
+		{"no output", "sh", "true", "", Succeeded, "exit status 0", ""},
+		{"splitting", "shraw", `-c 'printf "%s|" "$@"' zero a\ b 'c d' "e \" f" # comment`, "", Succeeded, "exit status 0", `a b|c d|e " f|`},
+		{"own process group", "sh", `'read -r a b c d pgrp rest < /proc/$$/stat; [ $pgrp = $$ ] && echo yes'`, "", Succeeded, "exit status 0", "yes\n"},
+		{"empty signal mask", "sh", `'grep SigBlk /proc/self/status'`, "", Succeeded, "exit status 0", "SigBlk:\t0000000000000000\n"},
+		{"no other files", "shraw", `-c 'exec ls /proc/self/fd'`, "", Succeeded, "exit status 0", "0\n1\n2\n3\n"}, // 3 is ls's own.
+	}
+	e := localEngine(t)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			id := submit(t, e, request("LocalHost", test.workType, test.params), test.payload)
+			if got := output(t, e, id, 0); got != test.out {
+				t.Errorf("got output %q, want %q", got, test.out)
+			}
+			wantStatus(t, wait(t, e, id), test.state, test.detail, int64(len(test.out)))
+		})
+	}
+}
+
+func TestLocalUnitOnDisk(t *testing.T) {
+	e := localEngine(t)
+	s, err := e.Submit(request("alpha", "upper", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waiting = `{"State":0,"Detail":"Waiting for Input Data","StdoutSize":0,"WorkType":"upper","ExtraData":{"Pid":0,"Params":"a-z A-Z"}}` + "\n"
+	if got := file(t, e, s.ID(), "status"); got != waiting {
+		t.Errorf("got status file %q, want %q", got, waiting)
+	}
+	if err := s.ReadPayload(strings.NewReader("hello wörld\nline 2\n")); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := s.Start(t.Context()); result != JobStarted || err != nil {
+		t.Fatalf("start: got %q, %v, want %q", result, err, JobStarted)
+	}
+	until(t, e, s.ID(), "no ExtraData", func(s Status) bool { return s.Extra == nil })
+	reply, err := json.Marshal(e.List())
+	if want := `{"` + string(s.ID()) + `":{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":20,"WorkType":"upper"}}`; err != nil || string(reply) != want {
+		t.Errorf("got list %s, %v, want %s", reply, err, want)
+	}
+	const ended = `{"State":2,"Detail":"exit status 0","StdoutSize":20,"WorkType":"upper","ExtraData":null}` + "\n"
+	if got := file(t, e, s.ID(), "status"); got != ended {
+		t.Errorf("got status file %q, want %q", got, ended)
+	}
+	j, _ := e.find(s.ID())
+	for _, name := range []string{".", "status", "status.lock", "stdin", "stdout"} {
+		info, err := os.Lstat(filepath.Join(j.dir.Path(), name))
+		want := fs.FileMode(0o600)
+		if name == "." {
+			want = 0o700
+		}
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: got %v, %v, want mode %v", name, info, err, want)
+		}
+	}
+	for offset, want := range map[int64]string{6: "WöRLD\nLINE 2\n", 20: "", 1000: "", -5: ""} {
+		if got := output(t, e, s.ID(), offset); got != want {
+			t.Errorf("results from %d: got %q, want %q", offset, got, want)
+		}
+	}
+	if pending, err := e.Cancel(t.Context(), s.ID()); pending || err != nil {
+		t.Errorf("cancel of a finished unit: got %v, %v, want done", pending, err)
+	}
+	if pending, err := e.Release(t.Context(), s.ID(), false); pending || err != nil {
+		t.Errorf("release: got %v, %v, want done", pending, err)
+	}
+	if _, err := e.Release(t.Context(), s.ID(), false); !errors.Is(err, ErrUnknownUnit) || err.Error() != "unknown work unit "+string(s.ID()) {
+		t.Errorf("second release: got %v, want unknown work unit", err)
+	}
+	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 {
+		t.Errorf("release left %v behind", entries)
+	}
+}
+
+func TestRefusedSubmitsLeaveNothing(t *testing.T) {
+	e := localEngine(t)
+	secret := request("beta", "cat", "")
+	secret.Params["Secret_x"] = "abc"
+	ttl := func(node, ttl string) SubmitRequest { r := request(node, "cat", ""); r.TTL = ttl; return r }
+	tls := request("beta", "cat", "")
+	tls.TLSClient = "nosuchtls"
+	for _, test := range []struct {
+		req  SubmitRequest
+		want string
+	}{
+		{request("localhost", "nosuchtype", ""), "unknown work type nosuchtype"},
+		{request("localhost", "remote", ""), "unknown work type remote"},
+		{request("alpha", "cat", "-n"), "extra params provided but not allowed"},
+		{ttl("alpha", "10s"), "ttl option is intended for remote work only"},
+		{tls, "unknown TLS config nosuchtls"},
+		{secret, "cannot send secrets over a non-TLS connection"},
+		{ttl("beta", "soon"), `time: invalid duration "soon"`},
+		{ttl("beta", "10"), `time: missing unit in duration "10"`},
+	} {
+		if _, err := e.Submit(test.req); err == nil || err.Error() != test.want {
+			t.Errorf("got %v, want %s", err, test.want)
+		}
+	}
+	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 || len(e.List()) != 0 {
+		t.Errorf("refused submits left %v behind", entries)
+	}
+}
+
+func TestSignatureRules(t *testing.T) {
+	e := localEngine(t)
+	for _, test := range []struct {
+		workType, signature string
+		trusted             bool
+		want                string
+	}{
+		{"cat", "", false, ""},
+		{"cat", "abc", true, "work type did not expect a signature"},
+		{"unheard-of", "abc", false, "work type did not expect a signature"},
+		{"secure", "", true, ""},
+		{"secure", "", false, "could not verify signature: signature is empty"},
+		{"secure", "abc", false, "could not verify signature: verifying key not specified"},
+	} {
+		got := ""
+		if err := e.VerifySubmit(test.workType, test.signature, test.trusted); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s %q %v: got %q, want %q", test.workType, test.signature, test.trusted, got, test.want)
+		}
+	}
+}
+
+func running(s Status) bool { return s.State == Running }
+
+func TestResultsFollowTheOutput(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := localEngine(t)
+	s, err := e.Submit(request("localhost", "sh", `"echo one; cat `+gate+`; echo three"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.Results(testContext(t), s.ID(), 0) // Before there is any output file.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := s.ReadPayload(strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 4)
+	if _, err := io.ReadFull(r, first); err != nil || string(first) != "one\n" {
+		t.Fatalf("got %q, %v, want the first line while the command runs", first, err)
+	}
+	if err := os.WriteFile(gate, []byte("two\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(r)
+	if err != nil || string(rest) != "two\nthree\n" {
+		t.Errorf("got %q, %v, want the rest", rest, err)
+	}
+	wantStatus(t, wait(t, e, s.ID()), Succeeded, "exit status 0", 14)
+}
+
+func TestPayloadErrorFailsTheUnit(t *testing.T) {
+	e := localEngine(t)
+	s, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(errors.New("connection reset by peer")))
+	if err := s.ReadPayload(broken); err == nil {
+		t.Error("broken payload was accepted")
+	}
+	wantStatus(t, wait(t, e, s.ID()), Failed, "Error reading input data: connection reset by peer", 0)
+	if _, err := s.Start(t.Context()); !errors.Is(err, ErrCancelled) {
+		t.Errorf("start: got %v, want a refusal", err)
+	}
+}
+
+func TestCancelWhileWaitingForPayload(t *testing.T) {
+	e := localEngine(t)
+	s, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pending, err := e.Cancel(t.Context(), s.ID()); pending || err != nil {
+		t.Fatalf("cancel: got %v, %v", pending, err)
+	}
+	wantStatus(t, wait(t, e, s.ID()), Canceled, "Canceled", 0)
+	if err := s.ReadPayload(strings.NewReader("abc")); !errors.Is(err, ErrCancelled) {
+		t.Errorf("payload: got %v, want ErrCancelled", err)
+	}
+	if _, err := s.Start(t.Context()); !errors.Is(err, ErrCancelled) {
+		t.Errorf("start: got %v, want ErrCancelled", err)
+	}
+	if got := output(t, e, s.ID(), 0); got != "" {
+		t.Errorf("got output %q of a unit that never ran", got)
+	}
+}
+
+func TestReleaseWhileWaitingForPayload(t *testing.T) {
+	e := localEngine(t)
+	s, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pending, err := e.Release(t.Context(), s.ID(), false); pending || err != nil {
+		t.Fatalf("release: got %v, %v", pending, err)
+	}
+	if err := s.ReadPayload(strings.NewReader("abc")); !errors.Is(err, ErrCancelled) {
+		t.Errorf("payload: got %v, want ErrCancelled", err)
+	}
+}
+
+func TestCancelRunning(t *testing.T) {
+	for name, command := range map[string]string{
+		"sleeps":              `"echo a; exec sleep 60"`,
+		"cleans up":           `"trap 'exit 0' INT; echo a; while :; do sleep 0.2; done"`,
+		"background children": `"sleep 97 & echo a; exec sleep 98"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := localEngine(t)
+			id := submit(t, e, request("localhost", "sh", command), "")
+			until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+			j, _ := e.find(id)
+			info, err := j.dir.RunnerInfo()
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := e.Subscribe(100)
+			if pending, err := e.Cancel(testContext(t), id); pending || err != nil {
+				t.Fatalf("cancel: got pending %v, %v", pending, err)
+			}
+			wantStatus(t, wait(t, e, id), Canceled, "Canceled", 2)
+			if got := output(t, e, id, 0); got != "a\n" {
+				t.Errorf("got output %q", got)
+			}
+			if err := syscall.Kill(-info.Program, 0); err != syscall.ESRCH {
+				t.Errorf("processes of the command are left: %v", err)
+			}
+			seen.Close()
+			for c := range seen.C {
+				if c.Status.State == Failed {
+					t.Errorf("the runner's Failed %q was seen", c.Status.Detail)
+				}
+			}
+			if got := file(t, e, id, "status"); !strings.Contains(got, `{"State":4,"Detail":"Canceled","StdoutSize":2,"WorkType":"sh","ExtraData":null}`) {
+				t.Errorf("got status file %s", got)
+			}
+		})
+	}
+}
+
+func TestReleaseRunningEndsResults(t *testing.T) {
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "sh", `"echo a; exec sleep 60"`), "")
+	r, err := e.Results(testContext(t), id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	first := make([]byte, 2)
+	if _, err := io.ReadFull(r, first); err != nil {
+		t.Fatal(err)
+	}
+	if pending, err := e.Release(testContext(t), id, false); pending || err != nil {
+		t.Fatalf("release: got %v, %v", pending, err)
+	}
+	if rest, err := io.ReadAll(r); len(rest) != 0 || err != nil {
+		t.Errorf("got %q, %v, want the end of the stream", rest, err)
+	}
+	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 {
+		t.Errorf("release left %v behind", entries)
+	}
+}
+
+func TestRunnerIsKilled(t *testing.T) {
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "sh", `"echo a; exec sleep 60"`), "")
+	s := until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+	j, _ := e.find(id)
+	info, _ := j.dir.RunnerInfo()
+	if pid := s.Extra.(*unit.CommandExtra).Pid; pid != info.Runner {
+		t.Errorf("Pid is %d, want the runner %d", pid, info.Runner)
+	}
+	syscall.Kill(info.Runner, syscall.SIGKILL)
+	wantStatus(t, wait(t, e, id), Failed, "Runner died", 2)
+	gone(t, info.Program)
+}
+
+// gone waits until a process has ended, through a pidfd.
+func gone(t testing.TB, pid int) {
+	t.Helper()
+	exit, err := openExit(pid)
+	if err != nil {
+		return
+	}
+	if err := awaitExit(testContext(t), exit); err != nil {
+		t.Errorf("process %d is still there: %v", pid, err)
+	}
+}
+
+func TestRunnerIsTerminated(t *testing.T) {
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "sh", `"exec sleep 60"`), "")
+	until(t, e, id, "Running", running)
+	j, _ := e.find(id)
+	info, _ := j.dir.RunnerInfo()
+	syscall.Kill(info.Runner, syscall.SIGTERM)
+	wantStatus(t, wait(t, e, id), Failed, "Killed", 0)
+}
+
+func TestDirectoryTakenAway(t *testing.T) {
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "sh", `"echo a; exec sleep 60"`), "")
+	until(t, e, id, "Running", running)
+	j, _ := e.find(id)
+	if err := os.RemoveAll(j.dir.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if s := wait(t, e, id); s.State != Failed || s.Detail != unit.DetailDirectoryGone {
+		t.Errorf("got %v %q, want Failed %q", s.State, s.Detail, unit.DetailDirectoryGone)
+	}
+	if pending, err := e.Release(testContext(t), id, false); pending || err != nil {
+		t.Errorf("release: got %v, %v", pending, err)
+	}
+}
+
+func TestUnitIDsNeverReachTheDisk(t *testing.T) {
+	e := localEngine(t)
+	for _, id := range []UnitID{"..", ".", "", "a/b", "../alpha", "XXXXXXXX"} {
+		if _, err := e.Status(id); !errors.Is(err, ErrUnknownUnit) {
+			t.Errorf("%q: got %v, want unknown work unit", id, err)
+		}
+	}
+}

@@ -1,0 +1,323 @@
+package workceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+const (
+	// A peer is asked for the status of a unit after a pause that grows while nothing changes. Nothing can push it:
+	// existing peers only answer. A change of state is news that others follow soon; output comes by itself.
+	minPoll    = 10 * time.Millisecond
+	outputPoll = 100 * time.Millisecond
+	maxPoll    = time.Second
+
+	// A results stream that brings nothing for so long, while the status says that there is more, is opened anew.
+	stallLimit = 5 * time.Second
+
+	// A results stream is opened anew after a pause that doubles while streams end without a byte.
+	minReopen = 50 * time.Millisecond
+	maxReopen = 5 * time.Second
+	// So many streams of a finished unit that end without the rest of its output mean that the rest does not exist.
+	maxEmpty = 5
+
+	copyBuffer = 64 << 10
+)
+
+// mirror makes the local unit say what the executor's says: one session polls the status, one streams the output, and
+// when either connection fails both are given up and made again.
+type mirror struct {
+	w      *remoteWorker
+	j      *job
+	id     unit.ID
+	stdout *os.File
+	pokes  chan struct{} // Ask for the status at once.
+
+	mu       sync.Mutex
+	size     int64 // Bytes of output on disk.
+	progress time.Time
+	trouble  string // Why output cannot be stored.
+	last     *remote.Status
+	asked    uint64        // How many status answers there were.
+	news     chan struct{} // Closed, and replaced, at every status answer.
+	drop     context.CancelFunc
+	short    bool // The rest of the output does not exist.
+}
+
+// monitor follows a started unit until it is complete with all its output, or something breaks.
+func (w *remoteWorker) monitor(ctx context.Context) error {
+	stdout, err := w.j.dir.OpenStdout()
+	if err != nil {
+		return err
+	}
+	defer stdout.Close()
+	m := &mirror{
+		w: w, j: w.j, id: w.extra().RemoteUnitID, stdout: stdout, pokes: make(chan struct{}, 1),
+		size: w.j.dir.StdoutSize(), progress: time.Now(), news: make(chan struct{}),
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var streaming sync.WaitGroup
+	streaming.Go(func() { m.copyOutput(ctx) })
+	err = m.follow(ctx)
+	stop()
+	streaming.Wait()
+	if errors.Is(err, remote.ErrUnknownUnit) {
+		return m.gone()
+	}
+	if err != nil {
+		// Not passed on as a refusal, which would be final: the executor may be of another mind later.
+		return fmt.Errorf("monitoring ended: %s", err)
+	}
+	return m.finish()
+}
+
+// poke asks for the status at once.
+func (m *mirror) poke() {
+	select {
+	case m.pokes <- struct{}{}:
+	default:
+	}
+}
+
+// follow polls the status until unit and output are complete.
+func (m *mirror) follow(ctx context.Context) error {
+	conn, err := m.w.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	pause := minPoll
+	var before remote.Status
+	var sizeBefore int64
+	for {
+		s, err := conn.Status(m.id)
+		if err != nil {
+			return err
+		}
+		if m.learn(s) {
+			return nil
+		}
+		size := m.have()
+		switch {
+		case s.State != before.State || s.Detail != before.Detail:
+			pause = minPoll
+		case size != sizeBefore || s.StdoutSize != before.StdoutSize:
+			pause = min(pause, outputPoll)
+		}
+		before, sizeBefore = s, size
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-m.pokes:
+		case <-timer.C:
+			pause = min(pause*3/2, maxPoll)
+		}
+		timer.Stop()
+	}
+}
+
+func (m *mirror) have() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.size
+}
+
+// learn takes a status answer and reports whether nothing is missing any more. The local unit becomes complete only
+// then, in finish.
+func (m *mirror) learn(s remote.Status) (done bool) {
+	m.mu.Lock()
+	m.last = &s
+	m.asked++
+	close(m.news)
+	m.news = make(chan struct{})
+	done = s.State.Complete() && (m.size >= s.StdoutSize || m.short)
+	stalled := m.size < s.StdoutSize && time.Since(m.progress) > stallLimit
+	if stalled && m.drop != nil {
+		m.progress = time.Now()
+		m.drop()
+	}
+	detail := s.Detail
+	if m.trouble != "" {
+		detail = m.trouble
+	}
+	m.mu.Unlock()
+	now := m.j.look().rec
+	switch {
+	case s.State.Complete(), now.State.Complete():
+	case s.State != now.State || detail != now.Detail:
+		m.j.apply(true, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize})
+		return done
+	}
+	m.j.grow(s.StdoutSize)
+	return done
+}
+
+// finish makes the output durable and the unit complete.
+func (m *mirror) finish() error {
+	if err := errors.Join(m.stdout.Sync(), m.j.dir.Sync()); err != nil {
+		return err
+	}
+	size := m.last.StdoutSize
+	if m.size < size {
+		m.j.e.log.Warn("executor has less output than it says", "unit", m.j.id, "size", m.size, "said", size)
+		size = m.size
+	}
+	return m.end(unit.Event{Kind: unit.Mirror, To: m.last.State, Detail: m.last.Detail, Size: size})
+}
+
+// gone settles a unit that the executor does not know any more. One that is complete here keeps its state and what
+// there is of its output.
+func (m *mirror) gone() error {
+	return m.end(unit.Event{Kind: unit.Fail, Detail: unit.DetailGone, Size: m.size})
+}
+
+func (m *mirror) end(e unit.Event) error {
+	return m.j.update(true, func(rec *unit.Record) bool {
+		if !rec.Apply(e) {
+			rec.StdoutSize = e.Size
+		}
+		return true
+	})
+}
+
+// grow notes in memory how much output there is; the file follows with the next change of state.
+func (j *job) grow(size int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.rec.State.Complete() && size != j.rec.StdoutSize {
+		j.rec.StdoutSize = size
+		j.tellLocked()
+	}
+}
+
+// copyOutput keeps a results stream open until the output is complete.
+func (m *mirror) copyOutput(ctx context.Context) {
+	empty, pause := 0, minReopen
+	for ctx.Err() == nil {
+		before := m.have()
+		err := m.stream(ctx)
+		if m.have() > before {
+			empty, pause = 0, minReopen
+		} else if err == nil {
+			empty++
+		}
+		s, ok := m.askedAfter(ctx)
+		if !ok {
+			return
+		}
+		if s.State.Complete() {
+			if m.have() >= s.StdoutSize {
+				return
+			}
+			if empty >= maxEmpty {
+				m.mu.Lock()
+				m.short = true
+				m.mu.Unlock()
+				m.poke()
+				return
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		pause = min(2*pause, maxReopen)
+	}
+}
+
+// askedAfter returns a status that was asked for after now.
+func (m *mirror) askedAfter(ctx context.Context) (remote.Status, bool) {
+	m.mu.Lock()
+	// The answer under way may have been given before: it takes two to be sure.
+	want := m.asked + 2
+	for m.asked < want {
+		news := m.news
+		m.mu.Unlock()
+		m.poke()
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return remote.Status{}, false
+		}
+		m.mu.Lock()
+	}
+	defer m.mu.Unlock()
+	return *m.last, true
+}
+
+// stream copies one results stream to its end. Only errors of the stream are returned that leave open what it would
+// have brought.
+func (m *mirror) stream(ctx context.Context) error {
+	ctx, drop := context.WithCancel(ctx)
+	defer drop()
+	m.mu.Lock()
+	m.drop, m.progress = drop, time.Now()
+	m.mu.Unlock()
+	signature, err := m.w.sign()
+	if err != nil {
+		return err
+	}
+	conn, err := m.w.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	r, err := conn.Results(m.id, m.have(), signature)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, copyBuffer)
+	for first := true; ; first = false {
+		n, err := r.Read(buf)
+		full, storeErr := m.store(buf[:n])
+		if first {
+			m.poke()
+		}
+		switch {
+		case storeErr != nil:
+			return storeErr
+		case full || err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// store appends output. What exceeds the final size is not part of the unit's output: something that the work has left
+// behind wrote it later.
+func (m *mirror) store(p []byte) (full bool, err error) {
+	m.mu.Lock()
+	if m.last != nil && m.last.State.Complete() {
+		left := max(m.last.StdoutSize-m.size, 0)
+		full = int64(len(p)) >= left
+		p = p[:min(int64(len(p)), left)]
+	}
+	m.mu.Unlock()
+	if len(p) == 0 {
+		return full, nil
+	}
+	n, err := m.stdout.Write(p)
+	m.mu.Lock()
+	m.size += int64(n)
+	m.progress = time.Now()
+	m.trouble = ""
+	if err != nil {
+		m.trouble = "Error writing stdout: " + err.Error()
+	}
+	m.mu.Unlock()
+	m.j.set(func() {}) // Wakes the readers.
+	return full, err
+}

@@ -1,0 +1,597 @@
+package workceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+const (
+	controlService = "control"
+
+	firstRetry  = time.Second
+	retryFactor = 1.5
+	lastRetry   = time.Minute
+	dialWait    = 40 * time.Second // The mesh gives up after 30 s by itself.
+
+	actionWait = 5 * time.Second // How long a client waits for the executor to hear of a cancel or release.
+	startWait  = time.Minute     // How long a client waits for the first attempt to start.
+
+	// A node that is reachable but does not answer is asked again at once when it becomes reachable only if the
+	// mesh took at least this long to say so; otherwise it has been reachable all the time.
+	sameRoute = 10 * time.Millisecond
+)
+
+// step is one thing that a remote unit has to do with its executor.
+type step int
+
+const (
+	stepNone step = iota
+	stepSubmit
+	stepMonitor
+	stepCancel
+	stepRelease
+)
+
+// remoteWorker is a unit that lives on another node. While there is something to do with that node one goroutine does
+// it, a step at a time; clients set flags in the record, interrupt the step, and wait for the outcome of the next.
+type remoteWorker struct {
+	j *job
+
+	mu        sync.Mutex
+	running   bool
+	over      bool               // The unit was let go: nothing will be done any more.
+	interrupt context.CancelFunc // Ends the step under way.
+	waiting   map[chan error]step
+	done      chan struct{} // Closed when the goroutine ends; replaced when it starts.
+	cancelled bool          // The executor knows of the cancel.
+	refused   bool          // The executor refused the release: the unit is monitored on until somebody asks again.
+}
+
+func newRemoteWorker(j *job) *remoteWorker {
+	return &remoteWorker{j: j, waiting: map[chan error]step{}}
+}
+
+func (w *remoteWorker) extra() unit.RemoteExtra { return *w.j.look().rec.Remote() }
+
+// start makes the first attempt while the client waits.
+func (w *remoteWorker) start(ctx context.Context) (string, error) {
+	starting := unit.Event{Kind: unit.Prepare, Detail: unit.DetailStarting, Size: unit.KeepSize}
+	if !w.j.apply(true, starting) {
+		return "", ErrCancelled
+	}
+	outcome := w.expect(stepSubmit)
+	if !w.run() {
+		return "", ErrClosed
+	}
+	err := w.await(ctx, outcome, startWait)
+	var refused *remote.RefusedError
+	switch {
+	case err == nil:
+		return JobStarted, nil
+	case errors.As(err, &refused):
+		return "", err
+	}
+	return JobSubmitted, nil
+}
+
+func (w *remoteWorker) resume() {
+	rec := w.j.look().rec
+	x := rec.Remote()
+	if rec.State == Pending && !x.RemoteStarted && x.RemoteUnitID == "" && rec.Detail != unit.DetailStarting {
+		w.j.fail(unit.DetailPendingAtRestart) // The payload never arrived whole.
+	}
+	switch w.next() {
+	case stepNone:
+		return
+	case stepMonitor:
+		w.j.set(func() { w.j.copying = rec.State.Complete() })
+	}
+	w.run()
+}
+
+// run starts the goroutine unless it runs or nothing is to be done; false if the engine is closed.
+func (w *remoteWorker) run() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running || w.over {
+		return !w.over
+	}
+	w.done = make(chan struct{})
+	done := w.done
+	w.running = w.j.e.begin(func() {
+		defer close(done)
+		w.loop(w.j.e.ctx)
+	})
+	return w.running
+}
+
+// expect asks for the outcome of the next attempt at a step.
+func (w *remoteWorker) expect(s step) chan error {
+	outcome := make(chan error, 1)
+	w.mu.Lock()
+	w.waiting[outcome] = s
+	w.mu.Unlock()
+	return outcome
+}
+
+// tell answers those who wait for a step; stepNone answers all of them.
+func (w *remoteWorker) tell(s step, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for outcome, wanted := range w.waiting {
+		if wanted == s || s == stepNone {
+			outcome <- err
+			delete(w.waiting, outcome)
+		}
+	}
+}
+
+var (
+	errNoAnswerYet = errors.New("no answer yet")
+	errNothing     = errors.New("nothing is left to do")
+)
+
+func (w *remoteWorker) await(ctx context.Context, outcome chan error, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err := <-outcome:
+		return err
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-w.j.e.ctx.Done():
+	}
+	w.mu.Lock()
+	delete(w.waiting, outcome)
+	w.mu.Unlock()
+	return errNoAnswerYet
+}
+
+// kick ends the step under way, so that the goroutine looks at the record again.
+func (w *remoteWorker) kick() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.interrupt != nil {
+		w.interrupt()
+	}
+}
+
+func (w *remoteWorker) loop(ctx context.Context) {
+	pause := backoff{next: firstRetry}
+	for {
+		stepCtx, interrupt := context.WithCancel(ctx)
+		w.mu.Lock()
+		w.interrupt = interrupt
+		w.mu.Unlock()
+		s := w.next()
+		if s == stepNone || ctx.Err() != nil {
+			interrupt()
+			if w.leave(ctx.Err()) {
+				return
+			}
+			continue
+		}
+		err := w.do(stepCtx, s)
+		if err != nil && stepCtx.Err() == nil {
+			w.j.e.log.Debug("remote unit will be tried again", "unit", w.j.id, "node", w.extra().RemoteNode, "err", err, "retry_in", pause.next)
+		}
+		interrupted := stepCtx.Err() != nil
+		if !interrupted || err == nil { // Else the next attempt answers.
+			w.tell(s, err)
+		}
+		if err == nil {
+			pause.reset()
+		} else if !interrupted && !isRefused(err) && w.next() != stepNone {
+			w.pauseFor(stepCtx, &pause)
+		}
+		interrupt()
+	}
+}
+
+// leave ends the goroutine; false if a client has asked for something at the last moment.
+func (w *remoteWorker) leave(err error) bool {
+	if err == nil {
+		err = errNothing
+	}
+	w.mu.Lock()
+	if errors.Is(err, errNothing) && w.nextLocked() != stepNone {
+		w.mu.Unlock()
+		return false
+	}
+	w.running, w.interrupt = false, nil
+	w.mu.Unlock()
+	w.tell(stepNone, err)
+	if w.j.look().copying {
+		w.j.set(func() { w.j.copying = false })
+	}
+	return true
+}
+
+func isRefused(err error) bool {
+	var refused *remote.RefusedError
+	return errors.As(err, &refused)
+}
+
+func (w *remoteWorker) next() step {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nextLocked()
+}
+
+// nextLocked decides what to do, by the record and the size of the output.
+func (w *remoteWorker) nextLocked() step {
+	now := w.j.look()
+	x := now.rec.Remote()
+	switch {
+	case now.gone, w.over, x == nil:
+		return stepNone
+	case x.LocalReleased && !w.refused:
+		return stepRelease
+	case x.LocalCancelled && !w.cancelled && !now.rec.State.Complete():
+		return stepCancel
+	case !x.RemoteStarted:
+		if now.rec.State.Complete() {
+			return stepNone
+		}
+		return stepSubmit
+	case now.rec.State.Complete() && w.j.dir.StdoutSize() >= now.rec.StdoutSize:
+		return stepNone
+	}
+	return stepMonitor
+}
+
+func (w *remoteWorker) do(ctx context.Context, s step) error {
+	switch s {
+	case stepSubmit:
+		return w.submit(ctx)
+	case stepCancel:
+		return w.doCancel(ctx)
+	case stepRelease:
+		return w.doRelease(ctx)
+	}
+	return w.monitor(ctx)
+}
+
+// backoff is the pause before the next attempt.
+type backoff struct{ next time.Duration }
+
+func (b *backoff) reset() { b.next = firstRetry }
+
+func (b *backoff) take() time.Duration {
+	now := b.next
+	b.next = min(time.Duration(float64(b.next)*retryFactor), lastRetry)
+	return now
+}
+
+// pauseFor waits for the next attempt: until the pause is over, or the node becomes reachable, or the unit expires, or
+// something else is to be done.
+func (w *remoteWorker) pauseFor(ctx context.Context, pause *backoff) {
+	x := w.extra()
+	wait := pause.take()
+	if left := time.Until(x.Expiration); !x.Expiration.IsZero() && !x.RemoteStarted {
+		wait = min(wait, max(left, 0))
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	began := time.Now()
+	if w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(x.RemoteNode)) == nil && time.Since(began) >= sameRoute {
+		pause.reset()
+		return
+	}
+	<-ctx.Done()
+}
+
+// dial opens a session with the executor.
+func (w *remoteWorker) dial(ctx context.Context) (*remote.Conn, error) {
+	x := w.extra()
+	dialCtx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	s, err := w.j.e.cfg.Mesh.DialStream(dialCtx, wire.NodeID(x.RemoteNode), controlService, x.TLSClient)
+	if err != nil {
+		if at := strings.Index(err.Error(), "CRYPTO_ERROR"); at >= 0 && ctx.Err() == nil {
+			w.tlsFailed(err.Error()[at:])
+		}
+		return nil, err
+	}
+	return remote.Open(ctx, s, x.RemoteNode)
+}
+
+// tlsFailed ends a unit that has not started, since nothing but a new configuration can help, and is only noted on one
+// that has.
+func (w *remoteWorker) tlsFailed(text string) {
+	detail := "TLS error connecting to remote service: " + text
+	if w.extra().RemoteStarted {
+		state := w.j.look().rec.State
+		w.j.apply(true, unit.Event{Kind: unit.Mirror, To: state, Detail: detail, Size: unit.KeepSize})
+		return
+	}
+	w.j.fail(detail)
+}
+
+func (w *remoteWorker) sign() (string, error) {
+	x := w.extra()
+	switch {
+	case !x.SignWork:
+		return "", nil
+	case w.j.e.cfg.Sign == nil:
+		return "", &remote.RefusedError{Text: "cannot sign work: signing key is empty"}
+	}
+	signature, err := w.j.e.cfg.Sign(wire.NodeID(x.RemoteNode))
+	if err != nil {
+		return "", &remote.RefusedError{Text: fmt.Sprintf("cannot sign work: %v", err)}
+	}
+	return signature, nil
+}
+
+// submit makes one attempt to have the executor take the unit.
+func (w *remoteWorker) submit(ctx context.Context) error {
+	x := w.extra()
+	if !x.Expiration.IsZero() && !time.Now().Before(x.Expiration) {
+		w.j.fail(unit.DetailExpired(x.Expiration))
+		return errNothing
+	}
+	conn, err := w.dialBefore(ctx, x.Expiration)
+	if err != nil {
+		return err
+	}
+	defer conn.Abort()
+	if x.RemoteUnitID != "" {
+		if started, err := w.inquire(conn, x.RemoteUnitID); started || err != nil {
+			return err
+		}
+	}
+	err = w.exchange(conn)
+	if err == nil {
+		conn.Close()
+	}
+	if isRefused(err) {
+		w.j.fail("Error starting worker: " + err.Error())
+	}
+	return err
+}
+
+func (w *remoteWorker) dialBefore(ctx context.Context, expiration time.Time) (*remote.Conn, error) {
+	if expiration.IsZero() {
+		return w.dial(ctx)
+	}
+	// Only until the session stands: an exchange that has begun is brought to its end.
+	dialCtx, cancel := context.WithCancel(ctx)
+	timer := time.AfterFunc(time.Until(expiration), cancel)
+	conn, err := w.dial(dialCtx)
+	if err != nil || !timer.Stop() {
+		cancel()
+		return nil, errors.Join(err, dialCtx.Err())
+	}
+	return conn, nil
+}
+
+// inquire settles an exchange that was broken off after the executor had made its unit: started, if the executor has
+// the whole payload, or not, and then the half unit is given up.
+func (w *remoteWorker) inquire(conn *remote.Conn, id unit.ID) (started bool, err error) {
+	s, err := conn.Status(id)
+	switch {
+	case errors.Is(err, remote.ErrUnknownUnit):
+		return false, w.setRemoteID("")
+	case err != nil:
+		return false, err
+	}
+	half := s.State == Pending && (s.Detail == unit.DetailWaiting || s.Detail == unit.DetailCreated)
+	if !half && !strings.HasPrefix(s.Detail, "Error reading input data: ") {
+		return true, w.setStarted()
+	}
+	signature, err := w.sign()
+	if err != nil {
+		return false, err
+	}
+	err = conn.Act("release", id, signature)
+	if err != nil && !errors.Is(err, remote.ErrUnknownUnit) && !isRefused(err) {
+		return false, err
+	}
+	return false, w.setRemoteID("")
+}
+
+func (w *remoteWorker) edit(change func(*unit.RemoteExtra)) error {
+	return w.j.update(true, func(rec *unit.Record) bool {
+		rec.EditRemote(change)
+		return true
+	})
+}
+
+func (w *remoteWorker) setRemoteID(id unit.ID) error {
+	return w.edit(func(x *unit.RemoteExtra) { x.RemoteUnitID = id })
+}
+
+func (w *remoteWorker) setStarted() error {
+	return w.edit(func(x *unit.RemoteExtra) { x.RemoteStarted = true })
+}
+
+func (w *remoteWorker) exchange(conn *remote.Conn) error {
+	x := w.extra()
+	signature, err := w.sign()
+	if err != nil {
+		return err
+	}
+	stdin, err := w.j.dir.ReadStdin()
+	if err != nil {
+		return &remote.RefusedError{Text: "error opening stdin file: " + err.Error()}
+	}
+	defer stdin.Close()
+	id, err := conn.Submit(remote.Request{
+		Node: x.RemoteNode, WorkType: x.RemoteWorkType, TLSClient: x.TLSClient, Params: x.RemoteParams, Signature: signature,
+	})
+	if err != nil {
+		return err
+	}
+	// Written before the payload is complete: whatever breaks from here on, we know whom to ask about.
+	if err := w.setRemoteID(id); err != nil {
+		return err
+	}
+	if err := conn.SendPayload(x.RemoteNode, stdin); err != nil {
+		return err
+	}
+	return w.setStarted()
+}
+
+// doCancel tells the executor, if it has the unit.
+func (w *remoteWorker) doCancel(ctx context.Context) error {
+	x := w.extra()
+	if x.RemoteUnitID != "" {
+		err := w.act(ctx, "cancel")
+		switch {
+		case isRefused(err):
+			w.set(&w.cancelled) // It said no: go on watching.
+			return err
+		case err != nil && !errors.Is(err, remote.ErrUnknownUnit):
+			return err
+		}
+	}
+	w.set(&w.cancelled)
+	if !x.RemoteStarted {
+		w.j.fail(unit.DetailLocallyCancelled)
+	}
+	return nil
+}
+
+func (w *remoteWorker) set(flag *bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*flag = true
+}
+
+// doRelease has the executor delete its unit, if it has one, and deletes ours.
+func (w *remoteWorker) doRelease(ctx context.Context) error {
+	if w.extra().RemoteUnitID != "" {
+		err := w.act(ctx, "release")
+		if isRefused(err) {
+			w.set(&w.refused)
+		}
+		if err != nil && !errors.Is(err, remote.ErrUnknownUnit) {
+			return err
+		}
+	}
+	if err := w.j.remove(); err != nil {
+		w.set(&w.refused)
+		return &remote.RefusedError{Text: err.Error()}
+	}
+	return nil
+}
+
+var errStillThere = errors.New("the executor has not released the unit yet")
+
+func (w *remoteWorker) act(ctx context.Context, action string) error {
+	signature, err := w.sign()
+	if err != nil {
+		return err
+	}
+	conn, err := w.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	id := w.extra().RemoteUnitID
+	var refused *remote.RefusedError
+	err = conn.Act(action, id, signature)
+	if errors.As(err, &refused) {
+		return &remote.RefusedError{Text: "error cancelling remote unit:  " + refused.Text}
+	}
+	if err != nil || action != "release" {
+		return err
+	}
+	// The executor may release in the background; ours goes only when its is gone.
+	if _, err := conn.Status(id); !errors.Is(err, remote.ErrUnknownUnit) {
+		return errors.Join(errStillThere, err)
+	}
+	return nil
+}
+
+func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
+	if !w.began() { // Still waiting for its payload, or for its first attempt.
+		w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
+		w.j.fail(unit.DetailLocallyCancelled)
+		w.kick()
+		return false, nil
+	}
+	outcome := w.expect(stepCancel)
+	w.mu.Lock()
+	w.cancelled = false
+	w.mu.Unlock()
+	w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
+	w.kick()
+	w.run()
+	return w.outcome(w.await(ctx, outcome, actionWait))
+}
+
+// began reports whether the unit's goroutine has been at work.
+func (w *remoteWorker) began() bool {
+	w.j.mu.Lock()
+	defer w.j.mu.Unlock()
+	return w.j.started
+}
+
+// outcome translates the first attempt of a cancel or release for the client.
+func (w *remoteWorker) outcome(err error) (pending bool, _ error) {
+	switch {
+	case err == nil, errors.Is(err, errNothing), errors.Is(err, remote.ErrUnknownUnit):
+		return false, nil
+	case isRefused(err):
+		return false, err
+	}
+	return true, nil
+}
+
+func (w *remoteWorker) release(ctx context.Context, force bool) (pending bool, err error) {
+	if w.extra().RemoteUnitID == "" && !w.busy() {
+		w.finish()
+		return false, w.drop(force)
+	}
+	outcome := w.expect(stepRelease)
+	w.mu.Lock()
+	w.refused = false
+	w.mu.Unlock()
+	w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled, x.LocalReleased = true, true })
+	w.kick()
+	w.run()
+	pending, err = w.outcome(w.await(ctx, outcome, actionWait))
+	if !force || (err == nil && !pending) {
+		return pending, err
+	}
+	w.finish()
+	return false, w.drop(true)
+}
+
+func (w *remoteWorker) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running
+}
+
+// finish stops the goroutine for good and waits for its end.
+func (w *remoteWorker) finish() {
+	w.mu.Lock()
+	w.over = true
+	running, done := w.running, w.done
+	w.mu.Unlock()
+	w.kick()
+	if running {
+		<-done
+	}
+}
+
+func (w *remoteWorker) drop(force bool) error {
+	err := w.j.remove()
+	if err != nil && force && !errors.Is(err, os.ErrNotExist) {
+		w.j.e.log.Error("unit cannot be deleted", "unit", w.j.id, "err", err)
+		w.j.forget()
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,303 @@
+// Package remote speaks the control protocol with the node that executes a unit: the client's side of submit, status,
+// results, cancel and release, one [Conn] per mesh stream. It reads no more of a line than it may, bounds every line
+// and every wait, and never panics on what the other node sends. It does not decide what to do about an answer.
+package remote
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// Limits on the other node.
+const (
+	MaxLine       = 1 << 20 // Bytes of one answer.
+	maxShown      = 1 << 10 // Bytes of an unexpected answer that get into an error.
+	GreetingWait  = 5 * time.Second
+	AnswerWait    = 10 * time.Second // To a status request.
+	ActionWait    = 30 * time.Second // To a request that makes the other node do something.
+	acceptWait    = 2 * time.Minute  // From the end of the payload to the final line: the unit may be passed on further.
+	progressWait  = time.Minute      // For a block of payload to be taken.
+	payloadBuffer = 64 << 10
+)
+
+// Stream is the connection below.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// ErrUnknownUnit is the answer of a node that does not have the unit.
+var ErrUnknownUnit = errors.New("unknown work unit")
+
+// RefusedError is an answer that says no: trying again would not help.
+type RefusedError struct{ Text string }
+
+func (e *RefusedError) Error() string { return e.Text }
+
+// Conn is one session with the control service of another node. One goroutine uses it.
+type Conn struct {
+	s       Stream
+	r       *bufio.Reader
+	unlink  func() bool
+	once    sync.Once
+	sending atomic.Bool // A payload is under way.
+}
+
+// Open takes over s, on which node must greet us. When ctx ends the stream is closed and every call fails.
+func Open(ctx context.Context, s Stream, node string) (*Conn, error) {
+	c := &Conn{s: s, r: bufio.NewReaderSize(s, 4<<10)}
+	c.unlink = context.AfterFunc(ctx, func() {
+		if c.sending.Load() {
+			c.Abort()
+		} else {
+			c.once.Do(func() { c.s.Close() })
+		}
+	})
+	line, err := c.answer(GreetingWait)
+	if err == nil && !strings.Contains(line, node) {
+		err = fmt.Errorf("greeting of another node: %s", shorten(line))
+	}
+	if err != nil {
+		c.Abort()
+		return nil, fmt.Errorf("greeting from %s: %w", node, err)
+	}
+	return c, nil
+}
+
+// Close ends the session.
+func (c *Conn) Close() {
+	c.unlink()
+	c.once.Do(func() { c.s.Close() })
+}
+
+// Abort ends the session such that the other node cannot take what was sent for all that there is.
+func (c *Conn) Abort() {
+	c.once.Do(func() {
+		if a, ok := c.s.(interface{ Abort(code uint64) }); ok {
+			a.Abort(1)
+		}
+		c.s.Close()
+	})
+}
+
+func shorten(line string) string {
+	if len(line) > maxShown {
+		return line[:maxShown] + "..."
+	}
+	return line
+}
+
+// send writes one line.
+func (c *Conn) send(line []byte) error {
+	c.s.SetWriteDeadline(time.Now().Add(AnswerWait))
+	_, err := c.s.Write(append(line, '\n'))
+	return err
+}
+
+func (c *Conn) sendJSON(keys map[string]any) error {
+	line, err := json.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	return c.send(line)
+}
+
+// answer reads one line, newline cut off.
+func (c *Conn) answer(wait time.Duration) (string, error) {
+	c.s.SetReadDeadline(time.Now().Add(wait))
+	var line []byte
+	for {
+		part, err := c.r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return string(bytes.TrimRight(line, "\r\n")), nil
+		case len(line) > MaxLine:
+			return "", fmt.Errorf("answer is longer than %d bytes", MaxLine)
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF):
+			return "", io.ErrUnexpectedEOF
+		default:
+			return "", err
+		}
+	}
+}
+
+// refusal tells an error line from an answer.
+func refusal(line string) (text string, refused bool) {
+	text, refused = strings.CutPrefix(line, "ERROR")
+	return strings.TrimPrefix(strings.TrimPrefix(text, ":"), " "), refused
+}
+
+// Request is what is submitted.
+type Request struct {
+	Node, WorkType, TLSClient string
+	Params                    map[string]string
+	Signature                 string // "" sends none.
+}
+
+var prompt = regexp.MustCompile(`with ID ([a-zA-Z0-9]+)\.`)
+
+// Submit asks for a unit and returns its ID; the payload is sent next. A [*RefusedError] is final.
+func (c *Conn) Submit(req Request) (unit.ID, error) {
+	keys := map[string]any{}
+	for name, value := range req.Params {
+		keys[name] = value
+	}
+	keys["command"], keys["subcommand"], keys["node"], keys["worktype"] = "work", "submit", req.Node, req.WorkType
+	keys["tlsclient"] = req.TLSClient
+	sign(keys, req.Signature)
+	if err := c.sendJSON(keys); err != nil {
+		return "", fmt.Errorf("write error sending to %s: %w", req.Node, err)
+	}
+	line, err := c.answer(ActionWait)
+	if err != nil {
+		return "", fmt.Errorf("read error reading from %s: %w", req.Node, err)
+	}
+	match := prompt.FindStringSubmatch(line)
+	if match == nil || !unit.ID(match[1]).Valid() {
+		return "", &RefusedError{"could not parse response: " + shorten(line)}
+	}
+	return unit.ID(match[1]), nil
+}
+
+func sign(keys map[string]any, signature string) {
+	if signature != "" {
+		keys["signature"] = signature
+	}
+}
+
+// SendPayload sends r up to its end and waits until the other node has accepted it.
+func (c *Conn) SendPayload(node string, r io.Reader) error {
+	c.sending.Store(true)
+	defer c.sending.Store(false)
+	c.s.SetReadDeadline(time.Time{})
+	if _, err := io.CopyBuffer(progressWriter{c.s}, struct{ io.Reader }{r}, make([]byte, payloadBuffer)); err != nil {
+		return fmt.Errorf("error sending stdin file: %w", err)
+	}
+	if err := c.s.CloseWrite(); err != nil {
+		return fmt.Errorf("write error sending to %s: %w", node, err)
+	}
+	line, err := c.answer(acceptWait)
+	if err != nil {
+		return fmt.Errorf("read error reading from %s: %w", node, err)
+	}
+	if _, text, refused := strings.Cut(line, "ERROR: "); refused {
+		return &RefusedError{"error from remote: " + shorten(text)}
+	}
+	return nil
+}
+
+// progressWriter gives every block its own deadline: a payload of any size may be sent, a peer that stalls is left.
+type progressWriter struct{ s Stream }
+
+func (w progressWriter) Write(p []byte) (int, error) {
+	w.s.SetWriteDeadline(time.Now().Add(progressWait))
+	return w.s.Write(p)
+}
+
+// Status is what another node says about its unit.
+type Status struct {
+	State      unit.State
+	Detail     string
+	StdoutSize int64
+}
+
+// Status asks for a unit: ErrUnknownUnit, another [*RefusedError], or an error of the connection.
+func (c *Conn) Status(id unit.ID) (Status, error) {
+	if err := c.send([]byte("work status " + string(id))); err != nil {
+		return Status{}, err
+	}
+	line, err := c.answer(AnswerWait)
+	if err != nil {
+		return Status{}, err
+	}
+	if err := asError(line); err != nil {
+		return Status{}, err
+	}
+	return ParseStatus([]byte(line))
+}
+
+// asError makes an error of a line that is one.
+func asError(line string) error {
+	text, refused := refusal(line)
+	switch {
+	case !refused:
+		return nil
+	case strings.Contains(text, ErrUnknownUnit.Error()):
+		return ErrUnknownUnit
+	}
+	return &RefusedError{shorten(text)}
+}
+
+// ParseStatus reads an answer to "work status". The numbers must be plain integers.
+func ParseStatus(line []byte) (Status, error) {
+	var keys struct {
+		State      *unit.State
+		Detail     *string
+		StdoutSize *int64
+	}
+	if err := json.Unmarshal(line, &keys); err != nil {
+		return Status{}, fmt.Errorf("bad status: %w", err)
+	}
+	if keys.State == nil || keys.Detail == nil || keys.StdoutSize == nil {
+		return Status{}, fmt.Errorf("bad status: State, Detail or StdoutSize is missing: %s", shorten(string(line)))
+	}
+	if *keys.StdoutSize < 0 {
+		return Status{}, fmt.Errorf("bad status: StdoutSize is negative: %d", *keys.StdoutSize)
+	}
+	const maxDetail = 64 << 10 // It is stored and shown again and again.
+	detail := *keys.Detail
+	if len(detail) > maxDetail {
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "..."
+	}
+	return Status{*keys.State, detail, *keys.StdoutSize}, nil
+}
+
+// Results asks for output from offset on and returns it as it comes; reading may wait for ever, until ctx of [Open]
+// ends or Close.
+func (c *Conn) Results(id unit.ID, offset int64, signature string) (io.Reader, error) {
+	keys := map[string]any{"command": "work", "subcommand": "results", "unitid": string(id), "startpos": offset}
+	sign(keys, signature)
+	if err := c.sendJSON(keys); err != nil {
+		return nil, err
+	}
+	line, err := c.answer(ActionWait)
+	if err != nil {
+		return nil, err
+	}
+	if err := asError(line); err != nil {
+		return nil, err
+	}
+	if !strings.Contains(line, "Streaming results") {
+		return nil, fmt.Errorf("unexpected answer to a request for results: %s", shorten(line))
+	}
+	return c.r, c.s.SetReadDeadline(time.Time{})
+}
+
+// Act sends "cancel" or "release" for a unit. ErrUnknownUnit: there is nothing left to do.
+func (c *Conn) Act(action string, id unit.ID, signature string) error {
+	keys := map[string]any{"command": "work", "subcommand": action, "unitid": string(id)}
+	sign(keys, signature)
+	if err := c.sendJSON(keys); err != nil {
+		return err
+	}
+	line, err := c.answer(ActionWait)
+	if err != nil {
+		return err
+	}
+	return asError(line)
+}

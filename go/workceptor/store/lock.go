@@ -1,0 +1,129 @@
+package store
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// How long a lock is waited for. Holders keep it for microseconds, so these tell a stuck one.
+const (
+	readWait  = time.Second
+	writeWait = 5 * time.Second
+)
+
+// lock takes status.lock and returns what gives it back.
+func (d *Dir) lock(wait time.Duration) (unlock func(), err error) {
+	f, err := openRegular(d.File(LockFile), os.O_WRONLY|os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	if err := flockWithin(f, wait); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// flockWithin polls because flock has no form with a time limit, and a process that keeps the lock must not hang the
+// node.
+func flockWithin(f *os.File, wait time.Duration) error {
+	deadline := time.Now().Add(wait)
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil || err != syscall.EWOULDBLOCK && err != syscall.EINTR {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: %w", f.Name(), ErrLocked)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// RunnerInfo is what a runner tells in runner.lock about the processes it is responsible for. A start time is that of
+// /proc/PID/stat, in clock ticks since Boot began, so that a process ID that was used again is noticed.
+type RunnerInfo struct {
+	Boot                      string // The kernel's boot ID.
+	Runner, Program           int    // Process IDs; Program, which leads its process group, is 0 before its start.
+	RunnerStart, ProgramStart uint64
+}
+
+// RunnerLock is held by a runner for its life.
+type RunnerLock struct{ f *os.File }
+
+// LockRunner makes the calling process the unit's runner, or answers ErrLocked if there is one.
+func (d *Dir) LockRunner() (*RunnerLock, error) {
+	f, err := openRegular(d.File(RunnerFile), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	// A node that looks whether a runner is alive has the lock for an instant.
+	if err := flockWithin(f, readWait); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &RunnerLock{f}, nil
+}
+
+// Write replaces what the lock file tells.
+func (l *RunnerLock) Write(info RunnerInfo) error {
+	text := fmt.Sprintf("boot %s\nrunner %d %d\nprogram %d %d\n", info.Boot, info.Runner, info.RunnerStart, info.Program, info.ProgramStart)
+	if err := l.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := l.f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// Close gives the lock up.
+func (l *RunnerLock) Close() error { return l.f.Close() }
+
+// RunnerAlive reports whether a runner holds the lock. known is false if there never was one that takes it.
+func (d *Dir) RunnerAlive() (alive, known bool) {
+	f, err := openRegular(d.File(RunnerFile), os.O_RDONLY)
+	if err != nil {
+		return false, false
+	}
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	return errors.Is(err, syscall.EWOULDBLOCK), true
+}
+
+// RunnerInfo reads what the last runner told.
+func (d *Dir) RunnerInfo() (RunnerInfo, error) {
+	f, err := openRegular(d.File(RunnerFile), os.O_RDONLY)
+	if err != nil {
+		return RunnerInfo{}, err
+	}
+	defer f.Close()
+	var info RunnerInfo
+	lines := bufio.NewScanner(io.LimitReader(f, 4096))
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		switch {
+		case len(words) == 2 && words[0] == "boot":
+			info.Boot = words[1]
+		case len(words) == 3 && words[0] == "runner":
+			info.Runner, info.RunnerStart = pidAndStart(words)
+		case len(words) == 3 && words[0] == "program":
+			info.Program, info.ProgramStart = pidAndStart(words)
+		}
+	}
+	return info, lines.Err()
+}
+
+func pidAndStart(words []string) (int, uint64) {
+	pid, err := strconv.Atoi(words[1])
+	if err != nil || pid <= 1 {
+		return 0, 0
+	}
+	start, _ := strconv.ParseUint(words[2], 10, 64)
+	return pid, start
+}

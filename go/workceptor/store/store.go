@@ -1,0 +1,346 @@
+// Package store keeps units of work on disk: one directory per unit with the files status, status.lock, stdin and
+// stdout, in the form that other Receptor nodes and runners use.
+//
+// # Promises
+//
+//   - The status file is replaced whole (temporary file, rename) while status.lock is held with flock, so a reader that
+//     takes no lock sees the old record or the new one, and a crash leaves one of them. Only when the disk is full and
+//     no temporary file can be written is the file overwritten in place, because losing the news is worse.
+//   - [Root.Create] returns when the new unit survives a power loss: three syncs (status, unit directory, node
+//     directory). Later updates sync if the caller asks. An update without sync never damages the record in a crash of
+//     the process; after a power loss the file may be empty, which is then reported as such.
+//   - [Dir.Remove] renames the directory away first, so that a unit is there or not; [Root.Load] clears what a crash
+//     left of removed ones.
+//   - What lies in a unit directory is not trusted: only regular files are read, links are not followed, sizes are
+//     bounded, and a lock that somebody keeps does not block for ever.
+//
+// All methods may be called from several goroutines and processes.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// Names of the files of a unit.
+const (
+	StatusFile = "status"
+	LockFile   = "status.lock"
+	StdinFile  = "stdin"
+	StdoutFile = "stdout"
+	RunnerFile = "runner.lock"
+
+	tempFile      = "status.tmp"
+	removedPrefix = ".released-"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNoStatus = errors.New("no status file")
+	ErrLocked   = errors.New("lock is held by another process")
+)
+
+// Root is the directory that holds the units of one node.
+type Root struct{ path string }
+
+// Open names the directory of node's units below dataDir. It is made when the first unit is.
+func Open(dataDir, node string) (*Root, error) {
+	if !filepath.IsLocal(node) || filepath.Clean(node) == "." || strings.ContainsRune(node, 0) {
+		return nil, fmt.Errorf("node ID %q cannot name a directory below %s", node, dataDir)
+	}
+	return &Root{filepath.Join(dataDir, node)}, nil
+}
+
+// Path returns the directory.
+func (r *Root) Path() string { return r.path }
+
+// Dir returns the directory of unit id, which must be valid.
+func (r *Root) Dir(id unit.ID) *Dir { return At(filepath.Join(r.path, string(id))) }
+
+// Create makes a unit with a new ID that taken does not know, its record and an empty payload file, all of it durable.
+// On an error nothing is left behind.
+func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir, *os.File, error) {
+	if err := os.MkdirAll(r.path, 0o700); err != nil {
+		return "", nil, nil, err
+	}
+	id, err := r.makeDir(taken)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	d := r.Dir(id)
+	stdin, err := d.fill(rec)
+	if err == nil {
+		if err = syncDir(r.path); err == nil {
+			return id, d, stdin, nil
+		}
+		stdin.Close()
+	}
+	return "", nil, nil, errors.Join(err, os.RemoveAll(d.path))
+}
+
+func (r *Root) makeDir(taken func(unit.ID) bool) (unit.ID, error) {
+	for {
+		id := unit.NewID()
+		if taken(id) {
+			continue
+		}
+		err := os.Mkdir(r.Dir(id).path, 0o700)
+		if !errors.Is(err, fs.ErrExist) {
+			return id, err
+		}
+	}
+}
+
+func (d *Dir) fill(rec unit.Record) (*os.File, error) {
+	stdin, err := os.OpenFile(d.File(StdinFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := d.lock(writeWait)
+	if err == nil {
+		err = d.replace(rec, true)
+		unlock()
+	}
+	if err == nil {
+		err = syncDir(d.path)
+	}
+	if err != nil {
+		stdin.Close()
+		return nil, err
+	}
+	return stdin, nil
+}
+
+// Found is one unit directory that [Root.Load] came across.
+type Found struct {
+	ID     unit.ID
+	Dir    *Dir
+	Record unit.Record
+	Err    error // The record could not be read; ErrNoStatus if there is none.
+}
+
+// Load reads all units of the node. Entries that cannot be a unit are left out; a node without a directory has no
+// units.
+func (r *Root) Load() ([]Found, error) {
+	entries, err := os.ReadDir(r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []Found
+	for _, entry := range entries {
+		name := entry.Name()
+		switch {
+		case strings.HasPrefix(name, removedPrefix):
+			err = errors.Join(err, os.RemoveAll(filepath.Join(r.path, name)))
+		case entry.IsDir() && unit.ID(name).Valid():
+			f := Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))}
+			f.Record, f.Err = f.Dir.Read()
+			found = append(found, f)
+		}
+	}
+	return found, err
+}
+
+// Dir is the directory of one unit.
+type Dir struct{ path string }
+
+// At returns the unit directory of that path. The runner uses it; the node goes through [Root.Dir].
+func At(path string) *Dir { return &Dir{path} }
+
+// Path returns the directory.
+func (d *Dir) Path() string { return d.path }
+
+// File returns the path of one of the unit's files.
+func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
+
+// Read reads the record under the lock. If somebody keeps the lock for long, it reads without: our own writers replace
+// the file whole.
+func (d *Dir) Read() (unit.Record, error) {
+	if _, err := os.Lstat(d.File(StatusFile)); errors.Is(err, fs.ErrNotExist) {
+		return unit.Record{}, fmt.Errorf("%w in %s", ErrNoStatus, d.path) // And no lock file is made there.
+	}
+	unlock, err := d.lock(readWait)
+	if err == nil {
+		defer unlock()
+	}
+	return d.read()
+}
+
+func (d *Dir) read() (unit.Record, error) {
+	f, err := openRegular(d.File(StatusFile), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return unit.Record{}, fmt.Errorf("%w in %s", ErrNoStatus, d.path)
+	}
+	if err != nil {
+		return unit.Record{}, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, unit.MaxRecord+1))
+	if err != nil {
+		return unit.Record{}, err
+	}
+	return unit.Parse(data)
+}
+
+// Update changes the record: it takes the lock, reads the file, lets edit change what it read and, if edit answers
+// true, puts the result in place. It returns the record as it is on disk afterwards. edit must not block. An unreadable
+// file is an error; use [Dir.Overwrite] then.
+func (d *Dir) Update(sync bool, edit func(*unit.Record) bool) (unit.Record, error) {
+	unlock, err := d.lock(writeWait)
+	if err != nil {
+		return unit.Record{}, err
+	}
+	defer unlock()
+	old, err := d.read()
+	if err != nil {
+		return unit.Record{}, err
+	}
+	rec := old
+	if !edit(&rec) {
+		return old, nil
+	}
+	if err := d.replace(rec, sync); err != nil {
+		return old, err
+	}
+	return rec, nil
+}
+
+// Overwrite puts rec in place whatever the file held.
+func (d *Dir) Overwrite(rec unit.Record) error {
+	unlock, err := d.lock(writeWait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.replace(rec, true)
+}
+
+func (d *Dir) replace(rec unit.Record, sync bool) error {
+	data := rec.Append(nil)
+	if len(data) > unit.MaxRecord {
+		return fmt.Errorf("status would have %d bytes, at most %d are allowed: send large values as payload", len(data), unit.MaxRecord)
+	}
+	err := d.writeTemp(data, sync)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		os.Remove(d.File(tempFile))
+		if d.writeInPlace(data) == nil {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(d.File(tempFile), d.File(StatusFile))
+}
+
+func (d *Dir) writeTemp(data []byte, sync bool) error {
+	f, err := openRegular(d.File(tempFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// writeInPlace overwrites the status file without needing new space: one write, padded with blanks to the old length
+// so that a reader finds either JSON or, for an instant, JSON followed by blanks.
+func (d *Dir) writeInPlace(data []byte) error {
+	f, err := openRegular(d.File(StatusFile), os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := int64(len(data))
+	for int64(len(data)) < info.Size() && info.Size() <= unit.MaxRecord {
+		data = append(data, ' ')
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return f.Truncate(size)
+}
+
+// OpenStdout opens the output for appending and makes it if needed.
+func (d *Dir) OpenStdout() (*os.File, error) {
+	return openRegular(d.File(StdoutFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE)
+}
+
+// ReadStdout opens the output for reading.
+func (d *Dir) ReadStdout() (*os.File, error) { return openRegular(d.File(StdoutFile), os.O_RDONLY) }
+
+// ReadStdin opens the payload for reading.
+func (d *Dir) ReadStdin() (*os.File, error) { return openRegular(d.File(StdinFile), os.O_RDONLY) }
+
+// StdoutSize returns the length of the output; a missing file has none.
+func (d *Dir) StdoutSize() int64 {
+	info, err := os.Lstat(d.File(StdoutFile))
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return info.Size()
+}
+
+// Sync makes the directory's entries durable.
+func (d *Dir) Sync() error { return syncDir(d.path) }
+
+// Exists reports whether the directory is there.
+func (d *Dir) Exists() bool {
+	info, err := os.Lstat(d.path)
+	return err == nil && info.IsDir()
+}
+
+// Remove deletes the unit. A directory that is gone already is no error.
+func (d *Dir) Remove() error {
+	parent, name := filepath.Split(d.path)
+	trash := filepath.Join(parent, removedPrefix+name)
+	if err := os.Rename(d.path, trash); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return os.RemoveAll(trash)
+}
+
+// openRegular opens a regular file that is not a link. It does not block on what is none.
+func openRegular(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

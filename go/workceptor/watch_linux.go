@@ -1,0 +1,199 @@
+package workceptor
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+)
+
+// watched is what learns of changes in a unit directory. The methods are called from one goroutine and must be quick.
+type watched interface {
+	statusChanged()
+	outputChanged()
+	runnerChanged() // Somebody who could write the runner's lock file has closed it, by dying for instance.
+	directoryGone()
+}
+
+// rescanEvery is how often directories are looked at that the kernel would not watch for us.
+const rescanEvery = time.Second
+
+// watcher turns changes of unit directories into calls: one inotify instance and one goroutine for all of them.
+type watcher struct {
+	log  *slog.Logger
+	file *os.File
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex
+	byWD      map[int32]watched
+	wds       map[watched]int32
+	unwatched map[watched]bool // Polled, because the user's inotify watches are used up.
+}
+
+func newWatcher(log *slog.Logger) (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("inotify: %w (fs.inotify.max_user_instances may be too small)", err)
+	}
+	w := &watcher{
+		log:  log,
+		file: os.NewFile(uintptr(fd), "inotify"),
+		byWD: map[int32]watched{}, wds: map[watched]int32{}, unwatched: map[watched]bool{},
+	}
+	w.wg.Go(w.run)
+	return w, nil
+}
+
+func (w *watcher) close() {
+	w.file.Close()
+	w.wg.Wait()
+}
+
+const watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_DELETE_SELF |
+	unix.IN_MOVE_SELF | unix.IN_ONLYDIR | unix.IN_DONT_FOLLOW
+
+// add begins to watch path for t. What changed before is not told. If the kernel refuses, the directory is polled.
+func (w *watcher) add(path string, t watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wd := -1
+	err := w.control(func(fd int) (err error) {
+		wd, err = unix.InotifyAddWatch(fd, path, watchMask)
+		return err
+	})
+	if err == nil {
+		w.byWD[int32(wd)], w.wds[t] = t, int32(wd)
+		return
+	}
+	w.log.Warn("unit directory is polled because it cannot be watched; raise fs.inotify.max_user_watches", "path", path, "err", err)
+	w.unwatched[t] = true
+	w.file.SetReadDeadline(time.Now().Add(rescanEvery))
+}
+
+// remove ends the watch. A call that is under way may still come through.
+func (w *watcher) remove(t watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.unwatched, t)
+	if wd, ok := w.wds[t]; ok {
+		delete(w.wds, t)
+		delete(w.byWD, wd)
+		// An error means that the directory is gone and the watch with it.
+		w.control(func(fd int) error { _, err := unix.InotifyRmWatch(fd, uint32(wd)); return err })
+	}
+}
+
+func (w *watcher) control(f func(fd int) error) error {
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	return errors.Join(raw.Control(func(fd uintptr) { inner = f(int(fd)) }), inner)
+}
+
+func (w *watcher) run() {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.file.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			w.rescan(false)
+		case err != nil:
+			return // Closed.
+		default:
+			w.handle(buf[:n])
+		}
+	}
+}
+
+// what a batch of events says about one directory.
+type news struct{ status, output, runner, gone bool }
+
+func (w *watcher) handle(events []byte) {
+	seen := map[watched]*news{}
+	var order []watched
+	overflow := false
+	w.mu.Lock()
+	for len(events) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(events))
+		mask := binary.NativeEndian.Uint32(events[4:])
+		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
+		name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:end]), "\x00")
+		events = events[end:]
+		overflow = overflow || mask&unix.IN_Q_OVERFLOW != 0
+		if t := w.byWD[wd]; t != nil {
+			if seen[t] == nil {
+				seen[t] = new(news)
+				order = append(order, t)
+			}
+			seen[t].note(mask, name)
+		}
+	}
+	w.mu.Unlock()
+	for _, t := range order {
+		seen[t].tell(t)
+	}
+	if overflow {
+		w.rescan(true)
+	}
+}
+
+func (n *news) note(mask uint32, name string) {
+	switch {
+	case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF) != 0:
+		n.gone = true
+	case name == store.StatusFile && mask&(unix.IN_MOVED_TO|unix.IN_CLOSE_WRITE) != 0:
+		n.status = true
+	case name == store.StdoutFile && mask&(unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO) != 0:
+		n.output = true
+	case name == store.RunnerFile && mask&unix.IN_CLOSE_WRITE != 0:
+		n.runner = true
+	}
+}
+
+func (n *news) tell(t watched) {
+	if n.output {
+		t.outputChanged()
+	}
+	if n.status {
+		t.statusChanged()
+	}
+	if n.runner {
+		t.runnerChanged()
+	}
+	if n.gone {
+		t.directoryGone()
+	}
+}
+
+// rescan tells everybody, or those who are polled, that anything may have changed.
+func (w *watcher) rescan(all bool) {
+	w.mu.Lock()
+	var targets []watched
+	for t := range w.unwatched {
+		targets = append(targets, t)
+	}
+	if all {
+		for t := range w.wds {
+			targets = append(targets, t)
+		}
+	}
+	var next time.Time
+	if len(w.unwatched) > 0 {
+		next = time.Now().Add(rescanEvery)
+	}
+	w.file.SetReadDeadline(next)
+	w.mu.Unlock()
+	for _, t := range targets {
+		(&news{status: true, output: true, runner: true}).tell(t)
+	}
+}
