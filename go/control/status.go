@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
@@ -36,30 +37,36 @@ func (s *session) status(req request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st *netceptor.Status // Taken at most once, and not at all for a version.
-	snapshot := func() *netceptor.Status {
-		if st == nil {
-			now := s.srv.node.Status()
-			st = &now
-		}
-		return st
-	}
+	snapshot := sync.OnceValue(s.srv.node.Status) // Not taken at all for a version.
 	reply := map[string]any{}
-	for name, value := range map[string]func() any{
-		"Advertisements":       func() any { return advertisements(snapshot()) },
-		"Connections":          func() any { return append([]netceptor.Connection{}, snapshot().Connections...) },
-		"KnownConnectionCosts": func() any { return knownCosts(snapshot()) },
-		"NodeID":               func() any { return s.srv.node.ID() },
-		"RoutingTable":         func() any { return orEmpty(snapshot().RoutingTable) },
-		"SystemCPUCount":       func() any { return runtime.NumCPU() },
-		"SystemMemoryMiB":      func() any { return memoryMiB() },
-		"Version":              func() any { return s.srv.version },
-	} {
+	for name, value := range statusFields(snapshot, s.srv.version) {
 		if !some || wanted[name] {
 			reply[name] = value()
 		}
 	}
 	return reply, nil
+}
+
+// StatusReply is the reply of the command status about st, for other protocols that offer the same. It marshals to JSON.
+func StatusReply(st netceptor.Status, version string) map[string]any {
+	reply := map[string]any{}
+	for name, value := range statusFields(func() netceptor.Status { return st }, version) {
+		reply[name] = value()
+	}
+	return reply
+}
+
+func statusFields(snapshot func() netceptor.Status, version string) map[string]func() any {
+	return map[string]func() any{
+		"Advertisements":       func() any { return advertisements(snapshot()) },
+		"Connections":          func() any { return append([]netceptor.Connection{}, snapshot().Connections...) },
+		"KnownConnectionCosts": func() any { return knownCosts(snapshot()) },
+		"NodeID":               func() any { return snapshot().NodeID },
+		"RoutingTable":         func() any { return orEmpty(snapshot().RoutingTable) },
+		"SystemCPUCount":       func() any { return runtime.NumCPU() },
+		"SystemMemoryMiB":      func() any { return memoryMiB() },
+		"Version":              func() any { return version },
+	}
 }
 
 func requestedFields(raw json.RawMessage, some bool) (map[string]bool, error) {
@@ -81,7 +88,7 @@ func requestedFields(raw json.RawMessage, some bool) (map[string]bool, error) {
 	return wanted, nil
 }
 
-func advertisements(st *netceptor.Status) []advertisement {
+func advertisements(st netceptor.Status) []advertisement {
 	list := make([]advertisement, 0, len(st.Advertisements))
 	for _, ad := range st.Advertisements {
 		list = append(list, advertisement{ad.NodeID, ad.Service, ad.Time, ad.ConnType, ad.Tags, ad.WorkCommands})
@@ -89,7 +96,7 @@ func advertisements(st *netceptor.Status) []advertisement {
 	return list
 }
 
-func knownCosts(st *netceptor.Status) map[wire.NodeID]map[wire.NodeID]float64 {
+func knownCosts(st netceptor.Status) map[wire.NodeID]map[wire.NodeID]float64 {
 	known := make(map[wire.NodeID]map[wire.NodeID]float64, len(st.KnownConnectionCosts))
 	for node, costs := range st.KnownConnectionCosts {
 		known[node] = orEmpty(costs)

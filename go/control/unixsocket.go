@@ -26,14 +26,6 @@ const maxSocketPath = len(unix.RawSockaddrUnix{}.Path) - 1
 //
 // Close removes the socket and the lock file.
 func ListenUnix(path string, mode fs.FileMode) (net.Listener, error) {
-	l, err := listenUnix(path, mode)
-	if err != nil {
-		return nil, fmt.Errorf("error opening Unix socket: %w", err)
-	}
-	return l, nil
-}
-
-func listenUnix(path string, mode fs.FileMode) (*unixListener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: the path has %d bytes, a socket's may have %d", path, len(path), maxSocketPath)
 	}
@@ -48,7 +40,7 @@ func listenUnix(path string, mode fs.FileMode) (*unixListener, error) {
 		return nil, err
 	}
 	l.lock = lock
-	return l, nil
+	return l, nil // Not a nil *unixListener in an interface.
 }
 
 // lockFile takes an exclusive lock on a file that it makes if it must. A file that its last owner removed while we were
