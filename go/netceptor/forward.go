@@ -165,6 +165,9 @@ func (n *Node) deliver(from wire.NodeID, h wire.Header, payload []byte) error {
 	if pc == nil {
 		return ErrServiceUnknown
 	}
+	if refuses := pc.refuses.Load(); refuses != nil && (*refuses)(payload) {
+		return ErrServiceUnknown
+	}
 	if !pc.receive(from, h, payload) {
 		n.count.dropReceiver.Add(1)
 		return nil

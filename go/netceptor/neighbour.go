@@ -132,7 +132,9 @@ func (nb *neighbour) introduce() {
 	defer tick.Stop()
 	for i := 1; nb.sayHello(); i++ {
 		if i == handshakeCount {
-			nb.end(errNoHandshake)
+			nb.node.mu.Lock()
+			nb.endLocked(errNoHandshake, true)
+			nb.node.mu.Unlock()
 			return
 		}
 		select {

@@ -166,24 +166,27 @@ func (n *Node) shutdown(cause error) {
 		go func() { // Owned by done: it ends by closing it.
 			defer close(n.done)
 			n.tails.wait(closeLinger)
-			n.mu.Lock()
-			n.closed = true
-			n.mu.Unlock()
-			n.stop(cause)
+			n.failStreams(cause, func(*Stream) bool { return true })
 			n.closeLinks()
+			n.stop(cause)
 			n.wg.Wait()
 			n.closeSubscriptions()
 		}()
 	})
 }
 
+// closeLinks refuses new links and ends those there are, once what is queued on them has been sent or cannot be.
 func (n *Node) closeLinks() {
 	n.mu.Lock()
+	n.closed = true
 	all := slices.Collect(maps.Values(n.links))
 	all = slices.AppendSeq(all, maps.Keys(n.pending))
+	for _, nb := range all {
+		nb.endLocked(ErrClosed, true)
+	}
 	n.mu.Unlock()
 	for _, nb := range all {
-		nb.end(ErrClosed)
+		<-nb.written
 	}
 }
 

@@ -41,6 +41,7 @@ type PacketConn struct {
 	ad      *advertised // nil if not advertised.
 	hops    atomic.Uint32
 	notices chan Notice
+	refuses atomic.Pointer[func(payload []byte) bool] // Says which packets nobody here wants; nil: none.
 
 	ctx  context.Context // Ends with the socket.
 	stop context.CancelCauseFunc
@@ -203,19 +204,21 @@ func (pc *PacketConn) take() bool {
 
 func (pc *PacketConn) await() error {
 	expired := pc.readDeadline.wait()
-	select {
-	case <-expired:
-		return os.ErrDeadlineExceeded
-	default:
+	if pc.ctx.Err() == nil {
+		select {
+		case <-expired:
+			return os.ErrDeadlineExceeded
+		default:
+		}
+		select {
+		case <-pc.arrived:
+			return nil
+		case <-expired:
+			return os.ErrDeadlineExceeded
+		case <-pc.ctx.Done():
+		}
 	}
-	select {
-	case <-pc.arrived:
-		return nil
-	case <-expired:
-		return os.ErrDeadlineExceeded
-	case <-pc.ctx.Done():
-		return &net.OpError{Op: "read", Net: "receptor", Source: pc.LocalAddr(), Err: net.ErrClosed}
-	}
+	return &net.OpError{Op: "read", Net: "receptor", Source: pc.LocalAddr(), Err: net.ErrClosed}
 }
 
 // addr turns a source into an address. Packets come in runs from one source, so the last one is kept.

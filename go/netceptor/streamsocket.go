@@ -3,6 +3,7 @@ package netceptor
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -222,6 +223,7 @@ func (n *Node) listeningSocket(service string, ad *ServiceAd) (*streamSocket, er
 	defer n.streamsMu.Unlock()
 	if s := n.streamSockets[service]; s != nil && !s.listening {
 		s.listening = true
+		s.pc.refuses.Store(nil)
 		s.users++
 		if ad != nil {
 			s.pc.ad = n.advertise(service, wire.ConnStream, ad.Tags)
@@ -281,6 +283,8 @@ func (l *StreamListener) Close() error {
 		l.refuseWaiting()
 		n.streamsMu.Lock()
 		l.socket.listening = false
+		refuses := opensConnection
+		l.socket.pc.refuses.Store(&refuses)
 		ad := l.socket.pc.ad
 		n.streamsMu.Unlock()
 		if ad != nil {
@@ -289,6 +293,23 @@ func (l *StreamListener) Close() error {
 		l.socket.release()
 	})
 	return nil
+}
+
+// opensConnection recognises the first packet of a QUIC connection (RFC 9000, 17.2.2; RFC 9369, 3.2). A service that is
+// closed answers it like one that was never there, while its older streams go on.
+func opensConnection(packet []byte) bool {
+	const longHeader, typeBits = 0xc0, 0x30
+	if len(packet) < 5 || packet[0]&longHeader != longHeader {
+		return false
+	}
+	switch binary.BigEndian.Uint32(packet[1:]) {
+	case uint32(quic.Version1):
+		return packet[0]&typeBits == 0x00
+	case uint32(quic.Version2):
+		return packet[0]&typeBits == 0x10
+	default:
+		return false
+	}
 }
 
 func (l *StreamListener) refuseWaiting() {

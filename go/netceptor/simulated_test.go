@@ -1,0 +1,648 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// simulation is a mesh in one process on a simulated clock. Links are named by their two ends.
+type simulation struct {
+	t     *testing.T
+	net   *link.Memory
+	nodes map[wire.NodeID]*Node
+	links map[[2]wire.NodeID][2]*Backend
+}
+
+// newSimulation must be called inside a synctest bubble.
+func newSimulation(t *testing.T) *simulation {
+	return &simulation{t: t, net: link.NewMemory(), nodes: map[wire.NodeID]*Node{}, links: map[[2]wire.NodeID][2]*Backend{}}
+}
+
+func (s *simulation) add(id wire.NodeID) *Node {
+	n, err := New(Config{ID: id})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.nodes[id] = n
+	return n
+}
+
+func (s *simulation) link(a, b wire.NodeID, cost float64) {
+	s.t.Helper()
+	name := fmt.Sprintf("%s-%s", a, b)
+	l, err := s.net.Listen(name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	near, err := s.nodes[a].Listen(l, LinkOptions{Cost: cost})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	far, err := s.nodes[b].Dial(s.net.Dialer(name), LinkOptions{Cost: cost})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.links[[2]wire.NodeID{a, b}] = [2]*Backend{near, far}
+}
+
+func (s *simulation) cut(a, b wire.NodeID) {
+	for _, backend := range s.links[[2]wire.NodeID{a, b}] {
+		if err := backend.Close(); err != nil {
+			s.t.Error(err)
+		}
+	}
+	delete(s.links, [2]wire.NodeID{a, b})
+}
+
+func (s *simulation) close() {
+	for _, n := range s.nodes {
+		if err := n.Close(); err != nil {
+			s.t.Error(err)
+		}
+	}
+	synctest.Wait()
+}
+
+// distances is what every node should know: the shortest distance between all pairs, by brute force.
+func (s *simulation) distances() map[[2]wire.NodeID]float64 {
+	d := map[[2]wire.NodeID]float64{}
+	for pair, backends := range s.links {
+		d[pair] = backends[0].opt.Cost
+		d[[2]wire.NodeID{pair[1], pair[0]}] = backends[0].opt.Cost
+	}
+	for k := range s.nodes {
+		for i := range s.nodes {
+			ik, ok := d[[2]wire.NodeID{i, k}]
+			if !ok {
+				continue
+			}
+			for j := range s.nodes {
+				kj, ok := d[[2]wire.NodeID{k, j}]
+				if !ok || i == j {
+					continue
+				}
+				if old, known := d[[2]wire.NodeID{i, j}]; !known || ik+kj < old {
+					d[[2]wire.NodeID{i, j}] = ik + kj
+				}
+			}
+		}
+	}
+	return d
+}
+
+// disagreements compares every node's routes with the truth.
+func (s *simulation) disagreements() []string {
+	var wrong []string
+	truth := s.distances()
+	for i, n := range s.nodes {
+		n.mu.Lock()
+		routes := n.routes.ByName
+		n.mu.Unlock()
+		for j := range s.nodes {
+			if i == j {
+				continue
+			}
+			want, reachable := truth[[2]wire.NodeID{i, j}]
+			got, has := routes[j]
+			if has != reachable || has && got.Cost != want {
+				wrong = append(wrong, fmt.Sprintf("%s to %s: cost %v (%v), want %v (%v)", i, j, got.Cost, has, want, reachable))
+			}
+		}
+	}
+	return wrong
+}
+
+// settle waits in simulated time until all nodes agree with the truth.
+func (s *simulation) settle(what string, limit time.Duration) {
+	s.t.Helper()
+	start := time.Now()
+	for {
+		time.Sleep(20 * time.Millisecond) // On the simulated clock.
+		synctest.Wait()
+		wrong := s.disagreements()
+		if len(wrong) == 0 {
+			s.t.Logf("%s: routes are right after %v", what, time.Since(start))
+			return
+		}
+		if time.Since(start) > limit {
+			s.t.Fatalf("%s: %d routes are still wrong after %v, for example %s", what, len(wrong), limit, wrong[0])
+		}
+	}
+}
+
+func TestMeshOfHundredNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		rng := rand.New(rand.NewPCG(seed, 1))
+		s := newSimulation(t)
+		defer s.close()
+		ids := make([]wire.NodeID, 100)
+		for i := range ids {
+			ids[i] = wire.NodeID(fmt.Sprintf("node-%02d", i))
+			s.add(ids[i])
+		}
+		for i := 1; i < len(ids); i++ { // A random tree, and as many links again.
+			s.link(ids[rng.IntN(i)], ids[i], float64(1+rng.IntN(4)))
+		}
+		for range ids {
+			a, b := rng.IntN(len(ids)), rng.IntN(len(ids))
+			if _, taken := s.links[[2]wire.NodeID{ids[min(a, b)], ids[max(a, b)]}]; a != b && !taken {
+				s.link(ids[min(a, b)], ids[max(a, b)], float64(1+rng.IntN(4)))
+			}
+		}
+		s.settle("start", 5*time.Second)
+
+		for pair := range s.links { // Any one: maps come in random order.
+			s.cut(pair[0], pair[1])
+			s.settle(fmt.Sprintf("cut %v", pair), time.Second)
+			s.link(pair[0], pair[1], 1)
+			s.settle(fmt.Sprintf("heal %v", pair), 5*time.Second)
+			break
+		}
+		time.Sleep(time.Minute) // Several periods: nothing may change by itself.
+		synctest.Wait()
+		if wrong := s.disagreements(); len(wrong) > 0 {
+			t.Errorf("a minute later %d routes are wrong, for example %s", len(wrong), wrong[0])
+		}
+		if p := s.nodes[ids[0]].Ping(t.Context(), ids[99], wire.MaxHops); p.Err != nil || p.From != ids[99] {
+			t.Errorf("ping across the mesh: %+v", p)
+		}
+	})
+}
+
+func TestPartitionHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		for _, id := range []wire.NodeID{"a", "b", "c", "d"} {
+			s.add(id)
+		}
+		s.link("a", "b", 1)
+		s.link("b", "c", 1)
+		s.link("c", "d", 1)
+		s.settle("line", 5*time.Second)
+		s.cut("b", "c")
+		s.settle("parted", time.Second)
+		if p := s.nodes["a"].Ping(t.Context(), "d", wire.MaxHops); !errors.Is(p.Err, ErrNoRoute) {
+			t.Errorf("ping over the gap: %v, want no route", p.Err)
+		}
+		s.link("b", "c", 1)
+		s.settle("healed", 5*time.Second)
+	})
+}
+
+// rawPeer is the far end of a link on which a test speaks the protocol itself.
+func rawPeer(t *testing.T, n *Node, opt LinkOptions) link.Conn {
+	near, far := link.Pipe()
+	n.wg.Go(func() { _, _ = n.runLink(near, opt) })
+	t.Cleanup(func() { _ = far.Close() })
+	return far
+}
+
+func say(t *testing.T, c link.Conn, msg []byte) {
+	t.Helper()
+	b, err := wire.AppendFrame(nil, msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteBatch(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hello(id wire.NodeID) []byte {
+	u := wire.RouteUpdate{NodeID: id, UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: 1, ForwardingNode: id}
+	msg, _ := u.Append(nil)
+	return msg
+}
+
+// listen collects the messages of a type until the link ends.
+func listen(c link.Conn, want wire.Type) <-chan []byte {
+	out := make(chan []byte, 1000)
+	go func() {
+		defer close(out)
+		for {
+			batch, err := c.ReadBatch()
+			if err != nil {
+				return
+			}
+			for msg, rest, ok := batch.Next(); ok; msg, rest, ok = rest.Next() {
+				if wire.Type(msg[0]) == want {
+					out <- append([]byte(nil), msg...)
+				}
+			}
+		}
+	}()
+	return out
+}
+
+func TestSilentPeerGetsElevenHellosThenClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		hellos := listen(rawPeer(t, n, LinkOptions{Cost: 1}), wire.TypeRoute)
+		start, count := time.Now(), 0
+		for range hellos {
+			count++
+		}
+		if took := time.Since(start); count != handshakeCount || took != 10*time.Second {
+			t.Errorf("%d handshake messages in %v, want 11 in 10s", count, took)
+		}
+	})
+}
+
+func TestIdleLinkIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, peer, hello("p"))
+		start := time.Now()
+		for range listen(peer, wire.TypeRoute) {
+		}
+		if took := time.Since(start); took < 21*time.Second || took > 26*time.Second {
+			t.Errorf("silent link closed after %v, want 21s to 26s", took)
+		}
+	})
+}
+
+func TestRejections(t *testing.T) {
+	update := func(node, forwarder wire.NodeID, seq uint64, conns map[wire.NodeID]float64) []byte {
+		u := wire.RouteUpdate{NodeID: node, UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: seq, Connections: conns, ForwardingNode: forwarder}
+		msg, _ := u.Append(nil)
+		return msg
+	}
+	lists := map[wire.NodeID]float64{"n": 1}
+	cases := []struct {
+		name string
+		opt  LinkOptions
+		say  [][]byte
+	}{
+		{"own node ID", LinkOptions{Cost: 1}, [][]byte{hello("n")}},
+		{"not an allowed peer", LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{"q"}}, [][]byte{hello("p")}},
+		{"nobody is allowed", LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{}}, [][]byte{hello("p")}},
+		{"empty node ID", LinkOptions{Cost: 1}, [][]byte{[]byte("\x01{}")}},
+		{"changed name", LinkOptions{Cost: 1}, [][]byte{hello("p"), update("p", "q", 2, lists)}},
+		{"other cost", LinkOptions{Cost: 2.25}, [][]byte{hello("p"), update("p", "p", 2, lists)}},
+		{"nodecost differs", LinkOptions{Cost: 1, NodeCost: map[wire.NodeID]float64{"p": 3}}, [][]byte{hello("p"), update("p", "p", 2, lists)}},
+		{"no longer lists us", LinkOptions{Cost: 1}, [][]byte{hello("p"), update("p", "p", 2, lists), update("p", "p", 3, nil)}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, err := New(Config{ID: "n"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer n.Close()
+				peer := rawPeer(t, n, c.opt)
+				rejects := listen(peer, wire.TypeReject)
+				for _, msg := range c.say {
+					say(t, peer, msg)
+				}
+				if msg, ok := <-rejects; !ok || string(msg) != "\x03[]" {
+					t.Errorf("got %q (%v), want a reject before the close", msg, ok)
+				}
+				if _, open := <-rejects; open {
+					t.Error("the link is still open after the reject")
+				}
+			})
+		})
+	}
+}
+
+// TestGarbageDoesNotHurt sends every malformed message, before and after the handshake, and looks whether the node and
+// the link still work.
+func TestGarbageDoesNotHurt(t *testing.T) {
+	garbage := [][]byte{
+		{0}, {0, 1, 2}, make([]byte, 35), make([]byte, 36), {1}, []byte("\x01{"), []byte(`\x01{"NodeID":"p","Upda`),
+		[]byte("\x01[]"), []byte("\x01{\"UpdateEpoch\":1.5}"), []byte("\x01{\"UpdateSequence\":-1}"), []byte("\x01nul"),
+		{2}, []byte("\x02{}"), []byte("\x02{\"Cancel\":true}"), []byte("\x02{\"NodeID\":5}"), {9}, make([]byte, wire.MaxMessage),
+		append([]byte{9}, make([]byte, wire.MaxMessage-1)...), []byte("\xff\xfe"),
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		for _, up := range []bool{false, true} {
+			peer := rawPeer(t, n, LinkOptions{Cost: 1})
+			if up {
+				say(t, peer, hello("p"))
+			}
+			if err := peer.WriteBatch(wire.Batch{0, 0}); err != nil { // An empty message.
+				t.Fatal(err)
+			}
+			for _, msg := range garbage {
+				say(t, peer, msg)
+			}
+			if !up {
+				say(t, peer, hello("p"))
+			}
+			synctest.Wait()
+			if got := n.Status().Connections; len(got) != 1 || got[0].NodeID != "p" {
+				t.Fatalf("after garbage (link up before it: %v) the connections are %v, want p", up, got)
+			}
+			_ = peer.Close()
+			synctest.Wait()
+		}
+		if c := n.Counters(); c.DropMalformed == 0 {
+			t.Errorf("malformed messages were not counted: %+v", c)
+		}
+	})
+}
+
+func TestForgedPingsDoNotLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, peer, hello("p"))
+		answers := listen(peer, wire.TypeData)
+		for _, from := range []wire.NodeID{"n", "p"} {
+			h := wire.Header{Hops: 5, From: wire.Hash(from), To: wire.Hash("n"), FromService: servicePing, ToService: servicePing}
+			say(t, peer, h.AppendTo(nil))
+		}
+		good := wire.Header{Hops: 5, From: wire.Hash("p"), To: wire.Hash("n"), FromService: mustService("me"), ToService: servicePing}
+		say(t, peer, good.AppendTo(nil))
+		h, err := wire.ParseHeader(<-answers)
+		if err != nil || h.ToService != mustService("me") {
+			t.Errorf("first answer is %+v (%v), want the one to the honest ping", h, err)
+		}
+		synctest.Wait()
+		if len(answers) != 0 {
+			t.Errorf("%d more packets came, want none", len(answers))
+		}
+	})
+}
+
+// TestOlderTwinKeepsTheName: the node that was first learns of another with its ID and makes that one give up.
+func TestOlderTwinKeepsTheName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		for _, id := range []wire.NodeID{"left", "right", "twin"} {
+			s.add(id)
+		}
+		older := s.nodes["twin"]
+		s.link("left", "right", 1)
+		s.link("left", "twin", 1)
+		s.settle("start", 5*time.Second)
+		time.Sleep(2 * time.Second)
+		newer := s.add("twin")
+		l, err := s.net.Listen("second")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.nodes["right"].Listen(l, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newer.Dial(s.net.Dialer("second"), LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		<-newer.Done()
+		if !errors.Is(newer.Err(), ErrDuplicateNode) {
+			t.Errorf("the newer node ended with %v, want ErrDuplicateNode", newer.Err())
+		}
+		s.nodes["twin"] = older
+		time.Sleep(15 * time.Second)
+		if next, _, err := s.nodes["right"].WaitRoute(t.Context(), "twin"); err != nil || next != "left" {
+			t.Errorf("right reaches twin by %q (%v), want left", next, err)
+		}
+	})
+}
+
+func TestAdvertisements(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		for _, id := range []wire.NodeID{"a", "b", "c"} {
+			s.add(id)
+		}
+		s.link("a", "b", 1)
+		s.settle("start", 5*time.Second)
+		ln, err := s.nodes["a"].ListenStream("echo", &ServiceAd{Tags: map[string]string{"type": "Echo"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sees := func(id wire.NodeID) bool {
+			for _, ad := range s.nodes[id].Status().Advertisements {
+				if ad.NodeID == "a" && ad.Service == "echo" && ad.Tags["type"] == "Echo" && ad.ConnType == wire.ConnStream {
+					return true
+				}
+			}
+			return false
+		}
+		time.Sleep(time.Second)
+		if !sees("b") {
+			t.Error("b does not know a's service after a second")
+		}
+		s.link("b", "c", 1)
+		s.settle("c joins", 5*time.Second)
+		if !sees("c") {
+			t.Error("c, which joined later, was not told of a's service")
+		}
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if sees("b") || sees("c") || sees("a") {
+			t.Error("a service that is closed is still known five minutes later")
+		}
+	})
+}
+
+// TestWithdrawalStops: in a triangle a withdrawal is passed on once by each node.
+func TestWithdrawalStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		for _, id := range []wire.NodeID{"a", "b", "c"} {
+			s.add(id)
+		}
+		s.link("a", "b", 1)
+		s.link("b", "c", 1)
+		s.link("a", "c", 1)
+		s.settle("start", 5*time.Second)
+		peer := rawPeer(t, s.nodes["a"], LinkOptions{Cost: 1})
+		seen := listen(peer, wire.TypeAdvert)
+		say(t, peer, hello("p"))
+		ad := wire.Advertisement{NodeID: "p", Service: "x", Time: time.Now(), Cancel: true}
+		msg, _ := ad.Append(nil)
+		say(t, peer, msg)
+		time.Sleep(9 * time.Second)
+		if len(seen) > 1 {
+			t.Errorf("the withdrawal came back %d times", len(seen))
+		}
+	})
+}
+
+func TestDatagramsAndNotices(t *testing.T) {
+	nodes := chain(t, "a", "b", "c")
+	in, err := nodes[2].ListenPacket("in", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := nodes[0].ListenPacket("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.WriteTo([]byte("hi"), Addr{"c", "in"}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	n, from, err := in.ReadFrom(buf)
+	if err != nil || string(buf[:n]) != "hi" || from != net.Addr(Addr{"a", out.Service()}) {
+		t.Fatalf("got %q from %v (%v), want hi from a:%s", buf[:n], from, err, out.Service())
+	}
+	if _, err := out.WriteTo([]byte("hi"), Addr{"c", "nobody"}); err != nil {
+		t.Fatal(err)
+	}
+	if notice := <-out.Notices(); notice.Problem != wire.ProblemServiceUnknown || notice.Reporter != "c" {
+		t.Errorf("notice %+v, want service unknown from c", notice)
+	}
+	if _, err := out.WriteTo(make([]byte, wire.MaxPayload+1), Addr{"c", "in"}); !errors.Is(err, ErrPayloadSize) {
+		t.Errorf("oversize datagram: %v, want ErrPayloadSize", err)
+	}
+	if _, err := nodes[2].ListenPacket("in", nil); !errors.Is(err, ErrServiceInUse) {
+		t.Errorf("second listener: %v, want ErrServiceInUse", err)
+	}
+	if _, err := nodes[2].ListenPacket("ping", nil); !errors.Is(err, ErrServiceInUse) {
+		t.Errorf("listening on a reserved name: %v, want ErrServiceInUse", err)
+	}
+	_ = in.SetReadDeadline(time.Unix(1, 0))
+	if _, _, err := in.ReadFrom(buf); err == nil || !err.(net.Error).Timeout() {
+		t.Errorf("read after the deadline: %v, want a time-out", err)
+	}
+	_ = in.Close()
+	if _, _, err := in.ReadFrom(buf); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read after close: %v, want net.ErrClosed", err)
+	}
+}
+
+func TestStreamEndings(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	ln, err := nodes[1].ListenStream("svc", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(t *testing.T) (*Stream, *Stream) {
+		t.Helper()
+		s, err := nodes[0].DialStream(t.Context(), "b", "svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, p
+	}
+	t.Run("half close", func(t *testing.T) {
+		s, p := pair(t)
+		_, _ = s.Write([]byte("question"))
+		_ = s.CloseWrite()
+		q, err := io.ReadAll(p)
+		if err != nil || string(q) != "question" {
+			t.Fatalf("read %q, %v", q, err)
+		}
+		_, _ = p.Write([]byte("answer"))
+		_ = p.Close()
+		if a, err := io.ReadAll(s); err != nil || string(a) != "answer" {
+			t.Errorf("read %q, %v after the half close", a, err)
+		}
+	})
+	t.Run("close delivers what was written", func(t *testing.T) {
+		s, p := pair(t)
+		data := make([]byte, 300_000)
+		go func() { _, _ = s.Write(data); _ = s.Close() }()
+		if got, err := io.ReadAll(p); err != nil || len(got) != len(data) {
+			t.Errorf("read %d bytes, %v; want %d", len(got), err, len(data))
+		}
+	})
+	t.Run("abort is no end of data", func(t *testing.T) {
+		s, p := pair(t)
+		_, _ = s.Write([]byte("half a"))
+		_ = s.Abort(42)
+		_, err := io.ReadAll(p)
+		reset, ok := errors.AsType[*ResetError](err)
+		if !ok || reset.Code != 42 || !reset.Remote {
+			t.Errorf("the peer read %v, want a reset with code 42", err)
+		}
+	})
+	t.Run("node gone is no end of data", func(t *testing.T) {
+		extra := testNode(t, "extra")
+		joinTCP(t, nodes[1], extra)
+		waitRoute(t, extra, "b")
+		waitRoute(t, nodes[1], "extra")
+		s, err := extra.DialStream(t.Context(), "b", "svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.Write([]byte("x"))
+		_, _ = io.ReadFull(p, make([]byte, 1))
+		_ = extra.Close()
+		if _, err := p.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("read %v after the peer's node closed, want an error", err)
+		}
+	})
+	t.Run("service again while its streams live", func(t *testing.T) {
+		s, p := pair(t)
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := nodes[0].DialStream(t.Context(), "b", "svc"); err == nil {
+			t.Error("a closed listener still accepts")
+		}
+		if ln, err = nodes[1].ListenStream("svc", nil); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = s.Write([]byte("still here")); _ = s.Close() }()
+		if got, err := io.ReadAll(p); err != nil || string(got) != "still here" {
+			t.Errorf("old stream: %q, %v", got, err)
+		}
+		s, p = pair(t)
+		_, _ = s.Close(), p.Close()
+	})
+}
+
+func TestDialHonoursItsContext(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	pc, err := nodes[1].ListenPacket("mute", nil) // Receives, never answers.
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _, _ = pc.ReadFrom(make([]byte, 2000))
+		cancel()
+	}()
+	if _, err := nodes[0].DialStream(ctx, "b", "mute"); !errors.Is(err, context.Canceled) {
+		t.Errorf("dial ended with %v, want context.Canceled", err)
+	}
+}
