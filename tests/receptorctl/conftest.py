@@ -7,25 +7,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-REPO = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 if importlib.util.find_spec("receptor") is None:  # not installed: test the source tree
-    sys.path.insert(0, str(REPO / "python"))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO / "python"), os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, str(HERE.parents[1] / "python"))
 
 from click.testing import CliRunner, Result  # noqa: E402
 from fake_daemon import FakeDaemon  # noqa: E402
+from receptorctl_support import REPO, Certificates, Invoke  # noqa: E402
 
+import receptorctl  # noqa: E402
 from receptorctl.cli import cli  # noqa: E402
 
-Invoke = Callable[..., Result]
+# What this process imports, the commands it starts import too.
+PACKAGES = os.path.dirname(receptorctl.__path__[0])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)
@@ -57,24 +58,13 @@ def fake_socket(fake: FakeDaemon, tmp_path: Path) -> str:
     return fake.listen_unix(tmp_path / "gamma.sock")
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """A small CA with one server and one client, as paths of PEM files."""
-
-    directory: Path
-
-    def path(self, name: str) -> str:
-        """Return the path of one of ca.crt, server.crt, server.key, alpha-client.crt, alpha-client.key."""
-        return str(self.directory / name)
-
-
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Make certificates for ``localhost``; skips where there is no openssl command."""
     if shutil.which("openssl") is None:
         pytest.skip("the openssl command is not installed")
     directory = tmp_path_factory.mktemp("tls")
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    new = ["openssl", "req", "-x509", "-days", "2", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
 
     def make(name: str, *more: str) -> None:
         files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}"]
@@ -94,7 +84,7 @@ def find_daemon(build_directory: Path) -> Path:
     if found := shutil.which("receptor"):
         return Path(found)
     if shutil.which("go") is None:
-        pytest.skip("no receptor daemon: RECEPTOR_DAEMON is not set, none in PATH, and Go is not installed to build one")
+        pytest.skip("no daemon: RECEPTOR_DAEMON is not set, PATH has no receptor, and there is no Go to build one")
     binary = build_directory / "receptor"
     build = subprocess.run(
         ["go", "build", "-o", str(binary), "./go/cmd/receptor"],

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import queue
 import random
 import shlex
 import socket
 import ssl
 import string
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -50,10 +53,26 @@ class Unit:
             self.stdout += output
             self.changed.notify_all()
 
+    @property
+    def complete(self) -> bool:
+        """The state is final."""
+        return self.state in (2, 3, 4)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Return once ``condition`` holds."""
+        with self.changed:
+            assert self.changed.wait_for(condition, timeout=60), f"waited in vain: {self}"
+
     def wait_complete(self) -> None:
         """Return once the state is final."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.state in (2, 3, 4), timeout=60)
+        self.wait(lambda: self.complete)
+
+    def next_output(self, start: int, end: int | None) -> bytes:
+        """Return output from ``start`` on, once there is some; empty at the end."""
+        if start == end:
+            return b""
+        self.wait(lambda: self.complete or len(self.stdout) > start)
+        return self.stdout[start:end]
 
     def reply(self) -> dict[str, Any]:
         """Return the answer to ``work status``."""
@@ -76,6 +95,8 @@ class FakeDaemon:
         self.units: dict[str, Unit] = {}
         self.requests: list[str] = []
         self.uploads_broken = 0
+        self.cut_results: list[int] = []  # how many bytes the next streams of results get before they are cut off
+        self._created: queue.Queue[Unit] = queue.Queue()
         self._far = FakeFar("beta")
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -109,6 +130,10 @@ class FakeDaemon:
         sock = socket.create_server(("127.0.0.1", 0))
         self._serve(sock, context)
         return int(sock.getsockname()[1])
+
+    def next_unit(self) -> Unit:
+        """Return the unit that is created next, once it is."""
+        return self._created.get(timeout=60)
 
     def _serve(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         listener.listen()
@@ -196,6 +221,8 @@ class FakeDaemon:
         sock.sendall(b"Connecting\n")
         if words[1] == "echo":
             for line in lines:
+                if line.strip() == b"quit":
+                    break
                 sock.sendall(line.upper())
             return False
         self._far.serve(sock, lines)
@@ -261,7 +288,7 @@ class FakeDaemon:
         return self.units[name]
 
     def _stop(self, unit: Unit) -> None:
-        if unit.state not in (2, 3, 4):
+        if not unit.complete:
             unit.update(4, "Canceled")
             if unit.process is not None:
                 unit.process.kill()
@@ -279,8 +306,11 @@ class FakeDaemon:
         name = "".join(random.choices(string.ascii_letters + string.digits, k=8))
         unit = self.units[name] = Unit(worktype if local else "remote", node)
         sock.sendall(f"Work unit created with ID {name}. Send stdin data and EOF.\n".encode())
+        self._created.put(unit)
         try:
-            unit.stdin = lines.read()
+            while block := lines.read1(65536):
+                unit.stdin += block
+                unit.update(0, "Waiting for Input Data")
         except ConnectionError as e:
             self.uploads_broken += 1
             unit.update(3, f"Error reading input data: {e}")
@@ -291,22 +321,30 @@ class FakeDaemon:
         return False
 
     def _run(self, unit: Unit, params: str) -> None:
-        pipe = subprocess.PIPE
         command = [*PROGRAMS[unit.worktype], *shlex.split(params)]
-        unit.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT)
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(unit.stdin)
+            stdin.seek(0)
+            unit.process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         unit.update(1, f"Running: PID {unit.process.pid}")
         self._start(self._finish, unit, unit.process)
 
     def _finish(self, unit: Unit, process: subprocess.Popen[bytes]) -> None:
-        output, _ = process.communicate(unit.stdin)
+        assert process.stdout is not None
+        with process.stdout:
+            while block := os.read(process.stdout.fileno(), 65536):
+                unit.update(unit.state, unit.detail, block)
+        status = process.wait()
         if unit.state != 4:
-            unit.update(3 if process.returncode else 2, f"exit status {process.returncode}", output)
+            unit.update(3 if status else 2, f"exit status {status}")
 
     def _results(self, sock: socket.socket, name: str, start: int) -> None:
         unit = self._unit(name)
         sock.sendall(f"Streaming results for work unit {name}\n".encode())
-        unit.wait_complete()
-        sock.sendall(unit.stdout[start:])
+        end = start + self.cut_results.pop(0) if self.cut_results else None
+        while block := unit.next_output(start, end):
+            sock.sendall(block)
+            start += len(block)
 
 
 class FakeFar:

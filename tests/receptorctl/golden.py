@@ -105,4 +105,5 @@ class Comparer:
         found = re.fullmatch(pattern + re.escape(want[position:]), have)
         assert found is not None, f"{where}: got {have!r}, want {want!r}"
         for golden, actual in zip(units, found.groups(), strict=True):
-            assert self.units.setdefault(golden, actual) == actual, f"{where}: got unit {actual}, want {self.units[golden]}"
+            known = self.units.setdefault(golden, actual)
+            assert known == actual, f"{where}: got unit {actual}, want {known}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Certificates, Invoke
 from fake_daemon import FakeDaemon
 from golden import Comparer, Session, read_sessions
+from receptorctl_support import HERE, Certificates, Invoke, server_context, write_files
 
 SESSIONS = read_sessions(HERE / "data" / "10-receptorctl.txt")
 # The reference client falls over an empty value; ours hands it to the daemon.
@@ -115,24 +114,3 @@ def substitute(text: str, places: dict[str, str]) -> str:
     for name, value in places.items():
         text = text.replace(name, value)
     return text
-
-
-def server_context(certificates: Certificates, *, client_cert: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.path("server.crt"), certificates.path("server.key"))
-    if client_cert:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(certificates.path("ca.crt"))
-    return context
-
-
-def write_files(directory: Path, certificates: Certificates) -> None:
-    (directory / "payload.txt").write_text("from a file\n")
-    (directory / "par.txt").write_text("-c 'echo from file'")
-    (directory / "alpha.yml").write_text(
-        "- node:\n    id: alpha\n"
-        "- tls-client:\n    name: cli\n"
-        f"    rootcas: {certificates.path('ca.crt')}\n"
-        f"    key: {certificates.path('alpha-client.key')}\n"
-        f"    cert: {certificates.path('alpha-client.crt')}\n"
-    )

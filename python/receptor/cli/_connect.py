@@ -84,7 +84,7 @@ def _raw_terminal(fd: int) -> Iterator[None]:
     before = termios.tcgetattr(fd)
     handlers = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # the default would throw away what was typed ahead
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -17,6 +17,7 @@ from receptor.control import ControlClient, ControlClientError, TLSOptions
 
 CONNECT_TIMEOUT_S = 30.0
 INTERRUPTED = 130
+_DIST_INFO = re.compile(r"pyreceptor-(.+)\.dist-info")
 
 
 class Failure(click.ClickException):
@@ -146,6 +147,11 @@ class Session:
             self._daemon_version = self.client.version(timeout_s=None)
         return self._daemon_version
 
+    def close(self) -> None:
+        """Close the client's connection."""
+        if self._client is not None:
+            self._client.close()
+
     def check_version(self) -> None:
         """Warn if the daemon is of another version than we are."""
         if self.daemon_version != own_version():
@@ -162,10 +168,10 @@ def own_version() -> str:
     Beside an installed package stands a directory that is named for its version. Looking there is a matter of
     microseconds; importing what reads metadata takes longer than all else that a command does.
     """
-    beside = Path(__file__).parents[2].glob("pyreceptor-*.dist-info")
-    versions = [path.name.removeprefix("pyreceptor-").removesuffix(".dist-info") for path in beside]
-    if len(versions) == 1:
-        return versions[0]
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    found = [match[1] for name in os.listdir(home) if (match := _DIST_INFO.fullmatch(name))]
+    if len(found) == 1:
+        return found[0]
     from receptor._version import version
 
     try:
@@ -185,6 +191,7 @@ def pass_session(function: _F) -> _F:
         session = ctx.find_object(Session)
         if session is None:
             session = ctx.obj = Session.from_environment()
+            ctx.call_on_close(session.close)
         return function(session, *args, **kwargs)
 
     called.__name__, called.__doc__ = function.__name__, function.__doc__
@@ -207,7 +214,7 @@ def pass_session(function: _F) -> _F:
 def cli(ctx: click.Context, /, **options: Any) -> None:  # Any: as declared above
     """Receive the global options."""
     session = ctx.obj = Session(**options)
-    ctx.call_on_close(lambda: session._client.close() if session._client is not None else None)
+    ctx.call_on_close(session.close)
     if session.socket and _HELP_ONLY not in ctx.meta:
         session.check_version()
 

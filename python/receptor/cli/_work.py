@@ -206,16 +206,21 @@ def _interrupted(unit: str, *, submitted: bool) -> Exception:
 def _follow(session: Session, unit: str) -> None:
     """Copy the output of ``unit`` to stdout until the unit is complete, and fail if the unit did."""
     sink = sys.stdout.buffer
-    position = 0
-    while True:
+    position = empty = 0
+    # A stream that ends early belongs to a daemon that is going down or was restarted: ask for the rest. Twice in a row
+    # without a byte means that there is no more to be had.
+    while empty < 2:
         copied = _copy_output(session, unit, position, sink)
         position += copied
+        empty = 0 if copied else empty + 1
         status = session.client.work.status(unit, timeout_s=None)
-        # A stream that ends early belongs to a daemon that is going down or was restarted: ask for the rest. Twice
-        # without a byte in between means that there is no more to be had.
-        if status.complete or (not copied and status.stdout_size <= position):
-            break
-    _raise_if_failed(status)
+        if status.complete and position >= status.stdout_size:
+            _raise_if_failed(status)
+            return
+    raise Failure(
+        f"The daemon ended the results of unit {unit} after {position} bytes, before the unit was complete",
+        hint=f"see how the unit stands with: receptorctl work list --unit_id {unit}",
+    )
 
 
 def _copy_output(session: Session, unit: str, position: int, sink: BinaryIO) -> int:

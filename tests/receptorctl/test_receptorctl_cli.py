@@ -1,0 +1,279 @@
+"""What the command does beyond the golden sessions: JSON, interruptions, terminals, odd daemons."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from fake_daemon import FakeDaemon
+from receptorctl_support import Invoke
+
+import receptorctl.cli
+from receptor.cli._root import own_version
+
+COMMAND = [sys.executable, "-m", "receptorctl"]
+
+
+@contextlib.contextmanager
+def running(*args: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command as a process of its own."""
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen([*COMMAND, *args], **streams) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in every_command(receptorctl.cli.cli)], ids=" ".join)
+def test_help_has_an_example_and_needs_no_daemon(invoke: Invoke, path: tuple[str, ...], tmp_path: Path) -> None:
+    for socket_options in ([], ["--socket", str(tmp_path / "none")]):
+        result = invoke(*socket_options, *path, "--help")
+        assert result.exit_code == 0
+        assert f"\n  Example: receptorctl {' '.join(path)}" in result.stdout
+
+
+def test_no_command_is_a_question_for_help(invoke: Invoke) -> None:
+    result = invoke()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Commands:" in result.stdout
+
+
+def test_json_of_ping_and_traceroute(invoke: Invoke, fake_socket: str) -> None:
+    result = invoke("--socket", fake_socket, "ping", "gamma", "--count", "2", "--delay", "0", "--json")
+    reply = {"success": True, "from": "gamma", "time_ns": 9670, "error": None}
+    assert json.loads(result.stdout) == {"node": "gamma", "sent": 2, "received": 2, "replies": [reply, reply]}
+    result = invoke("--socket", fake_socket, "ping", "nosuch", "--count", "1", "--json")
+    reply = {"success": False, "from": None, "time_ns": None, "error": "no route to node"}
+    assert json.loads(result.stdout) == {"node": "nosuch", "sent": 1, "received": 0, "replies": [reply]}
+    assert result.exit_code == 2
+    result = invoke("--socket", fake_socket, "traceroute", "beta", "--json")
+    hops = [
+        {"hop": 0, "from": "gamma", "time_ns": 97730, "error": None},
+        {"hop": 1, "from": "gamma", "time_ns": 1260, "error": "no route to node"},
+    ]
+    assert json.loads(result.stdout) == {"node": "beta", "reached": False, "hops": hops}
+
+
+def test_json_of_work_and_version(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    result = invoke("--socket", fake_socket, "version", "--json")
+    assert json.loads(result.stdout) == {"receptorctl": own_version(), "receptor": "1.4.9+git"}
+    result = invoke("--socket", fake_socket, "work", "submit", "cat", "-n", "--json")
+    submitted = json.loads(result.stdout)
+    unit = submitted.pop("unit")
+    assert submitted == {"result": "Job Started", "released": False}
+    fake.next_unit().wait_complete()
+    result = invoke("--socket", fake_socket, "work", "cancel", unit, "--json")
+    assert json.loads(result.stdout) == {"units": [{"unit": unit, "result": "cancelled"}], "error": None}
+    result = invoke("--socket", fake_socket, "work", "release", unit, "nosuch", "--json")
+    assert json.loads(result.stdout) == {
+        "units": [{"unit": unit, "result": "released"}],
+        "error": "nosuch: ERROR: unknown work unit nosuch",
+    }
+    assert result.exit_code == 1
+    result = invoke("--socket", fake_socket, "work", "submit", "cat", "-n", "--rm", "--json")
+    assert json.loads(result.stdout)["released"] is True
+    result = invoke("--socket", fake_socket, "work", "submit", "cat", "-n", "--follow", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--json and --follow exclude each other" in result.stderr
+
+
+def test_equal_versions_bring_no_warning(invoke: Invoke, tmp_path: Path) -> None:
+    with FakeDaemon(version=own_version()) as daemon:
+        result = invoke("--socket", daemon.listen_unix(tmp_path / "s"), "ping", "gamma", "--count", "1")
+    assert result.stderr == ""
+
+
+def test_a_failing_unit_is_released_all_the_same(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    result = invoke(
+        "--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "--rm", "-a", "params='echo a; exit 4'"
+    )
+    assert result.exit_code == 1
+    assert result.stdout.startswith("a\n(")
+    assert result.stdout.endswith(", released)\n")
+    assert result.stderr.endswith("ERROR: Remote unit failed: exit status 4\n\n")
+    assert fake.units == {}
+
+
+def test_following_a_cancelled_unit_fails(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    invoke("--socket", fake_socket, "work", "submit", "sh", "-n", "-a", "params='exec sleep 60'")
+    [unit] = fake.units
+    invoke("--socket", fake_socket, "work", "cancel", unit)
+    result = invoke("--socket", fake_socket, "work", "results", unit)
+    assert result.exit_code == 1
+    assert "ERROR: Remote unit was cancelled: Canceled" in result.stderr
+
+
+def test_results_go_on_where_a_stream_broke_off(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    fake.cut_results = [3, 0]
+    program = "params='echo one; echo two; echo three'"
+    result = invoke("--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "-a", program)
+    assert (result.exit_code, result.stdout) == (0, "one\ntwo\nthree\n")
+    assert [line.split()[-1] for line in fake.requests if "results" in line] == ["0", "3", "3"]
+
+
+def test_a_command_on_its_own_takes_the_socket_from_the_environment(
+    fake_socket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEPTORCTL_SOCKET", fake_socket)
+    result = CliRunner().invoke(receptorctl.cli.status, ["--json"])
+    assert json.loads(result.stdout)["NodeID"] == "gamma"
+    result = CliRunner().invoke(receptorctl.cli.work, ["list"])
+    assert json.loads(result.stdout) == {}
+
+
+def test_control_characters_do_not_reach_the_terminal(invoke: Invoke, tmp_path: Path) -> None:
+    with FakeDaemon(version="1\x1b[31m", node="evil\x07") as daemon:
+        result = invoke("--socket", daemon.listen_unix(tmp_path / "s"), "status")
+    assert "Node ID: evil\\x07\nVersion: 1\\x1b[31m\n" in result.stdout
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0\r\n", b""])
+def test_something_else_at_the_address(invoke: Invoke, tmp_path: Path, greeting: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with running("--socket", str(tmp_path / "s"), "status") as process:
+            sock, _ = listener.accept()
+            with sock:
+                sock.sendall(greeting)
+            _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.startswith(b"ERROR: ")
+    assert b"Traceback" not in stderr
+
+
+def test_interrupted_results_say_how_to_go_on(fake: FakeDaemon, fake_socket: str) -> None:
+    program = "params='echo ready; exec sleep 60'"
+    with running("--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "-a", program) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    [unit] = fake.units
+    assert process.returncode == 130
+    assert f"hint: the unit goes on; see its output with: receptorctl work results {unit}\n" in stderr.decode()
+    assert b"Traceback" not in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_upload_does_not_start_the_unit(
+    fake: FakeDaemon, fake_socket: str, number: signal.Signals
+) -> None:
+    with running("--socket", fake_socket, "work", "submit", "cat", "-p", "-") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"half of the input")
+        process.stdin.flush()
+        unit = fake.next_unit()
+        unit.wait(lambda: bool(unit.stdin))  # standard input is handed on before its end
+        process.send_signal(number)
+        unit.wait_complete()
+        process.stdin.close()
+        assert process.wait(60) in (130, -signal.SIGKILL)
+        assert process.stderr is not None
+        hint = process.stderr.read()
+    assert unit.detail.startswith("Error reading input data")
+    if number is signal.SIGINT:
+        assert b"hint: see what became of the unit with: receptorctl work list --unit_id" in hint
+
+
+def test_a_reader_that_leaves_is_no_error(fake_socket: str) -> None:
+    program = "params='yes | head -c 1000000'"
+    with running("--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "-a", program) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(2)
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(60) == 1
+    assert b"Traceback" not in stderr
+    assert b"ERROR" not in stderr
+
+
+def test_connect_needs_a_terminal(invoke: Invoke, fake_socket: str) -> None:
+    result = invoke("--socket", fake_socket, "connect", "beta", "echo")
+    assert result.exit_code == 1
+    assert "ERROR: connect needs a terminal on standard input\n" in result.stderr
+
+
+@contextlib.contextmanager
+def connected(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """Run ``connect`` in a terminal; yields the process and both ends of the terminal."""
+    master, slave = pty.openpty()
+    try:
+        with running(*args, stdin=slave, stdout=slave) as process:
+            yield process, master, slave
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def read_until(fd: int, text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        assert select.select([fd], [], [], 60)[0], f"waited in vain for {text!r} after {seen!r}"
+        seen += os.read(fd, 4096)
+    return seen
+
+
+def test_connect(fake_socket: str) -> None:
+    with connected("--socket", fake_socket, "connect", "beta", "echo") as (process, master, _):
+        os.write(master, b"hello\n")
+        read_until(master, b"HELLO")
+        os.write(master, b"\x04")
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("ending", ["service", "killed"])
+def test_raw_connect_restores_the_terminal(fake_socket: str, ending: str) -> None:
+    with connected("--socket", fake_socket, "connect", "--raw", "beta", "echo") as (process, master, slave):
+        before = termios.tcgetattr(slave)
+        os.write(master, b"hello\n")
+        read_until(master, b"HELLO")
+        assert termios.tcgetattr(slave)[3] & (termios.ECHO | termios.ISIG) == 0
+        if ending == "service":
+            os.write(master, b"quit\n")
+            assert process.wait(60) == 0
+        else:
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+        assert termios.tcgetattr(slave) == before
+
+
+def test_an_error_on_a_terminal_has_colour_and_a_hint(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    with running("--socket", str(tmp_path / "none"), "status", stderr=slave) as process:
+        process.wait(60)
+        shown = read_until(master, b"hint: is the daemon running?")
+    assert b"\x1b[31mERROR: Socket path does not exist" in shown
+    os.environ["NO_COLOR"] = "1"
+    try:
+        with running("--socket", str(tmp_path / "none"), "status", stderr=slave) as process:
+            process.wait(60)
+            shown = read_until(master, b"hint: is the daemon running?")
+    finally:
+        del os.environ["NO_COLOR"]
+        os.close(master)
+        os.close(slave)
+    assert b"\x1b" not in shown
