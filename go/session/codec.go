@@ -1,0 +1,94 @@
+package session
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFrame is the longest frame either side may send, in bytes of JSON.
+const maxFrame = 16 << 20
+
+const frameHeader = 4
+
+// readFrame reads one frame into v. The error is io.EOF at a clean end of the session.
+func readFrame(r io.Reader, v any) error {
+	var header [frameHeader]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(header[:])
+	if size == 0 || size > maxFrame {
+		return fmt.Errorf("frame of %d bytes, want 1 to %d", size, maxFrame)
+	}
+	body, err := io.ReadAll(io.LimitReader(r, int64(size)))
+	if err == nil && len(body) < int(size) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, v)
+}
+
+// appendFrame appends v as a frame.
+func appendFrame(dst []byte, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return dst, err
+	}
+	if len(body) > maxFrame {
+		return dst, fmt.Errorf("frame of %d bytes, at most %d fit", len(body), maxFrame)
+	}
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(body)))
+	return append(dst, body...), nil
+}
+
+// frameWriter writes frames, each with at most one descriptor, from any goroutine.
+type frameWriter struct {
+	mu   sync.Mutex
+	conn *net.UnixConn
+}
+
+// write sends one frame; fd >= 0 goes with its first byte and stays the caller's to close.
+func (w *frameWriter) write(v any, fd int) error {
+	frame, err := appendFrame(nil, v)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.writeLocked(frame, fd)
+}
+
+func (w *frameWriter) writeLocked(frame []byte, fd int) error {
+	if fd < 0 {
+		_, err := w.conn.Write(frame)
+		return err
+	}
+	n, _, err := w.conn.WriteMsgUnix(frame, unix.UnixRights(fd), nil)
+	if err != nil {
+		return err
+	}
+	if n < len(frame) {
+		_, err = w.conn.Write(frame[n:])
+	}
+	return err
+}
+
+// badFrame says which key of a request is wrong, if that is what err is about.
+func badFrame(err error) (string, bool) {
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("key %q: %s given, %s expected", t.Field, t.Value, t.Type), true
+	}
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return "frame is not a JSON object: " + err.Error(), true
+	}
+	return "", false
+}

@@ -1,0 +1,107 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor"
+)
+
+// Code is a stable error code of the protocol; README.md has the table.
+type Code string
+
+// The codes.
+const (
+	BadRequest     Code = "bad_request"
+	BadConfig      Code = "config"
+	Closed         Code = "closed"
+	Cancelled      Code = "cancelled"
+	Timeout        Code = "timeout"
+	NoRoute        Code = "no_route"
+	ServiceUnknown Code = "service_unknown"
+	Expired        Code = "expired"
+	Firewall       Code = "firewall"
+	Refused        Code = "refused"
+	Reset          Code = "reset"
+	TooLarge       Code = "too_large"
+	InUse          Code = "in_use"
+	UnitUnknown    Code = "unit_unknown"
+	WorkType       Code = "work_type"
+	Work           Code = "work"
+	Internal       Code = "internal"
+)
+
+// Error is an error as the protocol carries it.
+type Error struct {
+	Code      Code   `json:"code"`
+	Msg       string `json:"msg"`
+	Node      string `json:"node,omitempty"`
+	Remote    *bool  `json:"remote,omitempty"`
+	ErrorCode uint64 `json:"error_code,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Msg }
+
+func badRequest(msg string) *Error { return &Error{Code: BadRequest, Msg: msg} }
+
+// causes maps what other packages return to codes; the first that matches counts.
+var causes = []struct {
+	err  error
+	code Code
+}{
+	{netceptor.ErrNoRoute, NoRoute},
+	{netceptor.ErrNoNextHop, NoRoute},
+	{netceptor.ErrServiceUnknown, ServiceUnknown},
+	{netceptor.ErrExpired, Expired},
+	{netceptor.ErrFirewall, Firewall},
+	{netceptor.ErrTimeout, Timeout},
+	{netceptor.ErrServiceInUse, InUse},
+	{netceptor.ErrPayloadSize, TooLarge},
+	{wire.ErrServiceLength, BadRequest},
+	{workceptor.ErrUnknownUnit, UnitUnknown},
+	{context.DeadlineExceeded, Timeout},
+	{os.ErrDeadlineExceeded, Timeout},
+	{context.Canceled, Cancelled},
+	{netceptor.ErrDuplicateNode, Closed},
+	{netceptor.ErrClosed, Closed},
+	{workceptor.ErrClosed, Closed},
+	{net.ErrClosed, Closed},
+	{unix.EADDRINUSE, InUse},
+	{fs.ErrNotExist, BadConfig},
+	{fs.ErrPermission, BadConfig},
+}
+
+// toError makes a protocol error of any error; fallback is the code where none fits.
+func toError(err error, fallback Code) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	e := &Error{Code: fallback, Msg: err.Error()}
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		e.Code = BadConfig
+		return e
+	}
+	if reset, ok := errors.AsType[*netceptor.ResetError](err); ok {
+		e.Code, e.Node, e.Remote, e.ErrorCode = Reset, string(reset.Peer.Node), &reset.Remote, reset.Code
+		return e
+	}
+	if dial, ok := errors.AsType[*netceptor.DialError](err); ok {
+		e.Node = string(dial.Addr.Node)
+		e.Code = Refused
+	}
+	for _, c := range causes {
+		if errors.Is(err, c.err) {
+			e.Code = c.code
+			break
+		}
+	}
+	return e
+}

@@ -1,0 +1,296 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+)
+
+// eventBacklog is how many events of one session may wait for its program.
+const eventBacklog = 1024
+
+// request is any request: each operation reads the keys that the README gives it.
+type request struct {
+	ID     uint64 `json:"id"`
+	Op     string `json:"op"`
+	Target uint64 `json:"target"`
+
+	Config  *openConfig `json:"config"`
+	Node    string      `json:"node"`
+	Service string      `json:"service"`
+	Timeout *float64    `json:"timeout"` // Seconds.
+	Hops    *uint8      `json:"hops"`
+
+	backendConfig
+	Backend uint64 `json:"backend"`
+
+	Advertise *bool             `json:"advertise"`
+	Tags      map[string]string `json:"tags"`
+	Backlog   int               `json:"backlog"`
+	Stream    uint64            `json:"stream"`
+	ErrorCode uint64            `json:"error_code"`
+
+	Kinds []string `json:"kinds"`
+
+	WorkType string            `json:"worktype"`
+	Params   map[string]string `json:"params"`
+	TTL      *float64          `json:"ttl"` // Seconds.
+	Unit     string            `json:"unit"`
+	Offset   int64             `json:"offset"`
+	Force    bool              `json:"force"`
+}
+
+// reply is what an operation gives back: an object, and perhaps a descriptor, which the session closes once sent.
+type reply struct {
+	ok any
+	fd int
+}
+
+func plain(ok any) (reply, error) { return reply{ok: ok, fd: -1}, nil }
+
+func failed(err error) (reply, error) { return reply{fd: -1}, err }
+
+type okFrame struct {
+	ID uint64 `json:"id"`
+	FD bool   `json:"fd,omitempty"`
+	OK any    `json:"ok"`
+}
+
+type errFrame struct {
+	ID  uint64 `json:"id"`
+	Err *Error `json:"err"`
+}
+
+// session is one connection to a program.
+type session struct {
+	host  *host
+	conn  *net.UnixConn
+	out   frameWriter
+	owner bool // This session opened the node, which ends with it.
+
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	running map[uint64]context.CancelFunc
+	kinds   []string
+
+	events *eventQueue
+}
+
+// serve runs one session to its end.
+func serve(h *host, conn *net.UnixConn, owner bool) {
+	s := &session{host: h, conn: conn, owner: owner, running: map[uint64]context.CancelFunc{}, events: newEventQueue(eventBacklog)}
+	s.out.conn = conn
+	s.ctx, s.stop = context.WithCancel(h.ctx)
+	defer s.end()
+	hello := map[string]any{"ev": "hello", "protocol": 1, "version": h.version, "mode": h.mode, "features": []string{}}
+	if s.out.write(hello, -1) != nil {
+		return
+	}
+	if !h.join(s) {
+		return
+	}
+	s.spawn("events", s.sendEvents)
+	closed := context.AfterFunc(s.ctx, func() { _ = conn.CloseRead() })
+	defer closed()
+	r := bufio.NewReader(conn)
+	for {
+		var req request
+		if err := readFrame(r, &req); err != nil {
+			if msg, bad := badFrame(err); bad {
+				_ = s.out.write(errFrame{ID: req.ID, Err: badRequest(msg)}, -1)
+				continue
+			}
+			return
+		}
+		s.start(&req)
+	}
+}
+
+// end cancels what runs, waits for it, and closes the node if it is this session's.
+func (s *session) end() {
+	s.stop()
+	s.host.leave(s)
+	if s.owner {
+		s.host.close()
+	}
+	s.events.close()
+	s.wg.Wait()
+	_ = s.conn.Close()
+}
+
+func (s *session) spawn(name string, f func()) {
+	s.wg.Add(1)
+	s.host.guard(name, func() {
+		defer s.wg.Done()
+		f()
+	})
+}
+
+// start runs one request in a goroutine of its own, so that any number wait at once.
+func (s *session) start(req *request) {
+	if req.Op == "cancel" {
+		s.mu.Lock()
+		if cancel := s.running[req.Target]; cancel != nil {
+			cancel()
+		}
+		s.mu.Unlock()
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.mu.Lock()
+	_, taken := s.running[req.ID]
+	if !taken && req.ID != 0 {
+		s.running[req.ID] = cancel
+	}
+	s.mu.Unlock()
+	if taken || req.ID == 0 {
+		cancel()
+		_ = s.out.write(errFrame{ID: req.ID, Err: badRequest(`key "id": a number from 1 that was not used before is expected`)}, -1)
+		return
+	}
+	s.spawn(req.Op, func() {
+		defer cancel()
+		s.answer(ctx, req)
+	})
+}
+
+func (s *session) answer(ctx context.Context, req *request) {
+	r, err := s.perform(ctx, req)
+	s.mu.Lock()
+	delete(s.running, req.ID)
+	s.mu.Unlock()
+	if r.fd >= 0 {
+		defer closeFD(r.fd)
+	}
+	switch {
+	case err == nil && r.fd >= 0:
+		err = s.out.write(okFrame{ID: req.ID, FD: true, OK: r.ok}, r.fd)
+	case err == nil:
+		err = s.out.write(okFrame{ID: req.ID, OK: r.ok}, -1)
+	default:
+		e := toError(err, Internal)
+		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
+			e = &Error{Code: Cancelled, Msg: "request was cancelled"}
+		}
+		err = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
+	}
+	if err != nil { // Not even an answer can be sent: the program is gone, or the answer is no frame.
+		_ = s.out.write(errFrame{ID: req.ID, Err: &Error{Code: Internal, Msg: err.Error()}}, -1)
+	}
+}
+
+// perform finds and runs the operation. A panic of ours is an error of the request.
+func (s *session) perform(ctx context.Context, req *request) (r reply, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.host.fault(req.Op, p)
+			r, err = failed(&Error{Code: Internal, Msg: "internal fault in " + req.Op + "; the log has the details"})
+		}
+	}()
+	op, ok := operations[req.Op]
+	switch {
+	case !ok:
+		return failed(badRequest("unknown operation " + req.Op))
+	case op.needsNode && s.host.built() == nil:
+		return failed(&Error{Code: Closed, Msg: "no node is open: use the operation open first"})
+	}
+	return op.run(ctx, s, req)
+}
+
+// wants reports whether the session asked for events of this kind.
+func (s *session) wants(kind string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.kinds, kind)
+}
+
+// sendEvents writes what waits, all of it in one go, until the session ends.
+func (s *session) sendEvents() {
+	for {
+		frames, ok := s.events.take()
+		if len(frames) > 0 {
+			s.out.mu.Lock()
+			err := s.out.writeLocked(frames, -1)
+			s.out.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// eventQueue holds encoded events. What does not fit is counted and told.
+type eventQueue struct {
+	mu     sync.Mutex
+	limit  int
+	count  int
+	lost   int
+	frames []byte
+	closed bool
+	ready  chan struct{}
+}
+
+func newEventQueue(limit int) *eventQueue {
+	return &eventQueue{limit: limit, ready: make(chan struct{}, 1)}
+}
+
+func (q *eventQueue) put(event any) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	if q.count >= q.limit {
+		q.lost++
+		return
+	}
+	frames, err := appendFrame(q.frames, event)
+	if err != nil {
+		q.lost++
+		return
+	}
+	q.frames = frames
+	q.count++
+	q.wakeLocked()
+}
+
+func (q *eventQueue) wakeLocked() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// close ends the queue; what waits is still taken.
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.wakeLocked()
+}
+
+// take waits for events and returns all of them as frames; ok is false once the queue is closed.
+func (q *eventQueue) take() (frames []byte, ok bool) {
+	for {
+		q.mu.Lock()
+		frames, closed, lost := q.frames, q.closed, q.lost
+		q.frames, q.count, q.lost = nil, 0, 0
+		q.mu.Unlock()
+		if lost > 0 {
+			frames, _ = appendFrame(frames, map[string]any{"ev": "lost", "n": lost})
+		}
+		if len(frames) > 0 || closed {
+			return frames, !closed
+		}
+		<-q.ready
+	}
+}

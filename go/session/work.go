@@ -1,0 +1,169 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor"
+)
+
+// errPayloadCut is why a unit fails whose program vanished before the payload's end.
+var errPayloadCut = errors.New("the submitting program closed the payload without ending it")
+
+func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
+	node, err := needNode(req)
+	if err != nil {
+		return failed(err)
+	}
+	engine := s.host.built().Work
+	sub, err := engine.Submit(workceptor.SubmitRequest{
+		Node: node, WorkType: req.WorkType, Params: req.Params, TTL: ttlText(req.TTL),
+	})
+	if err != nil {
+		return failed(toError(err, WorkType))
+	}
+	near, far, err := socketPair(unix.SOCK_STREAM)
+	if err != nil {
+		return failed(err)
+	}
+	start := &unitStart{done: make(chan struct{})}
+	h := s.host
+	h.mu.Lock()
+	h.starts[sub.ID()] = start
+	h.mu.Unlock()
+	h.spawn("payload", func() {
+		defer close(start.done)
+		defer near.Close() //nolint:errcheck // Only read from.
+		if start.err = sub.ReadPayload(payloadReader{near}); start.err == nil {
+			start.result, start.err = sub.Start(h.ctx)
+		}
+	})
+	return reply{ok: map[string]any{"unit": sub.ID()}, fd: far}, nil
+}
+
+// payloadReader reads a payload to its end. A program ends it by shutting down its sending direction while it keeps the
+// socket; one that closes the socket has vanished, and its payload must not be taken for complete.
+type payloadReader struct{ conn *net.UnixConn }
+
+func (p payloadReader) Read(b []byte) (int, error) {
+	n, err := p.conn.Read(b)
+	if err != nil && isHungUp(p.conn) {
+		return n, errPayloadCut
+	}
+	return n, err
+}
+
+func opWorkStarted(ctx context.Context, s *session, req *request) (reply, error) {
+	h := s.host
+	id := workceptor.UnitID(req.Unit)
+	h.mu.Lock()
+	start := h.starts[id]
+	h.mu.Unlock()
+	if start == nil {
+		return failed(&workceptor.UnknownUnitError{ID: id})
+	}
+	select {
+	case <-start.done:
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	}
+	h.mu.Lock()
+	delete(h.starts, id)
+	h.mu.Unlock()
+	if start.err != nil {
+		return failed(toError(start.err, Work))
+	}
+	return plain(map[string]any{"result": start.result})
+}
+
+func opWorkStatus(_ context.Context, s *session, req *request) (reply, error) {
+	status, err := s.host.built().Work.Status(workceptor.UnitID(req.Unit))
+	if err != nil {
+		return failed(toError(err, Work))
+	}
+	return plain(status)
+}
+
+func opWorkList(_ context.Context, s *session, _ *request) (reply, error) {
+	return plain(s.host.built().Work.List())
+}
+
+func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
+	ctx, cancel := limit(ctx, req, 0)
+	defer cancel()
+	status, err := s.host.built().Work.Wait(ctx, workceptor.UnitID(req.Unit))
+	if err != nil {
+		return failed(toError(err, Work))
+	}
+	return plain(status)
+}
+
+func opWorkCancel(ctx context.Context, s *session, req *request) (reply, error) {
+	pending, err := s.host.built().Work.Cancel(ctx, workceptor.UnitID(req.Unit))
+	if err != nil {
+		return failed(toError(err, Work))
+	}
+	return plain(map[string]any{"pending": pending})
+}
+
+func opWorkRelease(ctx context.Context, s *session, req *request) (reply, error) {
+	pending, err := s.host.built().Work.Release(ctx, workceptor.UnitID(req.Unit), req.Force)
+	if err != nil {
+		return failed(toError(err, Work))
+	}
+	return plain(map[string]any{"pending": pending})
+}
+
+func opWorkResults(ctx context.Context, s *session, req *request) (reply, error) {
+	if req.Offset < 0 {
+		return failed(badRequest(`key "offset": a number from 0 is expected`))
+	}
+	ctx, cancel := context.WithCancel(s.host.ctx) // The output outlives the request.
+	r, err := s.host.built().Work.Results(ctx, workceptor.UnitID(req.Unit), req.Offset)
+	if err != nil {
+		cancel()
+		return failed(toError(err, Work))
+	}
+	st, fd, err := s.host.bridge(&outputStream{ReadCloser: r, cancel: cancel, unit: req.Unit})
+	if err != nil {
+		return failed(err)
+	}
+	return reply{ok: map[string]any{"stream": st.id}, fd: fd}, nil
+}
+
+// outputStream presents the output of a unit as a stream that only sends.
+type outputStream struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+	unit   string
+}
+
+func (o *outputStream) Write([]byte) (int, error) {
+	return 0, badRequest("the output of a unit cannot be written to")
+}
+
+func (o *outputStream) CloseWrite() error { return nil }
+
+// CloseRead ends the stream: the program does not want more.
+func (o *outputStream) CloseRead() error { return o.Close() }
+
+func (o *outputStream) Close() error {
+	o.cancel()
+	return o.ReadCloser.Close()
+}
+
+type unitAddr string
+
+func (unitAddr) Network() string  { return "receptor-unit" }
+func (a unitAddr) String() string { return string(a) }
+
+func (o *outputStream) LocalAddr() net.Addr              { return unitAddr(o.unit) }
+func (o *outputStream) RemoteAddr() net.Addr             { return unitAddr(o.unit) }
+func (o *outputStream) SetDeadline(time.Time) error      { return nil }
+func (o *outputStream) SetReadDeadline(time.Time) error  { return nil }
+func (o *outputStream) SetWriteDeadline(time.Time) error { return nil }
