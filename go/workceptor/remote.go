@@ -25,8 +25,8 @@ const (
 	actionWait = 5 * time.Second // How long a client waits for the executor to hear of a cancel or release.
 	startWait  = time.Minute     // How long a client waits for the first attempt to start.
 
-	// A node that is reachable but does not answer is asked again at once when it becomes reachable only if the
-	// mesh took at least this long to say so; otherwise it has been reachable all the time.
+	// If the mesh says so fast that a node is reachable, it may have been reachable all the time without answering.
+	// Such a node is asked again at once only if that was not done lately.
 	sameRoute = 10 * time.Millisecond
 )
 
@@ -262,7 +262,10 @@ func (w *remoteWorker) do(ctx context.Context, s step) error {
 }
 
 // backoff is the pause before the next attempt.
-type backoff struct{ next time.Duration }
+type backoff struct {
+	next   time.Duration
+	atOnce time.Time // When an attempt was last made without a pause although the node may not have been away.
+}
 
 func (b *backoff) reset() { b.next = firstRetry }
 
@@ -283,9 +286,15 @@ func (w *remoteWorker) pauseFor(ctx context.Context, pause *backoff) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	began := time.Now()
-	if w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(x.RemoteNode)) == nil && time.Since(began) >= sameRoute {
-		pause.reset()
-		return
+	if w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(x.RemoteNode)) == nil {
+		if time.Since(began) >= sameRoute {
+			pause.reset()
+			return
+		}
+		if began.Sub(pause.atOnce) >= wait {
+			pause.atOnce = began
+			return
+		}
 	}
 	<-ctx.Done()
 }
@@ -520,14 +529,29 @@ func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
 		w.kick()
 		return false, nil
 	}
-	outcome := w.expect(stepCancel)
-	w.mu.Lock()
-	w.cancelled = false
-	w.mu.Unlock()
-	w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
-	w.kick()
-	w.run()
-	return w.outcome(w.await(ctx, outcome, actionWait))
+	return w.outcome(w.ask(ctx, stepCancel, func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
+}
+
+// ask sets flags in the record and returns the outcome of the first attempt at the step that they call for.
+func (w *remoteWorker) ask(ctx context.Context, s step, flags func(*unit.RemoteExtra)) error {
+	for {
+		outcome := w.expect(s)
+		w.mu.Lock()
+		w.cancelled, w.refused = false, false
+		w.mu.Unlock()
+		if err := w.edit(flags); err != nil {
+			w.j.e.log.Error("request will be forgotten if the node ends before it is met", "unit", w.j.id, "err", err)
+		}
+		w.kick()
+		if !w.run() {
+			return errNoAnswerYet
+		}
+		err := w.await(ctx, outcome, actionWait)
+		// The goroutine may have ended just before it could see the flags.
+		if !errors.Is(err, errNothing) || w.next() != s {
+			return err
+		}
+	}
 }
 
 // began reports whether the unit's goroutine has been at work.
@@ -553,14 +577,7 @@ func (w *remoteWorker) release(ctx context.Context, force bool) (pending bool, e
 		w.finish()
 		return false, w.drop(force)
 	}
-	outcome := w.expect(stepRelease)
-	w.mu.Lock()
-	w.refused = false
-	w.mu.Unlock()
-	w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled, x.LocalReleased = true, true })
-	w.kick()
-	w.run()
-	pending, err = w.outcome(w.await(ctx, outcome, actionWait))
+	pending, err = w.outcome(w.ask(ctx, stepRelease, func(x *unit.RemoteExtra) { x.LocalCancelled, x.LocalReleased = true, true }))
 	if !force || (err == nil && !pending) {
 		return pending, err
 	}

@@ -1,0 +1,650 @@
+package workceptor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// pair is a submitter alpha and an executor beta.
+func pair(t testing.TB, options ...func(*Config)) (m *testMesh, alpha, beta *Engine) {
+	m = newTestMesh()
+	beta = openEngine(t, t.TempDir(), m.node("beta"))
+	releaseAll(t, beta)
+	m.serve("beta", beta)
+	return m, openEngine(t, t.TempDir(), m.node("alpha"), options...), beta
+}
+
+// one returns the only unit of an engine.
+func one(t testing.TB, e *Engine) UnitID {
+	t.Helper()
+	all := e.List()
+	if len(all) != 1 {
+		t.Fatalf("got %d units, want 1", len(all))
+	}
+	for id := range all {
+		return id
+	}
+	return ""
+}
+
+func TestRemote(t *testing.T) {
+	_, alpha, beta := pair(t)
+	req := request("beta", "upper", "")
+	req.Params["foo"] = "bar"
+	id := submit(t, alpha, req, "hello\nworld\n")
+	if got := output(t, alpha, id, 0); got != "HELLO\nWORLD\n" {
+		t.Errorf("got output %q", got)
+	}
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 12)
+	far := one(t, beta)
+	want := `{"State":2,"Detail":"exit status 0","StdoutSize":12,"WorkType":"remote","ExtraData":{"RemoteNode":"beta","RemoteWorkType":"upper","RemoteParams":{"foo":"bar"},"RemoteUnitID":"` + string(far) + `","RemoteStarted":true,"LocalCancelled":false,"LocalReleased":false,"SignWork":false,"TLSClient":"","Expiration":"0001-01-01T00:00:00Z"}}` + "\n"
+	if got := file(t, alpha, id, "status"); got != want {
+		t.Errorf("got status file %s, want %s", got, want)
+	}
+	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
+		t.Errorf("release: got %v, %v", pending, err)
+	}
+	if len(alpha.List())+len(beta.List()) != 0 {
+		t.Errorf("release left units behind: %v, %v", alpha.List(), beta.List())
+	}
+}
+
+// script is a control service that says what a test tells it to and notes what it hears.
+type script struct {
+	mu    sync.Mutex
+	heard []string
+	// say answers one line; "" closes the stream, a text without a newline is sent as it is and the stream closed.
+	say func(line string) string
+	// payload, if set, takes what follows a line that was answered by a prompt.
+	payload string
+}
+
+func (s *script) lines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.heard...)
+}
+
+func (s *script) serve(c Stream) {
+	defer c.Close()
+	io.WriteString(c, "Receptor Control, node beta\n")
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.heard = append(s.heard, line)
+		answer := s.say(line)
+		s.mu.Unlock()
+		io.WriteString(c, answer)
+		if !strings.HasSuffix(answer, "\n") {
+			return
+		}
+		if strings.Contains(line, `"submit"`) {
+			payload, err := io.ReadAll(r)
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.payload = string(payload)
+			s.mu.Unlock()
+			io.WriteString(c, `{"result":"Job Started","unitid":"BRVFlI6d"}`+"\n")
+			return
+		}
+	}
+}
+
+const finishedLine = `{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":12,"WorkType":"upper"}` + "\n"
+
+// honest answers like a node whose unit has finished.
+func honest(line string) string {
+	switch {
+	case strings.Contains(line, `"submit"`):
+		return "Work unit created with ID BRVFlI6d. Send stdin data and EOF.\n"
+	case strings.HasPrefix(line, "work status "):
+		return finishedLine
+	case strings.Contains(line, `"results"`):
+		return "Streaming results for work unit BRVFlI6d\nHELLO\nWORLD\n."[:len("Streaming results for work unit BRVFlI6d\n")+11]
+	case strings.Contains(line, `"release"`):
+		return `{"released":"BRVFlI6d"}` + "\n"
+	}
+	return "ERROR: Unknown command\n"
+}
+
+func scripted(t testing.TB, say func(string) string) (*testMesh, *Engine, *script) {
+	m := newTestMesh()
+	s := &script{say: say}
+	m.handle("beta", s.serve)
+	return m, openEngine(t, t.TempDir(), m.node("alpha")), s
+}
+
+// TestRemoteBytes holds what is sent to another node against the golden transcript of a remote unit.
+func TestRemoteBytes(t *testing.T) {
+	released := false
+	_, alpha, s := scripted(t, func(line string) string {
+		switch {
+		case strings.Contains(line, `"results"`):
+			return "Streaming results for work unit BRVFlI6d\nHELLO\nWORLD" // The last newline comes with the next stream.
+		case strings.Contains(line, `"release"`):
+			released = true
+		case released:
+			return "ERROR: unknown work unit BRVFlI6d\n"
+		}
+		return honest(line)
+	})
+	s.say = func(say func(string) string) func(string) string {
+		return func(line string) string {
+			if strings.Contains(line, `"startpos":11`) {
+				return "Streaming results for work unit BRVFlI6d\n\n"
+			}
+			return say(line)
+		}
+	}(s.say)
+	req := request("beta", "upper", "")
+	req.Params["foo"] = "bar"
+	id := submit(t, alpha, req, "hello\nworld\n")
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 12)
+	if got := output(t, alpha, id, 0); got != "HELLO\nWORLD\n" {
+		t.Errorf("got output %q", got)
+	}
+	if _, err := alpha.Release(testContext(t), id, false); err != nil {
+		t.Fatal(err)
+	}
+	if s.payload != "hello\nworld\n" {
+		t.Errorf("got payload %q", s.payload)
+	}
+	heard := strings.Join(s.lines(), "")
+	for _, want := range []string{
+		`{"command":"work","foo":"bar","node":"beta","subcommand":"submit","tlsclient":"","worktype":"upper"}` + "\n",
+		"work status BRVFlI6d\n",
+		`{"command":"work","startpos":0,"subcommand":"results","unitid":"BRVFlI6d"}` + "\n",
+		`{"command":"work","startpos":11,"subcommand":"results","unitid":"BRVFlI6d"}` + "\n",
+		`{"command":"work","subcommand":"release","unitid":"BRVFlI6d"}` + "\nwork status BRVFlI6d\n",
+	} {
+		if !strings.Contains(heard, want) {
+			t.Errorf("executor heard %q, want in it %q", heard, want)
+		}
+	}
+}
+
+func TestRemoteRefusal(t *testing.T) {
+	_, alpha, _ := pair(t)
+	s, err := alpha.Submit(request("beta", "nosuchtype", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ReadPayload(strings.NewReader(""))
+	const text = "could not parse response: ERROR: unknown work type nosuchtype"
+	if _, err := s.Start(testContext(t)); err == nil || err.Error() != text {
+		t.Errorf("start: got %v, want %s", err, text)
+	}
+	wantStatus(t, wait(t, alpha, s.ID()), Failed, "Error starting worker: "+text, 0)
+	if pending, err := alpha.Release(testContext(t), s.ID(), false); pending || err != nil {
+		t.Errorf("release: got %v, %v", pending, err)
+	}
+}
+
+// later submits to beta while it cannot be reached.
+func later(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload string) UnitID {
+	t.Helper()
+	m.cut("beta")
+	s, err := e.Submit(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ReadPayload(strings.NewReader(payload)); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := s.Start(testContext(t)); result != JobSubmitted || err != nil {
+		t.Fatalf("start: got %q, %v, want %q", result, err, JobSubmitted)
+	}
+	status, _ := e.Status(s.ID())
+	wantStatus(t, status, Pending, "Starting Worker", 0)
+	return s.ID()
+}
+
+func TestRemoteReachableLater(t *testing.T) {
+	m, alpha, _ := pair(t)
+	id := later(t, m, alpha, request("beta", "upper", ""), "hello\n")
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 6)
+	if got := output(t, alpha, id, 0); got != "HELLO\n" {
+		t.Errorf("got output %q", got)
+	}
+}
+
+func TestRemoteRefusalInBackground(t *testing.T) {
+	m, alpha, _ := pair(t)
+	id := later(t, m, alpha, request("beta", "nosuchtype", ""), "")
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Failed, "Error starting worker: could not parse response: ERROR: unknown work type nosuchtype", 0)
+}
+
+func TestRemoteExpires(t *testing.T) {
+	m, alpha, beta := pair(t)
+	req := request("beta", "upper", "")
+	req.TTL = "50ms"
+	id := later(t, m, alpha, req, "")
+	s := wait(t, alpha, id)
+	x := s.Extra.(*unit.RemoteExtra)
+	wantStatus(t, s, Failed, unit.DetailExpired(x.Expiration), 0)
+	m.mend("beta")
+	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
+		t.Errorf("release: got %v, %v", pending, err)
+	}
+	if len(beta.List()) != 0 {
+		t.Error("an expired unit was started")
+	}
+}
+
+func TestRemoteNotStartedIsCancelledAndReleased(t *testing.T) {
+	m, alpha, beta := pair(t)
+	for _, release := range []bool{false, true} {
+		id := later(t, m, alpha, request("beta", "upper", ""), "")
+		if !release {
+			if pending, err := alpha.Cancel(testContext(t), id); pending || err != nil {
+				t.Errorf("cancel: got %v, %v, want done", pending, err)
+			}
+			wantStatus(t, wait(t, alpha, id), Failed, "Locally Cancelled", 0)
+		}
+		if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
+			t.Errorf("release: got %v, %v, want done", pending, err)
+		}
+		if _, err := alpha.Status(id); !errors.Is(err, ErrUnknownUnit) {
+			t.Errorf("after release: got %v", err)
+		}
+		m.mend("beta")
+	}
+	if len(beta.List()) != 0 {
+		t.Error("a cancelled unit was started")
+	}
+}
+
+func TestRemoteCancelledWhileWaitingForPayload(t *testing.T) {
+	_, alpha, _ := pair(t)
+	s, err := alpha.Submit(request("beta", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pending, err := alpha.Cancel(testContext(t), s.ID()); pending || err != nil {
+		t.Fatalf("cancel: got %v, %v", pending, err)
+	}
+	if err := s.ReadPayload(strings.NewReader("abc")); !errors.Is(err, ErrCancelled) {
+		t.Errorf("payload: got %v", err)
+	}
+	if pending, err := alpha.Release(testContext(t), s.ID(), false); pending || err != nil {
+		t.Fatalf("release: got %v, %v", pending, err)
+	}
+}
+
+const sleeper = `"echo a; exec sleep 60"`
+
+func startSleeper(t *testing.T, alpha *Engine) UnitID {
+	t.Helper()
+	id := submit(t, alpha, request("beta", "sh", sleeper), "")
+	until(t, alpha, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+	return id
+}
+
+func TestRemoteCancel(t *testing.T) {
+	_, alpha, beta := pair(t)
+	id := startSleeper(t, alpha)
+	if pending, err := alpha.Cancel(testContext(t), id); pending || err != nil {
+		t.Fatalf("cancel: got %v, %v", pending, err)
+	}
+	wantStatus(t, wait(t, alpha, id), Canceled, "Canceled", 2)
+	if got := output(t, alpha, id, 0); got != "a\n" {
+		t.Errorf("got output %q", got)
+	}
+	s, _ := beta.Status(one(t, beta))
+	wantStatus(t, s, Canceled, "Canceled", 2)
+}
+
+func TestRemoteCancelAndReleasePending(t *testing.T) {
+	m, alpha, beta := pair(t)
+	id := startSleeper(t, alpha)
+	m.cut("beta")
+	if pending, err := alpha.Cancel(testContext(t), id); !pending || err != nil {
+		t.Errorf("cancel: got %v, %v, want pending", pending, err)
+	}
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Canceled, "Canceled", 2)
+	m.cut("beta")
+	for range 2 {
+		if pending, err := alpha.Release(testContext(t), id, false); !pending || err != nil {
+			t.Errorf("release: got %v, %v, want pending", pending, err)
+		}
+	}
+	changes := alpha.Subscribe(64)
+	m.mend("beta")
+	for c := range changes.C {
+		if c.Released {
+			break
+		}
+	}
+	changes.Close()
+	if len(beta.List()) != 0 {
+		t.Error("the executor still has the unit")
+	}
+}
+
+func TestRemoteForceRelease(t *testing.T) {
+	m, alpha, beta := pair(t)
+	id := startSleeper(t, alpha)
+	m.cut("beta")
+	if pending, err := alpha.Release(testContext(t), id, true); pending || err != nil {
+		t.Errorf("force-release: got %v, %v, want done", pending, err)
+	}
+	if len(alpha.List()) != 0 {
+		t.Error("the unit is still listed")
+	}
+	if s, _ := beta.Status(one(t, beta)); s.State != Running {
+		t.Errorf("the executor's unit is %v, want it left alone", s.State)
+	}
+}
+
+func TestRemoteUnitIsGone(t *testing.T) {
+	m, alpha, _ := pair(t)
+	id := startSleeper(t, alpha)
+	m.serve("beta", openEngine(t, t.TempDir(), m.node("beta"))) // Its data is lost.
+	m.cut("beta")
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Failed, "Remote work unit is gone", 2)
+	if got := output(t, alpha, id, 0); got != "a\n" {
+		t.Errorf("got output %q", got)
+	}
+	if pending, err := alpha.Cancel(testContext(t), id); pending || err != nil {
+		t.Errorf("cancel: got %v, %v, want done", pending, err)
+	}
+	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
+		t.Errorf("release: got %v, %v, want done", pending, err)
+	}
+}
+
+func TestRemoteSecretsAndTLS(t *testing.T) {
+	m, alpha, _ := pair(t, func(c *Config) { c.HasTLSClient = func(name string) bool { return name == "cli" } })
+	req := request("beta", "cat", "")
+	req.TLSClient = "cli"
+	req.Params = map[string]string{"secret_token": "hunter2", "Secret_B": "b", "plain": "p"}
+	id := later(t, m, alpha, req, "data")
+	s, _ := alpha.Status(id)
+	text, _ := s.MarshalJSON()
+	if !strings.Contains(string(text), `"RemoteParams":{"plain":"p"}`) {
+		t.Errorf("status shows %s", text)
+	}
+	if disk := file(t, alpha, id, "status"); !strings.Contains(disk, `{"Secret_B":"b","plain":"p","secret_token":"hunter2"}`) {
+		t.Errorf("file holds %s", disk)
+	}
+	m.mu.Lock()
+	m.dialErr["beta"] = errors.New("dial beta:control: CRYPTO_ERROR 0x12a (local): x509: certificate signed by unknown authority")
+	m.mu.Unlock()
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Failed, "TLS error connecting to remote service: CRYPTO_ERROR 0x12a (local): x509: certificate signed by unknown authority", 0)
+	for _, name := range m.tls {
+		if name != "cli" {
+			t.Errorf("dialled with profile %q, want cli", name)
+		}
+	}
+}
+
+func TestRemoteSignature(t *testing.T) {
+	_, alpha, _ := pair(t)
+	req := request("beta", "cat", "")
+	req.SignWork = true
+	s, err := alpha.Submit(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ReadPayload(strings.NewReader(""))
+	if _, err := s.Start(testContext(t)); err == nil || err.Error() != "cannot sign work: signing key is empty" {
+		t.Errorf("start: got %v", err)
+	}
+	wantStatus(t, wait(t, alpha, s.ID()), Failed, "Error starting worker: cannot sign work: signing key is empty", 0)
+	if err := alpha.VerifyUnit(s.ID(), "", false); err == nil {
+		t.Error("a signed unit can be cancelled without signature")
+	}
+}
+
+// numbers is a command whose output tells every byte's place.
+const numbers = `"for i in $(seq 1 400); do echo $i; done; exit 5"`
+
+func wantNumbers(t *testing.T, e *Engine, id UnitID) {
+	t.Helper()
+	var want strings.Builder
+	for i := 1; i <= 400; i++ {
+		fmt.Fprintln(&want, i)
+	}
+	wantStatus(t, wait(t, e, id), Failed, "exit status 5", int64(want.Len()))
+	if got := output(t, e, id, 0); got != want.String() {
+		t.Errorf("output differs: got %d bytes, want %d: %.80q", len(got), want.Len(), got)
+	}
+}
+
+// TestRemoteLinkLoss breaks the link after every so many bytes, in the submit, the payload, the status and the output.
+func TestRemoteLinkLoss(t *testing.T) {
+	for budget := 0; budget < 4000; budget += 61 {
+		t.Run(fmt.Sprint(budget), func(t *testing.T) {
+			t.Parallel()
+			m, alpha, _ := pair(t)
+			s, err := alpha.Submit(request("beta", "sh", numbers))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
+			m.breakAfter("beta", budget)
+			if _, err := s.Start(testContext(t)); err != nil {
+				t.Fatalf("start: %v", err)
+			}
+			m.mend("beta")
+			wantNumbers(t, alpha, s.ID())
+			if pending, err := alpha.Release(testContext(t), s.ID(), false); err != nil || pending {
+				t.Errorf("release: got %v, %v", pending, err)
+			}
+		})
+	}
+}
+
+// TestRemoteSubmitterRestarts ends the submitter's engine after every so many bytes and opens a new one on its
+// directory.
+func TestRemoteSubmitterRestarts(t *testing.T) {
+	for budget := 100; budget < 4000; budget += 131 {
+		t.Run(fmt.Sprint(budget), func(t *testing.T) {
+			t.Parallel()
+			m := newTestMesh()
+			beta := openEngine(t, t.TempDir(), m.node("beta"))
+			releaseAll(t, beta)
+			m.serve("beta", beta)
+			dir := t.TempDir()
+			alpha := openEngine(t, dir, m.node("alpha"))
+			s, err := alpha.Submit(request("beta", "sh", numbers))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
+			m.breakAfter("beta", budget)
+			if _, err := s.Start(testContext(t)); err != nil {
+				t.Fatalf("start: %v", err)
+			}
+			alpha.Close()
+			m.mend("beta")
+			again := openEngine(t, dir, m.node("alpha"))
+			wantNumbers(t, again, s.ID())
+		})
+	}
+}
+
+func TestRemoteFlagsSurviveRestart(t *testing.T) {
+	m := newTestMesh()
+	beta := openEngine(t, t.TempDir(), m.node("beta"))
+	releaseAll(t, beta)
+	m.serve("beta", beta)
+	dir := t.TempDir()
+	alpha := openEngine(t, dir, m.node("alpha"))
+	id := startSleeper(t, alpha)
+	m.cut("beta")
+	alpha.Cancel(testContext(t), id)
+	alpha.Close()
+	alpha = openEngine(t, dir, m.node("alpha"))
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Canceled, "Canceled", 2)
+	m.cut("beta")
+	alpha.Release(testContext(t), id, false)
+	alpha.Close()
+	m.mend("beta")
+	alpha = openEngine(t, dir, m.node("alpha"))
+	if s, err := alpha.Wait(testContext(t), id); err == nil && s.State != Canceled {
+		t.Errorf("got %v", s)
+	}
+	changes := beta.Subscribe(1000)
+	defer changes.Close()
+	for len(beta.List()) > 0 {
+		<-changes.C
+	}
+}
+
+// hostile executors: whatever they say, the submitter ends the unit or keeps trying, can release it, and does not grow.
+func TestHostileExecutors(t *testing.T) {
+	endless := strings.Repeat("x", 3<<20)
+	tests := []struct {
+		name string
+		say  func(line string) string
+		want func(Status) bool // nil: the unit is released in whatever state it is.
+	}{
+		{"garbage prompt", func(string) string { return "hello\n" },
+			func(s Status) bool {
+				return s.Detail == "Error starting worker: could not parse response: hello"
+			}},
+		{"unit ID with path", func(string) string { return "Work unit created with ID ../x. Send stdin data and EOF.\n" },
+			func(s Status) bool { return s.State == Failed }},
+		{"endless line", func(string) string { return endless }, nil},
+		{"silence", func(string) string { return "" }, nil},
+		{"bad status", func(line string) string {
+			if strings.HasPrefix(line, "work status") {
+				return `{"State":12.5,"Detail":[],"StdoutSize":"x"}` + "\n"
+			}
+			return honest(line)
+		}, nil},
+		{"error as status", func(line string) string {
+			if strings.HasPrefix(line, "work status") {
+				return "ERROR: out of order\n"
+			}
+			return honest(line)
+		}, nil},
+		{"negative size", func(line string) string {
+			return strings.Replace(honest(line), `"StdoutSize":12`, `"StdoutSize":-12`, 1)
+		}, nil},
+		{"absurd size", func(line string) string {
+			return strings.Replace(honest(line), `"StdoutSize":12`, `"StdoutSize":9223372036854775807`, 1)
+		}, nil},
+		{"less output than said", func(line string) string {
+			if strings.Contains(line, `"results"`) && !strings.Contains(line, `"startpos":0`) {
+				return "Streaming results for work unit BRVFlI6d\n"[:40] + "\n"
+			}
+			return honest(line)
+		}, nil},
+		{"more output than said", func(line string) string {
+			if strings.Contains(line, `"results"`) {
+				return "Streaming results for work unit BRVFlI6d\nHELLO\nWORLD\nand more and more"
+			}
+			return honest(line)
+		}, func(s Status) bool { return s.State == Succeeded && s.StdoutSize == 12 }},
+		{"short answers", func(line string) string { return "{}\n" }, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, alpha, _ := scripted(t, test.say)
+			s, err := alpha.Submit(request("beta", "upper", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.ReadPayload(strings.NewReader(""))
+			s.Start(testContext(t))
+			if test.want != nil {
+				until(t, alpha, s.ID(), "the end", func(s Status) bool { return s.State.Complete() && test.want(s) })
+			}
+			if _, err := alpha.Release(testContext(t), s.ID(), true); err != nil {
+				t.Errorf("force-release: %v", err)
+			}
+			if entries, _ := os.ReadDir(alpha.root.Path()); len(entries) != 0 {
+				t.Errorf("%v is left", entries)
+			}
+		})
+	}
+}
+
+// TestResultsThatNeverEnd: a stream that goes on after the unit has finished does not keep it from ending.
+func TestResultsThatNeverEnd(t *testing.T) {
+	m := newTestMesh()
+	s := &script{say: honest}
+	closed := make(chan struct{})
+	var once sync.Once
+	m.handle("beta", func(c Stream) {
+		tap := &tapped{Stream: c}
+		tap.write = func(p []byte) {
+			if strings.HasPrefix(string(p), "Streaming") {
+				c.Write([]byte(honest(`"results"`)))
+				for { // For ever.
+					if _, err := c.Write([]byte("noise")); err != nil {
+						once.Do(func() { close(closed) })
+						return
+					}
+				}
+			}
+			c.Write(p)
+		}
+		s.serve(tap)
+	})
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"))
+	id := submit(t, alpha, request("beta", "upper", ""), "")
+	status := wait(t, alpha, id)
+	if status.State != Succeeded {
+		t.Errorf("got %v", status.State)
+	}
+	select {
+	case <-closed:
+	case <-testContext(t).Done():
+		t.Error("the stream is still read")
+	}
+}
+
+type tapped struct {
+	Stream
+	write func([]byte)
+}
+
+func (s *tapped) Write(p []byte) (int, error)       { s.write(p); return len(p), nil }
+func (s *tapped) WriteString(p string) (int, error) { return s.Write([]byte(p)) }
+
+// TestRemoteExecutorRestarts closes the executor's engine while its unit runs.
+func TestRemoteExecutorRestarts(t *testing.T) {
+	m := newTestMesh()
+	dir := t.TempDir()
+	beta := openEngine(t, dir, m.node("beta"))
+	m.serve("beta", beta)
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"))
+	gate := t.TempDir() + "/gate"
+	id := submit(t, alpha, request("beta", "sh", `"echo one; while [ ! -e `+gate+` ]; do sleep 0.02; done; echo two"`), "")
+	until(t, alpha, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 4 })
+	m.cut("beta")
+	beta.Close()
+	beta = openEngine(t, dir, m.node("beta"))
+	releaseAll(t, beta)
+	m.serve("beta", beta)
+	os.WriteFile(gate, nil, 0o600)
+	m.mend("beta")
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 8)
+	if got := output(t, alpha, id, 0); got != "one\ntwo\n" {
+		t.Errorf("got %q", got)
+	}
+}
