@@ -3,19 +3,21 @@
 /* Not in receptor.h: for this library's Go side. */
 const char *receptor_build_version(void);
 
-/* The build sets RECEPTOR_VERSION; a library without it says so. */
-#ifndef RECEPTOR_VERSION
-#define RECEPTOR_VERSION ""
-#endif
-
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
+
+/* The build sets RECEPTOR_VERSION, without quotes: -DRECEPTOR_VERSION=1.2.3 */
+#ifdef RECEPTOR_VERSION
+#define VERSION STRING(RECEPTOR_VERSION)
+#else
+#define VERSION ""
+#endif
 
 /* In C, so that asking does not enter Go. */
 int32_t receptor_abi(void) { return RECEPTOR_ABI; }
 
 const char *receptor_build_info(void) {
-	return "{\"abi\":" STRING(RECEPTOR_ABI) ",\"version\":\"" RECEPTOR_VERSION "\"}";
+	return "{\"abi\":" STRING(RECEPTOR_ABI) ",\"version\":\"" VERSION "\"}";
 }
 
-const char *receptor_build_version(void) { return RECEPTOR_VERSION; }
+const char *receptor_build_version(void) { return VERSION; }

@@ -26,8 +26,8 @@
 //
 // # Decisions where the protocol leaves room
 //
-//   - Own updates go out 10 ms after a change (existing nodes: 100 ms), at most one in 100 ms; a lost link changes the
-//     routes at once.
+//   - Own updates go out at once on a new link and 10 ms after other changes (existing nodes: 100 ms), at most one in
+//     100 ms; a lost link changes the routes at once.
 //   - A new neighbour is sent the last update of every reachable node and all advertisements at once, as ordinary
 //     floods, instead of hearing them at the next period.
 //   - A withdrawal of a service is never sent, since existing nodes pass it round for ever in a cycle; one that is

@@ -275,9 +275,9 @@ func (nb *neighbour) establishLocked(peer wire.NodeID) error {
 	n.links[peer] = nb
 	close(nb.established)
 	n.db.SetLink(peer, nb.cost)
-	n.greetLocked(nb)
-	n.announceLocked()
 	n.computeRoutesLocked()
+	n.greetLocked(nb)
+	n.announceNowLocked()
 	n.log.Info("Connection established with "+string(peer), "link", nb.conn.String(), "cost", nb.cost)
 	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost})
 	return nil

@@ -82,7 +82,8 @@ type Node struct {
 	routes       *topology.Table
 	floodAt      time.Time // When the next own update is due.
 	floodedAt    time.Time
-	routesAt     time.Time // When routes are to be computed; zero if they are current.
+	routesAt     time.Time     // When routes are to be computed; zero if they are current.
+	routesTook   time.Duration // By the last computation.
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
 	routeChange  chan struct{} // Closed and replaced when the routes change.

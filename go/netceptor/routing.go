@@ -31,6 +31,26 @@ func (n *Node) announceLocked() {
 	n.kickLocked()
 }
 
+// announceNowLocked floods an own update at once, unless the last one is too recent. The first one on a new link goes
+// out this way: packets sent right behind it then find nodes that know this one.
+func (n *Node) announceNowLocked() {
+	if time.Since(n.floodedAt) < floodSpacing {
+		n.announceLocked()
+		return
+	}
+	n.floodLocked(0)
+	n.kickLocked()
+}
+
+// learnLocked makes a new node's name known before its packets arrive, unless that would cost too much while many join.
+func (n *Node) learnLocked() {
+	if n.routesTook < routingDelay/10 {
+		n.computeRoutesLocked()
+		return
+	}
+	n.recomputeLocked()
+}
+
 func (n *Node) recomputeLocked() {
 	soonLocked(&n.routesAt, routingDelay)
 	n.kickLocked()
@@ -114,7 +134,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		n.recomputeLocked()
 	}
 	if fx.NewNode != "" {
-		n.recomputeLocked() // Its name must be known before its packets are.
+		n.learnLocked()
 	}
 	if fx.Announce {
 		n.announceLocked()
@@ -127,6 +147,8 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 
 // computeRoutesLocked computes the shortest paths and publishes the forwarding table.
 func (n *Node) computeRoutesLocked() {
+	start := time.Now()
+	defer func() { n.routesTook = time.Since(start) }()
 	n.routesAt = time.Time{}
 	routes := n.db.Routes()
 	known := n.db.Known()

@@ -100,6 +100,9 @@ func toError(err error, fallback Code) *Error {
 	for _, c := range causes {
 		if errors.Is(err, c.err) {
 			e.Code = c.code
+			if c.err == context.DeadlineExceeded { //nolint:errorlint // The table's own entry.
+				e.Msg = "no answer within the time given"
+			}
 			break
 		}
 	}
