@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 	if runner.IsRunner(os.Args[1:]) {
 		os.Exit(runner.Main(os.Args[1:]))
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // A runner with the race detector would take a second to end.
 	os.Exit(m.Run())
 }
 

@@ -49,7 +49,8 @@ type remoteWorker struct {
 	mu        sync.Mutex
 	running   bool
 	over      bool               // The unit was let go: nothing will be done any more.
-	interrupt context.CancelFunc // Ends the step under way.
+	interrupt context.CancelFunc // Ends the step under way, or the pause after it.
+	current   step               // stepNone in a pause.
 	waiting   map[chan error]step
 	done      chan struct{} // Closed when the goroutine ends; replaced when it starts.
 	cancelled bool          // The executor knows of the cancel.
@@ -156,11 +157,11 @@ func (w *remoteWorker) await(ctx context.Context, outcome chan error, wait time.
 	return errNoAnswerYet
 }
 
-// kick ends the step under way, so that the goroutine looks at the record again.
-func (w *remoteWorker) kick() {
+// kick ends the step or pause under way, so that the goroutine looks at the record again; not if the step is s anyway.
+func (w *remoteWorker) kick(s step) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.interrupt != nil {
+	if w.interrupt != nil && (s == stepNone || s != w.current) {
 		w.interrupt()
 	}
 }
@@ -171,8 +172,9 @@ func (w *remoteWorker) loop(ctx context.Context) {
 		stepCtx, interrupt := context.WithCancel(ctx)
 		w.mu.Lock()
 		w.interrupt = interrupt
+		s := w.nextLocked()
+		w.current = s
 		w.mu.Unlock()
-		s := w.next()
 		if s == stepNone || ctx.Err() != nil {
 			interrupt()
 			if w.leave(ctx.Err()) {
@@ -184,6 +186,9 @@ func (w *remoteWorker) loop(ctx context.Context) {
 		if err != nil && stepCtx.Err() == nil {
 			w.j.e.log.Debug("remote unit will be tried again", "unit", w.j.id, "node", w.extra().RemoteNode, "err", err, "retry_in", pause.next)
 		}
+		w.mu.Lock()
+		w.current = stepNone
+		w.mu.Unlock()
 		interrupted := stepCtx.Err() != nil
 		if !interrupted || err == nil { // Else the next attempt answers.
 			w.tell(s, err)
@@ -526,7 +531,7 @@ func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
 	if !w.began() { // Still waiting for its payload, or for its first attempt.
 		w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
 		w.j.fail(unit.DetailLocallyCancelled)
-		w.kick()
+		w.kick(stepNone)
 		return false, nil
 	}
 	return w.outcome(w.ask(ctx, stepCancel, func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
@@ -542,7 +547,7 @@ func (w *remoteWorker) ask(ctx context.Context, s step, flags func(*unit.RemoteE
 		if err := w.edit(flags); err != nil {
 			w.j.e.log.Error("request will be forgotten if the node ends before it is met", "unit", w.j.id, "err", err)
 		}
-		w.kick()
+		w.kick(s)
 		if !w.run() {
 			return errNoAnswerYet
 		}
@@ -597,7 +602,7 @@ func (w *remoteWorker) finish() {
 	w.over = true
 	running, done := w.running, w.done
 	w.mu.Unlock()
-	w.kick()
+	w.kick(stepNone)
 	if running {
 		<-done
 	}
