@@ -30,6 +30,7 @@ _INET = re.compile(
 )
 _UNIX = re.compile(r"(?:unix:(?://)?)?(?P<path>[^:]+)")
 _BLOCK_BYTES = 64 * 1024
+_YES = frozenset({"true", "t", "yes", "y", "on", "1"})  # "false" in quotes must not switch a check off
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def tls_options_from_config(path: str, name: str) -> TLSOptions | None:
                 rootcas=_optional_text(entry.get("rootcas")),
                 key=_optional_text(entry.get("key")),
                 cert=_optional_text(entry.get("cert")),
-                insecure_skip_verify=bool(entry.get("insecureskipverify")),
+                insecure_skip_verify=str(entry.get("insecureskipverify")).lower() in _YES,
             )
     return None
 

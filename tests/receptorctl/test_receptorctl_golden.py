@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,12 +85,18 @@ def expect_stdout(comparer: Comparer, session: Session, stdout: str) -> None:
 
 
 def settle(comparer: Comparer, session: Session, args: list[str], invoke: Invoke) -> None:
-    """Wait for the end of the unit that was just submitted: the stream of its results ends with it."""
+    """Wait for the end of the unit that was just submitted: the stream of its results ends with it.
+
+    A daemon drops ExtraData a moment later, when the process that ran the unit has ended too.
+    """
     if "submit" in args and "Unit ID" in session.stdout and "--rm" not in args:
         if "sleep" in session.line or "nosuchnode" in args:
             return
         unit = next(reversed(comparer.units.values()))
         invoke(*args[:2], "work", "results", unit)
+        end = time.monotonic() + 60
+        while '"ExtraData": null' not in (shown := invoke(*args[:2], "work", "list", "--unit_id", unit).stdout):
+            assert time.monotonic() < end, f"the unit never came to rest: {shown}"
 
 
 def status_key(text: str) -> object:

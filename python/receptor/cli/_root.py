@@ -64,8 +64,8 @@ def _end(e: Exception) -> int:
     if isinstance(e, Interrupted):
         _show.hint(e.message, always=True)
         return e.exit_code
-    if isinstance(e, click.exceptions.NoArgsIsHelpError):
-        click.echo(e.message, color=e.ctx.color if e.ctx else None)
+    if isinstance(e, click.UsageError) and type(e).__name__ == "NoArgsIsHelpError":  # new in click 8.2
+        click.echo(e.message)
         return 0
     if isinstance(e, BrokenPipeError):
         _forget_stdout()

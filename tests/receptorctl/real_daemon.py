@@ -1,0 +1,124 @@
+"""Starts the real daemon for a test and stops it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from receptorctl_support import Certificates
+
+WORK_COMMANDS: list[dict[str, Any]] = [
+    {"worktype": "cat", "command": "cat"},
+    {"worktype": "upper", "command": "tr", "params": "a-z A-Z"},
+    {"worktype": "sh", "command": "bash", "params": "-c", "allowruntimeparams": True},
+    {"worktype": "shraw", "command": "bash", "allowruntimeparams": True},
+]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A daemon that runs."""
+
+    name: str
+    process: subprocess.Popen[str]
+    socket: str
+
+    def wait_for_log(self, text: str) -> None:
+        """Return once the daemon has logged a line with ``text``."""
+        assert self.process.stdout is not None
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"{self.name} ended without logging {text!r}:\n{''.join(seen)}")
+
+
+@contextlib.contextmanager
+def run_node(daemon: Path, name: str, directory: Path, *sections: dict[str, dict[str, Any]]) -> Iterator[Node]:
+    """Run a node with a control socket and some work types; yields it once it is up."""
+    config = directory / f"{name}.yml"
+    address = str(directory / f"{name}.sock")
+    base: list[dict[str, dict[str, Any]]] = [
+        {"node": {"id": name, "datadir": str(directory / "data")}},
+        {"log-level": {"level": "info"}},
+        *({"work-command": command} for command in WORK_COMMANDS),
+        {"control-service": {"service": "control", "filename": address}},
+    ]
+    config.write_text(json.dumps([*base, *sections]))  # JSON is YAML
+    process = subprocess.Popen(
+        [str(daemon), "--config", str(config)],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TZ": "UTC"},
+    )
+    with process:
+        try:
+            node = Node(name, process, address)
+            node.wait_for_log("Initialization complete")
+            yield node
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """gamma and beta, linked. gamma also has control listeners on TCP, TLS, and TLS with client certificates.
+
+    The ports of TLS are 0 if the daemon was built without it.
+    """
+
+    gamma: Node
+    beta: Node
+    tcp: int
+    tls: int
+    tls_client_cert: int
+
+
+@contextlib.contextmanager
+def run_mesh(daemon: Path, directory: Path, certificates: Certificates) -> Iterator[Mesh]:
+    """Run the two nodes; yields them once each has a route to the other."""
+    link, tcp, tls, tls_client_cert = free_ports(4)
+    with_tls = "--tls-server:" in subprocess.run([daemon, "--help"], capture_output=True, text=True, check=True).stdout
+    own = {"key": certificates.path("server.key"), "cert": certificates.path("server.crt")}
+    ask = {"requireclientcert": True, "clientcas": certificates.path("ca.crt")}
+    listeners: list[dict[str, dict[str, Any]]] = [
+        {"control-service": {"service": "ctl-tcp", "tcplisten": f"127.0.0.1:{tcp}"}},
+        {"tcp-listener": {"bindaddr": "127.0.0.1", "port": link}},
+    ]
+    secure_listeners: list[dict[str, dict[str, Any]]] = [
+        {"tls-server": {"name": "plain", **own}},
+        {"tls-server": {"name": "asking", **own, **ask}},
+        {"control-service": {"service": "ctl-tls", "tcplisten": f"127.0.0.1:{tls}", "tcptls": "plain"}},
+        {"control-service": {"service": "ctl-ask", "tcplisten": f"127.0.0.1:{tls_client_cert}", "tcptls": "asking"}},
+    ]
+    if with_tls:
+        listeners = [*secure_listeners, *listeners]
+    peer = {"tcp-peer": {"address": f"127.0.0.1:{link}", "redial": True}}
+    with (
+        run_node(daemon, "gamma", directory, *listeners) as gamma,
+        run_node(daemon, "beta", directory, peer) as beta,
+    ):
+        gamma.wait_for_log("beta via beta")
+        beta.wait_for_log("gamma via gamma")
+        yield Mesh(gamma, beta, tcp, tls if with_tls else 0, tls_client_cert if with_tls else 0)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of this host that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
