@@ -1,0 +1,74 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+GO ?= go
+VENV := .venv
+BIN := $(VENV)/bin
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GO_PACKAGES := ./go/... ./capi/...
+SOURCES := $(shell find go capi python -type f -not -path '*/_native/*' -not -path '*/__pycache__/*' -not -path '*/testdata/*' -not -name '*_test.go' 2>/dev/null) pyproject.toml go.mod go.sum
+
+export GOTOOLCHAIN := local
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-go test-python check bench fuzz wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+build: $(VENV)/.installed ## build the wheel from source and install it into .venv
+
+$(VENV)/.tools: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python 3.11 or newer is needed; name one with: make PYTHON=python3.x")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip 'setuptools==84.2.1'
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.tools $(SOURCES)
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet build/wheel/*.whl
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	touch $@
+
+demo: build ## the main job on real input: make demo [INPUT=file-or-folder]
+	$(BIN)/python examples/two_hops.py $(INPUT)
+
+test: test-go test-python ## every test
+
+test-go: ## the engine's tests, under the race detector
+	$(GO) vet $(GO_PACKAGES)
+	$(GO) test -race -timeout 600s $(GO_PACKAGES)
+
+test-python: build ## the Python packages and what crosses languages
+	$(BIN)/python -m pytest tests
+
+check: $(VENV)/.tools ## format, vet, lint, strict type check
+	@unformatted=$$(gofmt -l go capi); test -z "$$unformatted" || { echo "gofmt is needed on: $$unformatted"; exit 1; }
+	$(GO) vet $(GO_PACKAGES)
+	CGO_ENABLED=0 $(GO) build -o /dev/null ./go/cmd/receptor
+	$(GO) run $(STATICCHECK) $(GO_PACKAGES)
+	$(BIN)/ruff format --check python tests examples
+	$(BIN)/ruff check python tests examples
+	$(BIN)/mypy
+
+bench: build ## the figures of the README, measured on this machine
+	$(BIN)/python tests/bench/run.py
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s) each
+	@set -e; for package in $$($(GO) list ./go/...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) $$package; \
+		done; \
+	done
+
+wheel: $(VENV)/.tools ## the wheel and the source distribution, in dist/
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' >/dev/null
+	ls -l dist
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build dist python/receptor/_native python/*.egg-info
