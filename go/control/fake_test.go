@@ -155,21 +155,21 @@ func newMeshStream(c *net.UnixConn) *meshStream {
 
 // fakeWork is a work engine in memory, with the types cat and upper (which need no signature) and secure (which does).
 type fakeWork struct {
-	mu      sync.Mutex
-	units   map[workceptor.UnitID]*fakeUnit
-	started chan *fakeUnit // Each unit whose payload is read, if not nil.
-	nextID  workceptor.UnitID
-	readers chan error // How each results stream ended, if not nil.
+	mu       sync.Mutex
+	units    map[workceptor.UnitID]*fakeUnit
+	started  chan *fakeUnit // Each unit whose payload is read, if not nil.
+	nextID   workceptor.UnitID
+	readers  chan error // How each results stream ended, if not nil.
+	startErr error      // Of Start.
 }
 
 type fakeUnit struct {
-	work     *fakeWork
-	id       workceptor.UnitID
-	status   workceptor.Status
-	payload  []byte
-	output   []byte
-	changed  chan struct{} // Closed and replaced at every change.
-	startErr error
+	work    *fakeWork
+	id      workceptor.UnitID
+	status  workceptor.Status
+	payload []byte
+	output  []byte
+	changed chan struct{} // Closed and replaced at every change.
 }
 
 func newFakeWork() *fakeWork {
@@ -282,8 +282,8 @@ func (u *fakeUnit) ReadPayload(r io.Reader) error {
 }
 
 func (u *fakeUnit) Start(ctx context.Context) (string, error) {
-	if u.startErr != nil {
-		return "", u.startErr
+	if u.work.startErr != nil {
+		return "", u.work.startErr
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
