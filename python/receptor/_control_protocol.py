@@ -112,7 +112,7 @@ def connect_line(node: str, service: str, tls_client: str = "") -> bytes:
 
 
 def submit_line(
-    work_type: str,
+    worktype: str,
     node: str | None = None,
     tls_client: str | None = None,
     ttl: str | None = None,
@@ -124,7 +124,7 @@ def submit_line(
         "command": "work",
         "subcommand": "submit",
         "node": node or "localhost",
-        "worktype": work_type,
+        "worktype": worktype,
     }
     if tls_client:
         request["tlsclient"] = tls_client

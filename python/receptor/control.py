@@ -197,7 +197,7 @@ class Work:
     def submit(
         self,
         node: str | None,
-        work_type: str,
+        worktype: str,
         payload: Payload = b"",
         *,
         params: Mapping[str, str] | None = None,
@@ -217,7 +217,7 @@ class Work:
         on_created: called with the unit's ID before the payload is sent.
         Raises RefusedError with code ``work_type``, ``signature`` and others.
         """
-        line = protocol.submit_line(work_type, node, tls_client, _ttl_text(ttl_s), sign, params)
+        line = protocol.submit_line(worktype, node, tls_client, _ttl_text(ttl_s), sign, params)
         started = self._session.submit(line, payload, timeout_s, on_created)
         return Submitted(started["unitid"], started["result"])
 
