@@ -151,6 +151,7 @@ func (pc *PacketConn) receive(from wire.NodeID, h wire.Header, payload []byte) b
 		pc.mu.Unlock()
 		return false
 	}
+	pc.queue = roomFor(pc.queue, packetOverhead+len(payload))
 	pc.queue = binary.BigEndian.AppendUint32(pc.queue, uint32(len(payload)))
 	pc.queue = binary.BigEndian.AppendUint64(pc.queue, uint64(h.From))
 	pc.queue = append(pc.queue, h.FromService[:]...)
@@ -189,12 +190,7 @@ func (pc *PacketConn) take() bool {
 	pc.mu.Lock()
 	defer pc.mu.Unlock()
 	if len(pc.queue) == 0 {
-		if cap(pc.spare) > keepCap { // Going idle: give a burst's memory back.
-			pc.spare = nil
-		}
-		if cap(pc.queue) > keepCap {
-			pc.queue = nil
-		}
+		pc.queue, pc.spare = shrunk(pc.queue), shrunk(pc.spare) // Going idle.
 		return false
 	}
 	pc.queue, pc.spare = pc.spare[:0], pc.queue

@@ -16,8 +16,6 @@ const (
 	// controlLimit bounds the route messages and advertisements that wait for one link. A peer that lets so much pile up
 	// does not read at all: the link is closed.
 	controlLimit = 16 << 20
-	// keepCap is the largest buffer a queue keeps while it has nothing to send.
-	keepCap = 64 << 10
 )
 
 var (
@@ -60,8 +58,12 @@ func (q *sendQueue) push(limit int, parts ...[]byte) error {
 	if len(q.data) > limit {
 		return errQueueFull
 	}
+	size := wire.FrameOverhead
+	for _, p := range parts {
+		size += len(p)
+	}
 	var err error
-	q.data, err = wire.AppendFrame(q.data, parts...)
+	q.data, err = wire.AppendFrame(roomFor(q.data, size), parts...)
 	return err
 }
 
@@ -107,7 +109,7 @@ func (q *sendQueue) pushControl(msg []byte) error {
 		return errQueueFull
 	}
 	var err error
-	q.control, err = wire.AppendFrame(q.control, msg)
+	q.control, err = wire.AppendFrame(roomFor(q.control, wire.FrameOverhead+len(msg)), msg)
 	q.wake()
 	return err
 }
@@ -154,15 +156,8 @@ func (q *sendQueue) next(spareControl, spareData wire.Batch) (control, data wire
 			q.mu.Unlock()
 			return nil, nil, false
 		}
-		if cap(q.data) > keepCap { // Going idle: give a burst's memory back.
-			q.data = nil
-		}
-		if cap(spareData) > keepCap {
-			spareData = nil
-		}
-		if cap(spareControl) > keepCap {
-			spareControl = nil
-		}
+		q.control, q.data = shrunk(q.control), shrunk(q.data) // Going idle.
+		spareControl, spareData = shrunk(spareControl), shrunk(spareData)
 		q.mu.Unlock()
 		<-q.ready
 	}
