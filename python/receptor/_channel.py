@@ -63,12 +63,14 @@ class Channel:
         request_id, frame = self.session.request(op.name, op.keys)
         try:
             self._send(frame, deadline)
-            while True:
-                for item in self._receive(deadline):
+            reply: Reply | None = None
+            while reply is None:
+                for item in self._receive(deadline):  # To the end: events may have come behind the reply.
                     if not isinstance(item, Reply):
                         self.events.append(item)
                     elif item.id == request_id:
-                        return item
+                        reply = item
+            return reply
         except BaseException:
             self.close()
             raise

@@ -32,7 +32,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
     return data, descriptors
 
 
-def _numbers(payload: bytes) -> array.array[int]:
+def _numbers(payload: bytes) -> "array.array[int]":
     numbers = array.array("i")
     numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
     return numbers

@@ -20,7 +20,7 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -319,35 +319,48 @@ class Node:
         return channel
 
     def _acquire(self) -> Channel:
-        self._check()
-        try:
-            channel = self._idle.pop()
-        except IndexError:
-            channel = self._grow()
-        self._busy.add(channel)
-        return channel
+        while True:
+            self._check()
+            try:
+                channel = self._idle.pop()
+            except IndexError:
+                self._grow()
+                continue  # Another thread may be faster.
+            self._busy.add(channel)
+            return channel
 
     def _check(self) -> None:
         _process.check(self._pid)
         if self._closed:
             raise self._main.session.ended or ClosedError(f"node {self._id!r} is closed")
 
-    def _grow(self) -> Channel:
+    def _grow(self) -> None:
         """Make one more channel, through the main one.
 
         An interrupt must not break the main channel, which the node's life hangs on. Interrupts are raised in the main
         thread only, so there a passing thread does the exchange, which is over in microseconds.
         """
         if threading.current_thread() is not threading.main_thread():
-            return self._new_channel()
-        outcome: list[Channel | BaseException] = []
-        thread = threading.Thread(target=_catch(self._new_channel, outcome), name="receptor-session", daemon=True)
+            self._add_channel()
+            return
+        errors: list[BaseException] = []
+
+        def add() -> None:
+            try:
+                self._add_channel()
+            except BaseException as error:  # Raised below, in the thread that asked.
+                errors.append(error)
+
+        thread = threading.Thread(target=add, name="receptor-session", daemon=True)
         thread.start()
         thread.join()
-        result = outcome[0]
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        if errors:
+            raise errors[0]
+
+    def _add_channel(self) -> None:
+        self._idle.append(self._new_channel())
+        if self._closed:
+            self._drop()
 
     def _new_channel(self) -> Channel:
         op = Op("session.new", {}, lambda _: None, self.timeout_s)
@@ -375,16 +388,6 @@ class Node:
         self._main.close()
         for channel in [*self._idle, *self._busy]:
             channel.close()
-
-
-def _catch(function: Callable[[], T], outcome: list[T | BaseException]) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:  # Raised again in the thread that waits.
-            outcome.append(error)
-
-    return run
 
 
 class MeshSocket(_sockets.StreamSocket):

@@ -1,0 +1,251 @@
+"""Sessions and descriptors on an asyncio event loop."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from . import _fds, _process
+from ._channel import GRACE_S
+from ._session import Descriptor, Op, Reply, Session
+from .errors import ClosedError, MeshTimeout, ReceptorError
+from .types import Event
+
+_READ_BYTES = 64 << 10
+_READS_AT_ONCE = 16  # Then the other tasks of the loop have their turn.
+T = TypeVar("T")
+
+
+async def within(timeout_s: float | None, text: str, awaitable: Awaitable[T], grace_s: float = 0.0) -> T:
+    """Await with a time limit; raises MeshTimeout where it is this limit that ran out."""
+    limit = None if timeout_s is None else timeout_s + grace_s
+    try:
+        async with asyncio.timeout(limit) as scope:
+            return await awaitable
+    except TimeoutError:
+        if scope.expired():
+            raise MeshTimeout(f"{text}: no answer within {timeout_s:g} s") from None
+        raise
+
+
+class AsyncSession:
+    """A session that any number of tasks share: their requests are under way together.
+
+    on_event: called with each event, on the loop.
+    """
+
+    def __init__(self, sock: socket.socket, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        sock.setblocking(False)
+        self.session = Session()
+        self.sock = sock
+        self.on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._futures: dict[int, asyncio.Future[Reply]] = {}
+        self._unsent = bytearray()
+        self._error: ReceptorError | None = None
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it belongs to."""
+        return self._loop
+
+    async def call(self, op: Op[T]) -> Reply:
+        """Send a request and wait for its reply; a reply that is an error is returned, not raised.
+
+        Cancelling the call, or its timeout, cancels the request in the node; a descriptor that comes all the same is
+        closed.
+        """
+        request_id, future = self.start(op)
+        try:
+            return await within(op.timeout_s, op.name, future, GRACE_S if op.own_timeout else 0.0)
+        except BaseException:
+            self._give_up(request_id, future)
+            raise
+
+    def start(self, op: Op[T]) -> tuple[int, asyncio.Future[Reply]]:
+        """Send a request; its reply will be the result of the future."""
+        if self._error is not None:
+            raise self._error
+        request_id, frame = self.session.request(op.name, op.keys)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._futures[request_id] = future
+        self._write(frame)
+        return request_id, future
+
+    def close(self, error: ReceptorError | None = None) -> None:
+        """End the session; whoever waits for a reply gets ``error``. Safe to call twice."""
+        if self._error is not None:
+            return
+        self._error = error or ClosedError("the node is closed")
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self.sock.fileno())
+            self._loop.remove_writer(self.sock.fileno())
+        self.sock.close()
+        self.session.close()
+        futures, self._futures = self._futures, {}
+        for future in futures.values():
+            if not future.done():
+                future.set_exception(self._error)
+
+    def abandon_after_fork(self) -> None:
+        """Close the descriptor and leave the loop alone: its epoll set is the parent's as well."""
+        self._error = ClosedError("the node is closed")
+        self.sock.close()
+        self.session.close()
+
+    def _give_up(self, request_id: int, future: asyncio.Future[Reply]) -> None:
+        self._futures.pop(request_id, None)
+        if self._error is None:
+            self._write(self.session.abandon(request_id))
+        if future.done() and not future.cancelled() and future.exception() is None:
+            descriptor = future.result().fd  # It came in the moment in which the call was cancelled.
+            if descriptor is not None:
+                descriptor.close()
+
+    def _write(self, frame: bytes) -> None:
+        if not self._unsent:
+            try:
+                frame = frame[self.sock.send(frame) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # The reader hears of the end, with what the node said last.
+            if frame:
+                self._loop.add_writer(self.sock.fileno(), self._on_writable)
+        self._unsent += frame
+
+    def _on_writable(self) -> None:
+        try:
+            del self._unsent[: self.sock.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()
+        if not self._unsent:
+            self._loop.remove_writer(self.sock.fileno())
+
+    def _on_readable(self) -> None:
+        for _ in range(_READS_AT_ONCE):
+            try:
+                data, descriptors = _fds.receive(self.sock, _READ_BYTES)
+                items = self.session.receive(data, descriptors)
+            except BlockingIOError:
+                return
+            except ReceptorError as error:
+                self.close(error)
+                return
+            except OSError:
+                data, items = b"", []
+            for item in items:
+                self._deliver(item)
+            if not data:
+                self.close(self.session.eof())
+                return
+            if len(data) < _READ_BYTES and not descriptors:
+                return
+
+    def _deliver(self, item: Reply | Event) -> None:
+        if not isinstance(item, Reply):
+            self.on_event(item)
+            return
+        future = self._futures.pop(item.id, None)
+        if future is not None and not future.done():
+            future.set_result(item)
+
+
+class Pollable:
+    """A socket from which tasks read by waiting until it is readable: a cancelled wait loses nothing."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        self._waiters: set[asyncio.Future[None]] = set()
+        _process.track(self)
+
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close it; tasks that wait get ClosedError, iterations end. Safe to call twice."""
+        if self._sock.fileno() < 0:
+            return
+        if self._waiters and not self._loop.is_closed():
+            self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        self._wake()
+
+    async def receive(self, size: int) -> tuple[bytes, list[Descriptor]]:
+        """Wait for data and take it; empty at the end of file."""
+        while True:
+            _process.check(self._pid)
+            try:
+                return _fds.receive(self._sock, size)
+            except BlockingIOError:
+                await self._readable()
+
+    async def _readable(self) -> None:
+        future = self._loop.create_future()
+        if not self._waiters:
+            self._loop.add_reader(self._sock.fileno(), self._wake)
+        self._waiters.add(future)
+        try:
+            await future
+        finally:
+            self._waiters.discard(future)
+            if not self._waiters and self._sock.fileno() >= 0:
+                self._loop.remove_reader(self._sock.fileno())
+
+    def _wake(self) -> None:
+        for future in self._waiters:
+            if not future.done():
+                future.set_result(None)
+
+    def _abandon_after_fork(self) -> None:
+        self._sock.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Managed(Protocol):
+    async def __aenter__(self) -> Any: ...  # Any: itself
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+_M = TypeVar("_M", bound=_Managed)
+
+
+class Opening(Generic[_M]):
+    """Something that is being opened: ``x = await opening``, or ``async with opening as x``."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, _M]) -> None:  # Any: what coroutines say to their loop
+        self._coroutine = coroutine
+        self._opened: _M | None = None
+
+    def __await__(self) -> Generator[Any, Any, _M]:  # Any: as above
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> _M:
+        self._opened = await self._coroutine
+        await self._opened.__aenter__()
+        return self._opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.__aexit__(kind, error, trace)

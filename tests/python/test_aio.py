@@ -1,0 +1,449 @@
+"""The asyncio node."""
+
+import asyncio
+import io
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import receptor
+from conftest import Mesh
+
+CAT = receptor.WorkCommand("cat", "cat")
+SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')
+
+
+async def seen(mesh: Mesh, what: str, count: int = 1) -> None:
+    await asyncio.to_thread(mesh.fake.wait_for, what, count)
+
+
+async def test_a_node_lives_in_a_with_statement(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        assert node.id == "a"
+        assert (await node.wait_route("hub", timeout_s=20)).next_hop == "hub"
+        assert (await node.ping("hub")).from_node == "hub"
+        assert (await node.status()).node == "a"
+        hops = [hop async for hop in node.traceroute("hub")]
+        assert hops[-1].from_node == "hub"
+        with pytest.raises(receptor.Unreachable):
+            await node.ping("nowhere", timeout_s=2)
+        with pytest.raises(receptor.MeshTimeout):
+            await node.wait_route("nowhere", timeout_s=0.05)
+        bound = await node.add_listener()
+        await node.remove(bound)
+        await node.remove(await node.add_peer(bound.address))
+    with pytest.raises(receptor.ClosedError):
+        await node.status()
+    await node.close()
+    with pytest.raises(receptor.ClosedError):
+        await node.start()
+
+
+async def test_a_node_can_be_awaited(mesh: Mesh) -> None:
+    mesh.node("hub")
+    node = mesh.aio_node("a")
+    with pytest.raises(receptor.ClosedError, match="not started"):
+        await node.status()
+    assert await node is node
+    await node.close()
+
+
+async def test_two_thousand_pings_at_once(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        await node.wait_route("hub", timeout_s=20)
+        results = await asyncio.gather(*(node.ping("hub", timeout_s=50) for _ in range(2000)))
+    assert {result.from_node for result in results} == {"hub"}
+
+
+async def test_requests_wait_when_the_session_socket_is_full(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        name = "n" * 4000  # 2000 of them are more than a socket holds.
+        results = await asyncio.gather(*(node.ping(name) for _ in range(2000)), return_exceptions=True)
+    assert {type(result) for result in results} == {receptor.Unreachable}
+
+
+async def test_cancelling_a_task_cancels_the_request(mesh: Mesh) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        task = asyncio.create_task(node.wait_route("nowhere"))
+        await seen(mesh, "route.wait")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await seen(mesh, "cancel route.wait")
+        fake.hold("status")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await node.status()
+        await seen(mesh, "cancel status")
+        node.timeout_s = 0.05
+        with pytest.raises(receptor.MeshTimeout, match="status: no answer within"):
+            await node.status()
+        await seen(mesh, "cancel status", 2)
+
+
+async def test_a_descriptor_that_comes_late_is_closed(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = mesh.fake
+    hub = mesh.node("hub")
+    late = asyncio.Event()
+
+    async def ignore_cancel(op: str) -> None:
+        if op == "datagram.open":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+    monkeypatch.setattr(fake, "gate", ignore_cancel)
+    async with mesh.aio_node("a") as node:
+        task = asyncio.create_task(late_open(node))
+        await seen(mesh, "datagram.open")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await seen(mesh, "datagram late closed")
+        assert not late.is_set()
+        assert (await node.ping("hub")).from_node == "hub"
+    assert hub.id == "hub"
+
+
+async def late_open(node: receptor.aio.Node) -> None:
+    await node.datagram("late")
+
+
+async def test_streams(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as a, mesh.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        block = os.urandom(300_000)
+
+        async def reverse(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+            assert writer.get_extra_info("mesh_peer").node == "a"
+            writer.write((await reader.read())[::-1])
+            await writer.drain()
+
+        async with await b.start_server(reverse, "reverse") as server:
+            assert server.address == receptor.Address("b", "reverse")
+            reader, writer = await a.open_connection("b", "reverse")
+            assert writer.get_extra_info("mesh_peer") == receptor.Address("b", "reverse")
+            assert writer.get_extra_info("mesh_local").node == "a"
+            assert writer.get_extra_info("socket") is not None
+            writer.write(block)
+            writer.write_eof()
+            assert await reader.readexactly(len(block)) == block[::-1]
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        with pytest.raises(receptor.Unreachable):
+            await a.open_connection("b", "reverse", timeout_s=20)
+
+
+async def test_a_reset_is_never_an_end_of_file(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as a, mesh.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        async with b.listen("flaky") as listener:
+            reads: list[Callable[[receptor.aio.MeshReader], Any]] = [
+                lambda reader: reader.read(),
+                lambda reader: reader.readexactly(10),
+                lambda reader: reader.readline(),
+                lambda reader: reader.readuntil(b"x"),
+            ]
+            for number, read in enumerate(reads, 1):
+                reader, writer = await a.open_connection("b", "flaky")
+                far = await listener.accept(timeout_s=20)
+                await asyncio.get_running_loop().sock_sendall(far, b"half")
+                assert await reader.readexactly(2) == b"ha"
+                if number % 2:
+                    writer.write_eof()
+                await far.abort(number)
+                with pytest.raises(receptor.StreamResetError) as caught:
+                    await read(reader)
+                assert caught.value.remote
+                assert caught.value.error_code == number
+                writer.close()
+
+
+async def test_raw_sockets(mesh: Mesh) -> None:
+    mesh.node("hub")
+    loop = asyncio.get_running_loop()
+    async with mesh.aio_node("a") as a, mesh.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        async with b.listen("raw") as listener:
+            with await a.open_socket("b", "raw") as sock, await listener.accept(timeout_s=20) as far:
+                assert sock.peer == receptor.Address("b", "raw")
+                assert far.peer == sock.local
+                await loop.sock_sendall(sock, b"hello")
+                assert await loop.sock_recv(far, 10) == b"hello"
+                assert (await sock.status()).state is receptor.StreamState.OPEN
+                await sock.abort()
+                assert sock.fileno() == -1
+
+
+async def test_a_listener_iterates_until_it_is_closed(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, node.listen() as listener:
+        with pytest.raises(receptor.MeshTimeout):
+            await listener.accept(timeout_s=0.01)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(listener.close)
+        assert [sock async for sock in listener] == []
+        with pytest.raises(receptor.AddressInUse):
+            async with node.listen("x"), node.listen("x"):
+                pass
+
+
+async def test_handlers_that_fail_are_reported(mesh: Mesh) -> None:
+    mesh.node("hub")
+    reported: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    async def fail(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+        raise ZeroDivisionError("in the handler")
+
+    async with mesh.aio_node("a") as node:
+        async with await node.start_server(fail, "x"):
+            reader, writer = await node.open_connection("a", "x")
+            try:
+                await reader.read()
+            except receptor.StreamResetError:
+                pass
+            writer.close()
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
+async def test_closing_the_node_ends_handlers(mesh: Mesh) -> None:
+    mesh.node("hub")
+    ended = asyncio.Event()
+    started = asyncio.Event()
+
+    async def wait(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with mesh.aio_node("a") as node:
+        await node.start_server(wait, "x")
+        with await node.open_socket("a", "x"):
+            await started.wait()
+            await node.close()
+    assert ended.is_set()
+
+
+async def test_datagrams(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as a, mesh.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        async with a.datagram() as left, b.datagram("right") as right:
+            await left.send_to(b"hi", ("b", "right"))
+            assert await right.recv_from(timeout_s=20) == (b"hi", left.address)
+            with pytest.raises(receptor.MeshTimeout):
+                await left.recv_from(timeout_s=0.01)
+            await left.send_to(b"hi", ("b", "nobody"))
+            with pytest.raises(receptor.Unreachable):
+                await left.recv_from(timeout_s=20)
+            with pytest.raises(receptor.PayloadTooLarge):
+                await left.send_to(bytes(4 << 20), ("b", "right"))
+            reading = asyncio.create_task(right.recv_from())
+            await asyncio.sleep(0)
+            right.close()
+            with pytest.raises(receptor.ClosedError):
+                await reading
+
+
+async def test_events(mesh: Mesh) -> None:
+    hub = mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        async with node.events("service") as events:
+            with hub.listen("news"):
+                async for event in events:
+                    if isinstance(event, receptor.ServiceSeen) and event.service == "news":
+                        break
+            with pytest.raises(receptor.MeshTimeout):
+                while True:
+                    await events.get(timeout_s=0.05)
+        with pytest.raises(receptor.ClosedError):
+            await events.get()
+        forgotten = node.events("peer")
+        with pytest.raises(receptor.MeshTimeout):
+            await forgotten.get(timeout_s=0.01)
+
+
+async def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    mesh.node("hub")
+    arrived = asyncio.Event()
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            arrived.set()
+
+    logger, handler = logging.getLogger("receptor.node"), Tell()
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.DEBUG, logger="receptor.node"):
+            async with mesh.aio_node("a", log_level="debug") as node:
+                await node.wait_route("hub", timeout_s=20)
+                await arrived.wait()
+    finally:
+        logger.removeHandler(handler)
+    assert caplog.records[0].node == "a"  # type: ignore[attr-defined]
+
+
+# Work.
+
+
+async def test_a_unit_from_submit_to_release(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        async with node.work.submit("a", "cat", b"hello") as unit:
+            assert [chunk async for chunk in unit.stdout()] == [b"hello"]
+            assert (await unit.wait(timeout_s=20)).exit_code == 0
+            output = unit.stdout(3)
+            assert await output.read() == b"lo"
+            assert output.offset == 5
+            assert await output.read() == b""
+            assert list(await node.work.list()) == [unit.id]
+            with await unit.open_stdout() as sock:
+                assert await asyncio.get_running_loop().sock_recv(sock, 10) == b"hello"
+        with pytest.raises(receptor.UnitNotFound):
+            await node.work.get(unit.id)
+        kept = await node.work.submit("a", "cat", b"")
+        assert (await (await node.work.get(kept.id)).wait(timeout_s=20)).stdout_size == 0
+        await kept.release()
+
+
+async def chunked() -> AsyncIterator[bytes]:
+    yield b"he"
+    await asyncio.sleep(0)
+    yield b"llo"
+
+
+@pytest.mark.parametrize(
+    "payload", [b"hello", "hello", lambda: io.BytesIO(b"hello"), lambda: iter([b"he", b"llo"]), chunked]
+)
+async def test_payloads(mesh: Mesh, payload: Any) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        async with node.work.submit("a", "cat", payload() if callable(payload) else payload) as unit:
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"hello"
+
+
+async def test_a_large_payload_does_not_block_the_loop(mesh: Mesh) -> None:
+    mesh.node("hub")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    with tempfile.TemporaryFile() as file:
+        file.write(os.urandom(16 << 20))
+        file.seek(0)
+        async with mesh.aio_node("a", work_commands=[CAT]) as node:
+            counting = asyncio.create_task(count())
+            async with node.work.submit("a", "cat", file) as unit:
+                assert turns > 32
+                assert sum([len(chunk) async for chunk in unit.stdout()]) == 16 << 20
+            counting.cancel()
+
+
+async def test_cancelling_a_submit_takes_the_unit_back(mesh: Mesh) -> None:
+    mesh.node("hub")
+    reached = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"half"
+        reached.set()
+        await asyncio.Event().wait()
+
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        task = asyncio.ensure_future(node.work.submit("a", "cat", endless()))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await node.work.list() == {}
+
+
+@pytest.mark.parametrize("op", ["work.submit", "work.started"])
+async def test_cancelling_a_submit_at_any_time_takes_the_unit_back(mesh: Mesh, op: str) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        release = fake.hold(op)
+        task = asyncio.ensure_future(node.work.submit("a", "cat", b""))
+        await seen(mesh, op)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(release)
+        await seen(mesh, "work.release")
+        assert await node.work.list() == {}
+
+
+async def test_a_payload_that_breaks_never_runs(mesh: Mesh) -> None:
+    mesh.node("hub")
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ZeroDivisionError("in the payload")
+
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        with pytest.raises(ZeroDivisionError):
+            await node.work.submit("a", "cat", broken())
+        with pytest.raises(receptor.WorkTypeError):
+            await node.work.submit("a", "dog")
+        assert await node.work.list() == {}
+
+
+async def test_output_goes_on_after_a_cancelled_wait(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[SLOW]) as node:
+        async with node.work.submit("a", "slow") as unit:
+            output = unit.stdout(timeout_s=0.05)
+            with pytest.raises(receptor.MeshTimeout):
+                while True:
+                    await anext(output)
+            assert output.offset == len(b"first\n")
+            await unit.cancel()
+            with pytest.raises(receptor.WorkCancelled):
+                await unit.wait(timeout_s=20)
+            output = unit.stdout()
+            assert [chunk async for chunk in output] == [b"first\n"]
+
+
+async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        waiting = asyncio.create_task(node.wait_route("nowhere"))
+        events = node.events("peer")
+        reading = asyncio.create_task(anext(events))
+        await node.status()
+        await node.close()
+        with pytest.raises(receptor.ClosedError):
+            await waiting
+        with pytest.raises((StopAsyncIteration, receptor.ClosedError)):
+            await reading
+
+
+async def test_an_unclosed_node_warns_and_ends(mesh: Mesh) -> None:
+    mesh.node("hub")
+    fake = mesh.fake
+    with pytest.warns(ResourceWarning, match="unclosed <receptor.aio.Node 'left'>"):
+        await mesh.aio_node("left").start()
+        import gc
+
+        gc.collect()
+    await asyncio.to_thread(fake.wait_for, "node left closed")

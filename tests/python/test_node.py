@@ -1,0 +1,623 @@
+"""The blocking node."""
+
+import errno
+import io
+import logging
+import os
+import selectors
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import receptor
+from conftest import Mesh, Running
+
+InThread = Callable[[Callable[[], Any]], Running]
+CAT = receptor.WorkCommand("cat", "cat")
+FAIL = receptor.WorkCommand("fail", "sh", '-c "echo oh; exit 3"')
+SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')
+
+
+def test_a_node_knows_itself(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    assert node.id == "a"
+    assert node.version
+    status = node.status()
+    assert status.node == "a"
+    assert status.raw["NodeID"] == "a"
+    assert status.connections == ()
+    assert node.mode == {"fake": "fake", "library": "in-process"}[mesh.mode]
+
+
+def test_without_an_id_or_a_file_there_is_no_node(mesh: Mesh) -> None:
+    with pytest.raises(receptor.ConfigError, match="needs an ID"):
+        receptor.Node()
+    with pytest.raises(ValueError, match="peers: want a list"):
+        receptor.Node("a", peers="tcp://hub:2222")
+
+
+def test_a_configuration_file_is_refused_with_its_place(mesh: Mesh, tmp_path: Any) -> None:
+    path = tmp_path / "bad.yml"
+    path.write_text("- nonsense: {}\n")
+    with pytest.raises(receptor.ConfigError, match="bad.yml"):
+        receptor.Node(config=path)
+
+
+def test_ping(mesh: Mesh) -> None:
+    a, _ = mesh.pair()
+    result = a.ping("b")
+    assert result.from_node == "b"
+    assert timedelta() < result.rtt < timedelta(seconds=10)
+
+
+def test_ping_of_an_unknown_node_says_no_route(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    with pytest.raises(receptor.Unreachable, match="no route") as caught:
+        node.ping("nowhere", timeout_s=2)
+    assert caught.value.reason is receptor.UnreachableReason.NO_ROUTE
+    assert caught.value.code == "no_route"
+    assert isinstance(caught.value, ConnectionError)
+    assert caught.value.errno == errno.EHOSTUNREACH
+
+
+def test_traceroute(mesh: Mesh) -> None:
+    a, _ = mesh.pair()
+    hops = list(a.traceroute("b"))
+    assert [hop.number for hop in hops] == list(range(len(hops)))
+    assert hops[-1].from_node == "b"
+    assert hops[-1].error is None
+    if len(hops) > 1:
+        assert isinstance(hops[0].error, receptor.Unreachable)
+
+
+def test_wait_route_times_out(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    with pytest.raises(TimeoutError) as caught:
+        node.wait_route("nowhere", timeout_s=0.05)
+    assert isinstance(caught.value, receptor.MeshTimeout)
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_wait_route_ends_when_the_node_appears(mesh: Mesh, in_thread: InThread) -> None:
+    a = mesh.node("a")
+    waiting = in_thread(lambda: a.wait_route("b", timeout_s=20))
+    mesh.node("b")
+    assert waiting.result().next_hop == "b"
+
+
+def test_listeners_and_peers_come_and_go(mesh: Mesh) -> None:
+    a = mesh.node("a")
+    bound = a.add_listener("tcp://127.0.0.1:0")
+    assert not bound.address.endswith(":0")
+    with pytest.raises(receptor.AddressInUse) as caught:
+        a.add_listener(bound.address)
+    assert caught.value.errno == errno.EADDRINUSE
+    b = mesh.node("b", peers=[receptor.Peer(bound.address, cost=1.0)])
+    assert a.wait_route("b", timeout_s=20).next_hop == "b"
+    backend = b.add_peer("tcp://127.0.0.1:1", redial=False)
+    b.remove(backend)
+    a.remove(bound)
+
+
+def serve_one(listener: receptor.Listener, handle: Callable[[receptor.MeshSocket], Any]) -> Callable[[], Any]:
+    def serve() -> Any:
+        with listener.accept(timeout_s=20) as sock:
+            return handle(sock)
+
+    return serve
+
+
+def read_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_streams_half_close_both_ways(mesh: Mesh, in_thread: InThread) -> None:
+    a, b = mesh.pair()
+    question = os.urandom(1 << 20)
+
+    def answer(sock: receptor.MeshSocket) -> bytes:
+        data = read_all(sock)
+        sock.sendall(data[::-1])
+        return data
+
+    with b.listen("reverse") as listener:
+        serving = in_thread(serve_one(listener, answer))
+        with a.connect("b", "reverse", timeout_s=10) as sock:
+            assert sock.peer == receptor.Address("b", "reverse")
+            assert sock.local.node == "a"
+            sock.sendall(question)
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == question[::-1]
+            assert sock.recv(1) == b""
+            assert sock.status().state in (receptor.StreamState.OPEN, receptor.StreamState.CLOSED)
+        assert serving.result() == question
+
+
+def test_streams_are_ordinary_sockets(mesh: Mesh, in_thread: InThread) -> None:
+    a, b = mesh.pair()
+
+    def shout(sock: receptor.MeshSocket) -> None:
+        assert sock.peer.node == "a"
+        with sock.makefile("rwb") as file:
+            for line in file:
+                file.write(line.upper())
+                file.flush()
+
+    with b.listen("shout") as listener:
+        serving = in_thread(serve_one(listener, shout))
+        sock = a.connect("b", "shout")
+        with sock, sock.makefile("rwb") as file, selectors.DefaultSelector() as selector:
+            file.write(b"hello\nworld\n")
+            file.flush()
+            selector.register(sock, selectors.EVENT_READ)
+            assert selector.select(10)
+            assert file.readline() == b"HELLO\n"
+            assert file.readline() == b"WORLD\n"
+            sock.shutdown(socket.SHUT_WR)
+            assert file.readline() == b""
+        serving.result()
+
+
+def test_a_reset_is_never_an_end_of_file(mesh: Mesh, in_thread: InThread) -> None:
+    a, b = mesh.pair()
+    got = threading.Event()
+
+    def break_off(sock: receptor.MeshSocket) -> None:
+        sock.sendall(b"half")
+        assert got.wait(20)
+        sock.abort(42)
+
+    with b.listen("flaky") as listener:
+        serving = in_thread(serve_one(listener, break_off))
+        with a.connect("b", "flaky") as sock:
+            assert sock.recv(100) == b"half"
+            got.set()
+            serving.result()
+            with pytest.raises(receptor.StreamResetError) as caught:
+                sock.recv(100)
+            assert isinstance(caught.value, ConnectionResetError)
+            assert caught.value.remote
+            assert caught.value.error_code == 42
+            assert sock.status().state is receptor.StreamState.RESET
+
+
+def test_a_reset_after_shutdown_is_never_an_end_of_file(mesh: Mesh, in_thread: InThread) -> None:
+    a, b = mesh.pair()
+    with b.listen("flaky") as listener:
+        serving = in_thread(serve_one(listener, lambda sock: (read_all(sock), sock.abort(7))))
+        with a.connect("b", "flaky") as sock, sock.makefile("rb") as file:
+            sock.shutdown(socket.SHUT_WR)
+            with pytest.raises(receptor.StreamResetError):
+                file.read()
+        serving.result()
+
+
+def test_sending_into_a_reset_says_so(mesh: Mesh, in_thread: InThread) -> None:
+    a, b = mesh.pair()
+    with b.listen("flaky") as listener:
+        serving = in_thread(serve_one(listener, lambda sock: sock.abort(9)))
+        with a.connect("b", "flaky") as sock:
+            serving.result()
+            with pytest.raises(receptor.StreamResetError):
+                while True:
+                    sock.sendall(b"x" * 65536)
+
+
+def test_a_service_that_does_not_exist(mesh: Mesh) -> None:
+    a, _ = mesh.pair()
+    with pytest.raises(receptor.Unreachable) as caught:
+        a.connect("b", "nothing", timeout_s=20)
+    assert caught.value.reason is receptor.UnreachableReason.SERVICE_UNKNOWN
+
+
+def test_a_service_name_is_taken_once(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    with node.listen("echo"), pytest.raises(receptor.AddressInUse):
+        node.listen("echo")
+
+
+def test_closing_a_listener_ends_its_loop(mesh: Mesh, in_thread: InThread) -> None:
+    node = mesh.node("a")
+    listener = node.listen()
+    assert listener.service
+    assert listener.address == receptor.Address("a", listener.service)
+    serving = in_thread(lambda: list(listener))
+    with node.listen("other") as other, pytest.raises(receptor.MeshTimeout):
+        other.accept(timeout_s=0.01)
+    listener.close()
+    assert serving.result() == []
+    with pytest.raises(receptor.ClosedError):
+        listener.accept()
+
+
+def test_a_stream_nobody_accepted_ends_with_its_listener(mesh: Mesh) -> None:
+    a, b = mesh.pair()
+    with b.listen("idle") as listener:
+        sock = a.connect("b", "idle")
+        listener.close()
+        with sock:
+            sock.settimeout(20)
+            try:
+                assert sock.recv(1) == b""
+            except receptor.StreamResetError:
+                pass
+
+
+def test_datagrams(mesh: Mesh) -> None:
+    a, b = mesh.pair()
+    with a.datagram() as left, b.datagram("right") as right:
+        left.send_to(b"hi", ("b", "right"))
+        assert right.recv_from(timeout_s=20) == (b"hi", left.address)
+        right.send_to(b"", left.address)
+        assert left.recv_from(timeout_s=20) == (b"", receptor.Address("b", "right"))
+        with pytest.raises(receptor.MeshTimeout):
+            left.recv_from(timeout_s=0.01)
+
+
+def test_datagram_notices_are_exceptions(mesh: Mesh) -> None:
+    a, _ = mesh.pair()
+    with a.datagram() as sock:
+        sock.send_to(b"hi", ("b", "nobody"))
+        with pytest.raises(receptor.Unreachable) as caught:
+            sock.recv_from(timeout_s=20)
+        assert caught.value.reason is receptor.UnreachableReason.SERVICE_UNKNOWN
+        assert (caught.value.node, caught.value.service) == ("b", "nobody")
+        with pytest.raises(receptor.ConfigError):
+            sock.send_to(b"hi", ("n" * 256, "s"))
+        with pytest.raises(receptor.PayloadTooLarge):
+            sock.send_to(bytes(4 << 20), ("b", "nobody"))
+        sock.send_to(bytes(60_000), ("b", "nobody"))
+        with pytest.raises(receptor.PayloadTooLarge):
+            sock.recv_from(timeout_s=20)
+
+
+def test_closing_a_datagram_socket_ends_its_reader(mesh: Mesh, in_thread: InThread) -> None:
+    node = mesh.node("a")
+    sock = node.datagram()
+    reading = in_thread(sock.recv_from)
+    sock.close()
+    with pytest.raises(receptor.ClosedError):
+        reading.result()
+
+
+def test_events(mesh: Mesh) -> None:
+    a = mesh.node("a")
+    with a.events("peer", "route", "service") as events:
+        b = mesh.node("b")
+        seen: list[receptor.Event] = []
+        while not any(isinstance(event, receptor.PeerUp) for event in seen):
+            seen.append(events.get(timeout_s=20))
+        assert next(event for event in seen if isinstance(event, receptor.PeerUp)).node == "b"
+        with b.listen("news"):
+            while not any(isinstance(event, receptor.ServiceSeen) and event.service == "news" for event in seen):
+                seen.append(events.get(timeout_s=20))
+        with pytest.raises(receptor.MeshTimeout):
+            while True:
+                events.get(timeout_s=0.05)
+    with pytest.raises(receptor.ClosedError):
+        events.get()
+    with pytest.raises(ValueError, match="event kind 'weather'"):
+        a.events("weather")  # type: ignore[arg-type]
+
+
+def test_events_that_nobody_takes_are_counted(mesh: Mesh) -> None:
+    fake, node = mesh.fake, mesh.node("a")
+    with node.events("route") as events:
+        fake_node = fake.nodes["a"]
+
+        def flood() -> None:
+            for number in range(50_000):
+                fake_node.event("route", {"ev": "route", "table": {"x" * 100: str(number)}})
+
+        fake.do(flood)
+        kinds = {type(events.get(timeout_s=20)) for _ in range(1000)}
+        fake.do(flood)
+        while receptor.EventsLost not in kinds:
+            kinds.add(type(events.get(timeout_s=20)))
+    assert kinds == {receptor.RoutesChanged, receptor.EventsLost}
+
+
+def test_closing_the_node_ends_the_event_loop(mesh: Mesh, in_thread: InThread) -> None:
+    node = mesh.node("a")
+    events = node.events("peer")
+    reading = in_thread(lambda: list(events))
+    node.close()
+    assert reading.result() == []
+    events.close()
+
+
+def test_a_node_that_ends_by_itself_says_why(mesh: Mesh) -> None:
+    fake, node = mesh.fake, mesh.node("a")
+    err = {"code": "in_use", "msg": "another node with this ID was in the mesh first"}
+    with node.events("peer") as events:
+        fake.do(lambda: fake.nodes["a"].close(err))
+        with pytest.raises(receptor.ClosedError, match="in the mesh first"):
+            next(events)
+    with pytest.raises(receptor.ClosedError):
+        node.status()
+
+
+def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    arrived = threading.Event()
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            arrived.set()
+
+    logger, handler = logging.getLogger("receptor.node"), Tell()
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.DEBUG, logger="receptor.node"):
+            node = mesh.node("a", log_level="debug")
+            other = mesh.node("b")
+            other.wait_route("a", timeout_s=20)
+            assert arrived.wait(20)
+            node.close()
+    finally:
+        logger.removeHandler(handler)
+    assert caplog.records[0].name == "receptor.node"
+    assert caplog.records[0].node == "a"  # type: ignore[attr-defined]
+    assert caplog.records[0].getMessage()
+
+
+# Work.
+
+
+def test_a_unit_from_submit_to_release(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    with node.work.submit("a", "cat", b"hello") as unit:
+        assert b"".join(unit.stdout()) == b"hello"
+        result = unit.wait(timeout_s=20)
+        assert (result.state, result.exit_code, result.stdout_size) == (receptor.WorkState.SUCCEEDED, 0, 5)
+        assert node.work.get(unit.id).status().complete
+        assert unit.id in node.work.list()
+        assert b"".join(unit.stdout(offset=3)) == b"lo"
+        with unit.open_stdout(1) as sock:
+            assert read_all(sock) == b"ello"
+    with pytest.raises(receptor.UnitNotFound):
+        unit.status()
+    assert node.work.list() == {}
+
+
+def chunked() -> Iterator[bytes]:
+    yield b"he"
+    yield b""
+    yield b"llo"
+
+
+@pytest.mark.parametrize("payload", [b"hello", bytearray(b"hello"), "hello", io.BytesIO(b"hello"), chunked, b""])
+def test_payloads(mesh: Mesh, payload: Any) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    with node.work.submit("localhost", "cat", payload() if callable(payload) else payload) as unit:
+        assert b"".join(unit.stdout()) == (b"" if payload == b"" else b"hello")
+
+
+def test_a_large_payload_passes_in_pieces(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    block = os.urandom(1 << 20)
+    with node.work.submit("a", "cat", (block for _ in range(24))) as unit:
+        assert sum(map(len, unit.stdout())) == 24 << 20
+
+
+def test_remote_work(mesh: Mesh) -> None:
+    a, _ = mesh.pair(work_commands=[CAT])
+    with a.work.submit("b", "cat", b"over there") as unit:
+        assert b"".join(unit.stdout()) == b"over there"
+        assert unit.wait(timeout_s=30).exit_code == 0
+
+
+def test_work_that_fails(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[FAIL])
+    with node.work.submit("a", "fail") as unit:
+        with pytest.raises(receptor.WorkFailed, match="exit status 3") as caught:
+            unit.wait(timeout_s=20)
+        assert caught.value.result.exit_code == 3
+        assert caught.value.unit == unit.id
+        assert unit.wait(check=False, timeout_s=20).state is receptor.WorkState.FAILED
+
+
+def test_work_that_is_cancelled(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[SLOW])
+    with node.work.submit("a", "slow") as unit:
+        output = unit.stdout()
+        assert next(output) == b"first\n"
+        with pytest.raises(receptor.MeshTimeout):
+            unit.wait(timeout_s=0.05)
+        unit.cancel()
+        with pytest.raises(receptor.WorkCancelled):
+            unit.wait(timeout_s=20)
+        assert list(output) == []
+
+
+def test_work_types_must_exist(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    with pytest.raises(receptor.WorkTypeError):
+        node.work.submit("a", "dog", b"")
+    assert node.work.list() == {}
+    with pytest.raises(receptor.UnitNotFound):
+        node.work.get("nope")
+
+
+def test_a_detached_unit_stays(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    with node.work.submit("a", "cat", b"x") as unit:
+        unit.detach()
+    assert node.work.get(unit.id).wait(timeout_s=20).exit_code == 0
+    assert unit.release()
+
+
+def test_a_payload_that_breaks_never_runs(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ZeroDivisionError("in the payload")
+
+    with pytest.raises(ZeroDivisionError):
+        node.work.submit("a", "cat", broken())
+    with pytest.raises(receptor.ConfigError, match="want bytes in the iterable, got int"):
+        node.work.submit("a", "cat", [1])  # type: ignore[list-item]
+    assert node.work.list() == {}
+
+
+def test_work_events(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    with node.events("work") as events, node.work.submit("a", "cat", b"x") as unit:
+        while True:
+            event = events.get(timeout_s=20)
+            assert isinstance(event, receptor.WorkChanged)
+            if event.status.unit == unit.id and event.status.complete:
+                break
+
+
+# Threads, timeouts, interrupts, ends.
+
+
+def test_threads_do_not_wait_for_one_another(mesh: Mesh, in_thread: InThread) -> None:
+    a = mesh.node("a")
+    waiting = [in_thread(lambda: a.wait_route("later", timeout_s=30)) for _ in range(12)]
+    assert a.status().node == "a"
+    mesh.node("later")
+    for running in waiting:
+        assert running.result().node == "later"
+
+
+def test_a_call_that_times_out_is_cancelled_in_the_node(mesh: Mesh) -> None:
+    fake, node = mesh.fake, mesh.node("a")
+    release = fake.hold("status")
+    node.timeout_s = 0.05
+    with pytest.raises(receptor.MeshTimeout, match="status: no answer within 0.05 s"):
+        node.status()
+    fake.wait_for("cancel status")
+    release()
+    node.timeout_s = 30
+    assert node.status().node == "a"
+
+
+def interrupt_when(seen: Callable[[], Any]) -> Callable[[], None]:
+    """Press Ctrl-C once ``seen`` has returned and the main thread waits in a system call.
+
+    A signal in the few instructions before that call would not end it: no program in Python can help that.
+    """
+
+    def run() -> None:
+        seen()
+        while not main_thread_waits():
+            threading.Event().wait(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    return run
+
+
+def main_thread_waits() -> bool:
+    """The main thread is in a system call that is not the wait for the interpreter's lock."""
+    with open(f"/proc/self/task/{os.getpid()}/syscall") as file:
+        number = file.read().split()[0]
+    return number not in ("running", "-1", "202" if os.uname().machine == "x86_64" else "98")
+
+
+@pytest.mark.parametrize(
+    ("op", "call"),
+    [
+        ("status", lambda node: node.status()),
+        ("route.wait", lambda node: node.wait_route("nowhere")),
+        ("stream.connect", lambda node: node.connect("a", "x")),
+        ("work.submit", lambda node: node.work.submit("a", "cat")),
+        ("work.started", lambda node: node.work.submit("a", "cat")),
+    ],
+)
+def test_ctrl_c_abandons_the_call(mesh: Mesh, in_thread: InThread, op: str, call: Callable[[Any], Any]) -> None:
+    fake, node = mesh.fake, mesh.node("a", work_commands=[CAT])
+    release = fake.hold(op)
+    in_thread(interrupt_when(lambda: fake.wait_for(op)))
+    with pytest.raises(KeyboardInterrupt):
+        call(node)
+    fake.wait_for(f"cancel {op}")
+    release()
+    assert node.work.list() == {}
+    assert node.status().node == "a"
+
+
+def test_ctrl_c_ends_every_wait_on_a_descriptor(mesh: Mesh, in_thread: InThread) -> None:
+    node = mesh.node("a")
+    with node.listen("x") as listener, node.datagram() as datagrams, node.events() as events:
+        calls: list[Callable[[], Any]] = [
+            listener.accept,
+            datagrams.recv_from,
+            lambda: [events.get() for _ in range(1000)],
+            lambda: node.wait_route("nowhere"),
+        ]
+        for call in calls:
+            entered = threading.Event()
+            in_thread(interrupt_when(lambda entered=entered: entered.wait(20)))  # type: ignore[misc]
+            with pytest.raises(KeyboardInterrupt):
+                entered.set()
+                call()
+    assert node.status().node == "a"
+
+
+def test_ctrl_c_in_a_payload_takes_the_unit_back(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+
+    def payload() -> Iterator[bytes]:
+        yield b"half"
+        signal.raise_signal(signal.SIGINT)
+        yield b"never"
+
+    with pytest.raises(KeyboardInterrupt):
+        node.work.submit("a", "cat", payload())
+    assert node.work.list() == {}
+
+
+def test_closing_the_node_ends_calls_in_other_threads(mesh: Mesh, in_thread: InThread) -> None:
+    node = mesh.node("a")
+    waiting = in_thread(lambda: node.wait_route("nowhere"))
+    listener = node.listen("x")
+    accepting = in_thread(listener.accept)
+    node.close()
+    node.close()
+    for running in (waiting, accepting):
+        with pytest.raises(receptor.ClosedError):
+            running.result()
+    with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
+        node.status()
+    listener.close()
+
+
+def test_streams_end_as_resets_when_the_node_closes(mesh: Mesh) -> None:
+    a, b = mesh.pair()
+    with b.listen("x") as listener, a.connect("b", "x") as sock, listener.accept(timeout_s=20):
+        a.close()
+        with pytest.raises(receptor.StreamResetError):
+            sock.recv(10)
+
+
+def test_an_unclosed_node_warns_and_ends(mesh: Mesh) -> None:
+    fake = mesh.fake
+    with pytest.warns(ResourceWarning, match="unclosed <receptor.node.Node 'left'>"):
+        receptor.Node("left")
+        import gc
+
+        gc.collect()
+    fake.wait_for("node left closed")
+
+
+def test_sessions_are_reused_and_no_thread_stays(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    before = threading.active_count()
+    for _ in range(50):
+        node.status()
+    assert threading.active_count() == before
+    assert mesh.fake.seen["session.new"] == 1
+
+
+def test_warnings_are_not_lost(mesh: Mesh) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with mesh.node("a") as node:
+            node.status()
