@@ -109,7 +109,7 @@ func closeWrite(t *testing.T, c net.Conn) {
 
 // TestSubmit sends a payload in the same write as the request, or much later, of every transport.
 func TestSubmit(t *testing.T) {
-	for _, size := range []int{0, 5, 3 << 20} {
+	for _, size := range []int{0, 5, 300_000} {
 		payload := strings.Repeat("p", size)
 		eachTransport(t, func(t *testing.T, r *rig, c net.Conn, in *bufio.Reader) {
 			r.work.nextID = "unitAAAA"
@@ -245,7 +245,7 @@ func TestResultsFlow(t *testing.T) {
 		u := r.work.add("u1", "cat", workceptor.Running, "")
 		c.Write([]byte("work results u1\nping alpha\n")) // The second command is never executed, and does no harm.
 		wantLine(t, in, "Streaming results for work unit u1")
-		for _, piece := range []string{"one\n", "two\n", strings.Repeat("3", 200000) + "\n"} {
+		for _, piece := range []string{"one\n", "two\n", strings.Repeat("3", 80000) + "\n"} {
 			u.write(piece)
 			wantLine(t, in, strings.TrimSuffix(piece, "\n"))
 		}
@@ -354,7 +354,7 @@ func TestPipelineDuringWait(t *testing.T) {
 		}
 		c.Write([]byte("ping silent\n"))
 		<-probing
-		many := strings.Repeat("work status u1\n", 20000) // More than is read ahead.
+		many := strings.Repeat("work status u1\n", 8000) // More than is read ahead.
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
@@ -363,7 +363,7 @@ func TestPipelineDuringWait(t *testing.T) {
 		}()
 		close(answer)
 		wantLine(t, in, `{"From":"silent","Success":true,"Time":1000000000,"TimeStr":"1s"}`)
-		for range 20000 {
+		for range 8000 {
 			wantLine(t, in, "ERROR: unknown work unit u1")
 		}
 		wantEnd(t, in, "")
