@@ -42,7 +42,10 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 		return ErrNothingToDo
 	}
 	d, err := Build(ctx, cfg, opts)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && d == nil: // Told to stop while starting.
+		return nil
+	case err != nil:
 		return err
 	}
 	return d.wait(ctx)

@@ -14,7 +14,7 @@
 //   - The two directions end independently. The end of data on one side arrives as the end of data on the other, and
 //     what still flows back is delivered.
 //   - A reset is passed on as a reset, never as the end of data. If the connection to the far side cannot be made, the
-//     near side is reset at once.
+//     near side is reset at once. A reset behind data that the other side does not take is noticed once that has gone.
 //   - Connections do not wait for each other: dials run side by side, up to a bound of 512 at a time; beyond that new
 //     connections wait in the listener's queue.
 //   - An idle connection holds two goroutines and two small buffers.
