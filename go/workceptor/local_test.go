@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -365,5 +366,39 @@ func TestUnitIDsNeverReachTheDisk(t *testing.T) {
 		if _, err := e.Status(id); !errors.Is(err, ErrUnknownUnit) {
 			t.Errorf("%q: got %v, want unknown work unit", id, err)
 		}
+	}
+}
+
+// TestStubbornProgram takes the ten seconds after which a program that ignores SIGINT is killed.
+func TestStubbornProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
+	t.Parallel()
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "sh", `"trap '' INT; echo a; while :; do sleep 0.2; done"`), "")
+	until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+	if pending, err := e.Cancel(testContext(t), id); !pending || err != nil {
+		t.Errorf("cancel: got %v, %v, want pending", pending, err)
+	}
+	wantStatus(t, wait(t, e, id), Canceled, "Canceled", 2)
+}
+
+// BenchmarkOutput measures how fast bulk output reaches a reader.
+func BenchmarkOutput(b *testing.B) {
+	const size = 256 << 20
+	e := localEngine(b)
+	b.SetBytes(size)
+	for b.Loop() {
+		id := submit(b, e, request("localhost", "shraw", `-c "head -c `+strconv.Itoa(size)+` /dev/zero"`), "")
+		r, err := e.Results(b.Context(), id, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+			b.Fatalf("got %d bytes, %v", n, err)
+		}
+		r.Close()
+		e.Release(b.Context(), id, true)
 	}
 }

@@ -138,7 +138,7 @@ func TestExistingFiles(t *testing.T) {
 		"torn-then-restarted":                 {Failed, "Failed to restart: unexpected end of JSON input"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(filepath.Join("testdata/status-files", name+".json"))
+			text, err := os.ReadFile(filepath.Join("unit/testdata/status-files", name+".json"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -37,6 +37,9 @@ const (
 )
 
 func (k Kind) String() string {
+	if k >= Kinds {
+		return "unknown"
+	}
 	return [...]string{"prepare", "run", "grow", "succeed", "fail", "cancel", "mirror"}[k]
 }
 
