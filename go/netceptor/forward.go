@@ -127,17 +127,13 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	}
 	n.count.originated.Add(1)
 	dest := n.table.Load().byName[to]
-	if dest == nil {
-		return ErrNoRoute
-	}
 	h.From, h.To = n.hash, wire.Hash(to)
-	if dest.self {
+	switch {
+	case dest != nil && dest.self:
 		return n.deliver(n.id, h, payload)
-	}
-	if h.Hops == 0 {
+	case h.Hops == 0:
 		return ErrExpired
-	}
-	if dest.next == nil {
+	case dest == nil || dest.next == nil:
 		return ErrNoRoute
 	}
 	h.Hops--

@@ -137,3 +137,12 @@ func TestPingAndTraceroute(t *testing.T) {
 		t.Errorf("traceroute a to c went %v, want [a b c]", path)
 	}
 }
+
+func TestTracerouteToNowhere(t *testing.T) {
+	n := testNode(t, "a")
+	var hops []Pong
+	n.Traceroute(t.Context(), "nowhere", func(_ int, p Pong) { hops = append(hops, p) })
+	if len(hops) != 2 || hops[0].From != "a" || !errors.Is(hops[0].Err, ErrExpired) || hops[1].From != "a" || !errors.Is(hops[1].Err, ErrNoRoute) {
+		t.Errorf("hops %+v, want this node itself and then no route", hops)
+	}
+}

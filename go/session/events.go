@@ -45,6 +45,9 @@ func (h *host) relayNode(n *netceptor.Node) {
 			h.publish("service", map[string]any{"ev": "service", "kind": kind, "node": e.Node, "service": e.Service})
 		}
 	}
+	if d := h.built(); d == nil || d.Node != n {
+		return
+	}
 	ended := map[string]any{"ev": "closed"}
 	if err := n.Err(); err != nil && toError(err, Closed).Msg != netceptor.ErrClosed.Error() {
 		ended["err"] = toError(err, Closed)

@@ -40,7 +40,8 @@ type host struct {
 	level slog.LevelVar
 
 	mu       sync.Mutex
-	opening  bool
+	opening  bool // The operation open runs or has succeeded.
+	opened   bool
 	closing  bool
 	d        *daemon.Daemon
 	scratch  string // A data directory of our own, removed at the end.
@@ -260,6 +261,9 @@ func (h *host) open(ctx context.Context, c *openConfig) error {
 		h.mu.Unlock()
 		return err
 	}
+	h.mu.Lock()
+	h.opened = true
+	h.mu.Unlock()
 	return nil
 }
 
@@ -395,6 +399,9 @@ func (h *host) closeNode() {
 	h.mu.Lock()
 	d, scratch := h.d, h.scratch
 	h.scratch = ""
+	if h.opening && !h.opened {
+		h.d = nil // It never was open: its end is nobody's news.
+	}
 	h.mu.Unlock()
 	if d != nil {
 		_ = d.Close()

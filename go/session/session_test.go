@@ -1,0 +1,503 @@
+package session
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
+)
+
+func TestMain(m *testing.M) {
+	if runner.IsRunner(os.Args) { // The test binary stands in for the daemon that runs commands.
+		os.Exit(runner.Main(os.Args))
+	}
+	os.Exit(m.Run())
+}
+
+// program is the client's side of a session: what Python does, in Go.
+type program struct {
+	t      *testing.T
+	conn   *net.UnixConn
+	buf    []byte
+	fds    []int
+	events []map[string]any
+	id     uint64
+}
+
+func open(t *testing.T) *program {
+	t.Helper()
+	fd, err := Open([]byte(`{"abi": 1, "environ": {"PATH": "/usr/bin:/bin"}}`), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attach(t, fd)
+}
+
+func attach(t *testing.T, fd int) *program {
+	t.Helper()
+	conn, err := adopt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &program{t: t, conn: conn}
+	t.Cleanup(func() { _ = conn.Close() })
+	if hello := p.next(); hello["ev"] != "hello" || hello["version"] != "test" {
+		t.Fatalf("greeting is %v", hello)
+	}
+	return p
+}
+
+// next reads one frame.
+func (p *program) next() map[string]any {
+	p.t.Helper()
+	_ = p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for {
+		if len(p.buf) >= 4 {
+			size := int(p.buf[0])<<24 | int(p.buf[1])<<16 | int(p.buf[2])<<8 | int(p.buf[3])
+			if len(p.buf) >= 4+size {
+				var frame map[string]any
+				if err := json.Unmarshal(p.buf[4:4+size], &frame); err != nil {
+					p.t.Fatal(err)
+				}
+				p.buf = p.buf[4+size:]
+				return frame
+			}
+		}
+		b, oob := make([]byte, 1<<16), make([]byte, 256)
+		n, oobn, _, _, err := p.conn.ReadMsgUnix(b, oob)
+		if err != nil || n == 0 {
+			p.t.Fatalf("session ended: %v", err)
+		}
+		p.buf = append(p.buf, b[:n]...)
+		messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
+		for _, m := range messages {
+			fds, _ := unix.ParseUnixRights(&m)
+			p.fds = append(p.fds, fds...)
+		}
+	}
+}
+
+func (p *program) send(request map[string]any) uint64 {
+	p.t.Helper()
+	p.id++
+	request["id"] = p.id
+	frame, err := appendFrame(nil, request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := p.conn.Write(frame); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.id
+}
+
+// reply waits for the answer to a request and keeps the events that come before it.
+func (p *program) reply(id uint64) (ok map[string]any, code string, fd int) {
+	p.t.Helper()
+	for {
+		frame := p.next()
+		if _, event := frame["ev"]; event {
+			p.events = append(p.events, frame)
+			continue
+		}
+		fd = -1
+		if frame["fd"] == true {
+			fd, p.fds = p.fds[0], p.fds[1:]
+		}
+		if frame["id"] != float64(id) {
+			p.t.Fatalf("reply to %v came, want %d", frame["id"], id)
+		}
+		if e, failed := frame["err"].(map[string]any); failed {
+			return e, e["code"].(string), fd
+		}
+		return frame["ok"].(map[string]any), "", fd
+	}
+}
+
+func (p *program) call(op string, keys ...any) (map[string]any, string, int) {
+	p.t.Helper()
+	request := map[string]any{"op": op}
+	for i := 0; i < len(keys); i += 2 {
+		request[keys[i].(string)] = keys[i+1]
+	}
+	return p.reply(p.send(request))
+}
+
+// must is call for what has to succeed.
+func (p *program) must(op string, keys ...any) (map[string]any, *net.UnixConn) {
+	p.t.Helper()
+	ok, code, fd := p.call(op, keys...)
+	if code != "" {
+		p.t.Fatalf("%s: %s: %v", op, code, ok["msg"])
+	}
+	if fd < 0 {
+		return ok, nil
+	}
+	conn, err := adopt(fd)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return ok, conn
+}
+
+func (p *program) refused(want Code, op string, keys ...any) map[string]any {
+	p.t.Helper()
+	e, code, fd := p.call(op, keys...)
+	if code != string(want) {
+		p.t.Errorf("%s %v: got code %q (%v), want %s", op, keys, code, e["msg"], want)
+	}
+	if fd >= 0 {
+		p.t.Errorf("%s: a descriptor came with an error", op)
+	}
+	return e
+}
+
+// pair opens two linked nodes, a and b.
+func pair(t *testing.T) (a, b *program) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = open(t)
+	b.must("open", "config", map[string]any{
+		"node": "b", "daemon": self,
+		"work_commands": []any{map[string]any{"worktype": "cat", "command": "cat"}, map[string]any{"worktype": "sleep", "command": "sleep", "params": "60"}},
+	})
+	bound, _ := b.must("listen.add", "address", "tcp://127.0.0.1:0")
+	a = open(t)
+	a.must("open", "config", map[string]any{"node": "a", "peers": []any{map[string]any{"address": bound["address"]}}})
+	a.must("route.wait", "node", "b", "timeout", 20)
+	b.must("route.wait", "node", "a", "timeout", 20)
+	return a, b
+}
+
+func TestOpenErrors(t *testing.T) {
+	for _, cfg := range []string{"", "{", `{"abi": 2}`, `{"abi": 1, "environ": 5}`} {
+		if fd, err := Open([]byte(cfg), "test"); err == nil {
+			t.Errorf("Open(%q) gave descriptor %d, want an error", cfg, fd)
+		}
+	}
+	p := open(t)
+	p.refused(Closed, "status")
+	p.refused(BadRequest, "open")
+	p.refused(BadRequest, "open", "config", map[string]any{})
+	p.refused(BadRequest, "frobnicate")
+	p.refused(BadRequest, "open", "config", "text")
+	p.refused(BadConfig, "open", "config", map[string]any{"node": "localhost"})
+	p.refused(BadRequest, "open", "config", map[string]any{"node": "x", "peers": []any{map[string]any{"address": "udp://h:1"}}})
+	p.refused(BadConfig, "open", "config", map[string]any{"file": "/nonexistent/receptor.yml"})
+	p.must("open", "config", map[string]any{"node": "n"})
+	p.refused(BadRequest, "open", "config", map[string]any{"node": "again"})
+}
+
+func TestMeshOperations(t *testing.T) {
+	a, b := pair(t)
+	if ok, _ := a.must("ping", "node", "b"); ok["from"] != "b" {
+		t.Errorf("ping: %v", ok)
+	}
+	a.refused(NoRoute, "ping", "node", "nowhere")
+	a.refused(BadRequest, "ping")
+	a.refused(Timeout, "route.wait", "node", "nowhere", "timeout", 0.01)
+	if ok, _ := a.must("traceroute", "node", "b"); len(ok["hops"].([]any)) != 2 {
+		t.Errorf("traceroute: %v", ok)
+	}
+	if ok, _ := a.must("status"); ok["NodeID"] != "a" || ok["RoutingTable"].(map[string]any)["b"] != "b" {
+		t.Errorf("status: %v", ok)
+	}
+	a.refused(ServiceUnknown, "stream.connect", "node", "b", "service", "none")
+	a.refused(BadRequest, "stream.connect", "node", "b", "service", "far-too-long")
+	a.refused(BadRequest, "backend.remove", "backend", 99)
+
+	_, more := b.must("session.new")
+	second := attachConn(t, more)
+	if ok, _ := second.must("ping", "node", "a"); ok["from"] != "a" {
+		t.Errorf("ping on a second session: %v", ok)
+	}
+	second.refused(BadRequest, "open", "config", map[string]any{"node": "x"})
+}
+
+func attachConn(t *testing.T, conn *net.UnixConn) *program {
+	t.Helper()
+	p := &program{t: t, conn: conn}
+	if hello := p.next(); hello["ev"] != "hello" {
+		t.Fatalf("greeting is %v", hello)
+	}
+	return p
+}
+
+// accept takes the next stream from a listener's socket.
+func accept(t *testing.T, listener *net.UnixConn) (announced map[string]any, conn *net.UnixConn) {
+	t.Helper()
+	b, oob := make([]byte, 4096), make([]byte, 64)
+	n, oobn, _, _, err := listener.ReadMsgUnix(b, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b[:n], &announced); err != nil {
+		t.Fatal(err)
+	}
+	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
+	fds, _ := unix.ParseUnixRights(&messages[0])
+	if conn, err = adopt(fds[0]); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return announced, conn
+}
+
+func TestStreams(t *testing.T) {
+	a, b := pair(t)
+	svc, listener := b.must("stream.listen", "service", "echo")
+	if svc["service"] != "echo" {
+		t.Errorf("listening: %v", svc)
+	}
+	b.refused(InUse, "stream.listen", "service", "echo")
+
+	connect := func(t *testing.T) (near, far *net.UnixConn, nearID, farID any) {
+		t.Helper()
+		opened, near := a.must("stream.connect", "node", "b", "service", "echo")
+		announced, far := accept(t, listener)
+		if peer := announced["peer"].(map[string]any); peer["node"] != "a" {
+			t.Errorf("announced %v, want a stream from a", announced)
+		}
+		return near, far, opened["stream"], announced["stream"]
+	}
+	t.Run("half close both ways", func(t *testing.T) {
+		near, far, id, _ := connect(t)
+		_, _ = near.Write([]byte("question"))
+		_ = near.CloseWrite()
+		if q, err := io.ReadAll(far); err != nil || string(q) != "question" {
+			t.Fatalf("read %q, %v", q, err)
+		}
+		_, _ = far.Write([]byte("answer"))
+		_ = far.Close()
+		if r, err := io.ReadAll(near); err != nil || string(r) != "answer" {
+			t.Fatalf("read %q, %v", r, err)
+		}
+		st, _ := a.must("stream.status", "stream", id)
+		if st["state"] == "reset" || st["bytes_in"] != 6.0 || st["bytes_out"] != 8.0 {
+			t.Errorf("status %v", st)
+		}
+	})
+	t.Run("reset is told", func(t *testing.T) {
+		near, _, id, farID := connect(t)
+		b.must("stream.abort", "stream", farID, "error_code", 42)
+		_, _ = io.ReadAll(near)
+		st, _ := a.must("stream.status", "stream", id)
+		e, _ := st["err"].(map[string]any)
+		if st["state"] != "reset" || e["code"] != "reset" || e["error_code"] != 42.0 || e["remote"] != true {
+			t.Errorf("status %v, want a remote reset with code 42", st)
+		}
+	})
+	t.Run("closing is noticed by a silent reader", func(t *testing.T) {
+		near, far, _, _ := connect(t)
+		_ = near.CloseWrite()
+		_, _ = io.ReadAll(far)
+		_ = near.Close()
+		for { // The far end may write until the news has arrived, not longer.
+			if _, err := far.Write(make([]byte, 1<<16)); err != nil {
+				break
+			}
+		}
+	})
+	t.Run("many at once", func(t *testing.T) {
+		const count = 20
+		go func() {
+			for range count {
+				_, conn := accept(t, listener)
+				go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
+			}
+		}()
+		for i := range count {
+			_, near := a.must("stream.connect", "node", "b", "service", "echo")
+			text := fmt.Sprintf("stream %d", i)
+			_, _ = near.Write([]byte(text))
+			_ = near.CloseWrite()
+			if got, err := io.ReadAll(near); err != nil || string(got) != text {
+				t.Fatalf("stream %d: %q, %v", i, got, err)
+			}
+		}
+	})
+}
+
+func TestDatagrams(t *testing.T) {
+	a, b := pair(t)
+	_, in := b.must("datagram.open", "service", "in")
+	opened, out := a.must("datagram.open")
+	message := func(kind byte, node, service, payload string) string {
+		return string([]byte{1, kind, byte(len(node))}) + node + string([]byte{byte(len(service))}) + service + payload
+	}
+	_, _ = out.Write([]byte(message(0, "b", "in", "hi")))
+	buf := make([]byte, 70000)
+	n, err := in.Read(buf)
+	if want := message(0, "a", opened["service"].(string), "hi"); err != nil || string(buf[:n]) != want {
+		t.Errorf("received %q (%v), want %q", buf[:n], err, want)
+	}
+	_, _ = out.Write([]byte(message(0, "b", "nobody", "x")))
+	n, _ = out.Read(buf)
+	if want := message(1, "b", "nobody", "service unknown"); string(buf[:n]) != want {
+		t.Errorf("notice %q, want %q", buf[:n], want)
+	}
+	_, _ = out.Write([]byte(message(0, "nowhere", "x", "x")))
+	n, _ = out.Read(buf)
+	if got := string(buf[:n]); !strings.HasPrefix(got, message(2, "nowhere", "x", "")) || !strings.Contains(got, "no_route") {
+		t.Errorf("refusal %q, want no_route", got)
+	}
+	for _, bad := range []string{"x", "\x02\x00\x01b\x00", "\x01\x00\xff", "\x01\x00\x01b\xff"} {
+		_, _ = out.Write([]byte(bad))
+		n, _ = out.Read(buf)
+		if !strings.Contains(string(buf[:n]), "bad_request") {
+			t.Errorf("message %q was answered %q, want bad_request", bad, buf[:n])
+		}
+	}
+	_ = in.Close()
+	for { // Until the far side has seen the close.
+		_, _ = out.Write([]byte(message(0, "b", "in", "hi")))
+		if n, _ = out.Read(buf); buf[1] == datagramNotice {
+			break
+		}
+	}
+}
+
+func TestWork(t *testing.T) {
+	a, b := pair(t)
+	for _, where := range []struct {
+		p    *program
+		node string
+	}{{b, "localhost"}, {a, "b"}} {
+		sub, payload := where.p.must("work.submit", "node", where.node, "worktype", "cat")
+		unit := sub["unit"]
+		_, _ = payload.Write([]byte("payload"))
+		_ = payload.CloseWrite()
+		if ok, _ := where.p.must("work.started", "unit", unit); ok["result"] != "Job Started" {
+			t.Errorf("started: %v", ok)
+		}
+		_, output := where.p.must("work.results", "unit", unit, "offset", 3)
+		if got, err := io.ReadAll(output); err != nil || string(got) != "load" {
+			t.Errorf("output from byte 3: %q, %v", got, err)
+		}
+		if ok, _ := where.p.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != "Succeeded" {
+			t.Errorf("status: %v", ok)
+		}
+		if ok, _ := where.p.must("work.list"); ok[unit.(string)] == nil {
+			t.Errorf("list lacks %v: %v", unit, ok)
+		}
+		where.p.must("work.release", "unit", unit)
+	}
+	sub, payload := a.must("work.submit", "node", "b", "worktype", "sleep")
+	_ = payload.CloseWrite()
+	a.must("work.started", "unit", sub["unit"])
+	a.must("work.cancel", "unit", sub["unit"])
+	if ok, _ := a.must("work.wait", "unit", sub["unit"], "timeout", 20); ok["StateName"] != "Canceled" {
+		t.Errorf("after cancel: %v", ok)
+	}
+	a.must("work.release", "unit", sub["unit"])
+	a.refused(UnitUnknown, "work.status", "unit", "nonesuch")
+	b.refused(WorkType, "work.submit", "node", "b", "worktype", "nonesuch")
+
+	sub, payload = b.must("work.submit", "node", "b", "worktype", "cat")
+	_, _ = payload.Write([]byte("half a pay"))
+	_ = payload.Close() // Vanishes: this is no end of the payload.
+	e := b.refused(Work, "work.started", "unit", sub["unit"])
+	if !strings.Contains(fmt.Sprint(e["msg"]), errPayloadCut.Error()) {
+		t.Errorf("cut payload: %v", e)
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	p := open(t)
+	for _, body := range []string{"[]", "{", `{"id": "x"}`, "null", `{"id": 1.5}`, `"text"`} {
+		_, _ = p.conn.Write(append([]byte{0, 0, 0, byte(len(body))}, body...))
+		if frame := p.next(); frame["err"] == nil {
+			t.Errorf("frame %s was answered %v, want an error", body, frame)
+		}
+	}
+	_, _ = p.conn.Write([]byte{0xff, 0xff, 0xff, 0xff})
+	_ = p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if n, err := p.conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) {
+		t.Errorf("after an oversize frame: %d bytes, %v; want the session to end", n, err)
+	}
+}
+
+func TestCancelAndEvents(t *testing.T) {
+	a, b := pair(t)
+	waiting := a.send(map[string]any{"op": "route.wait", "node": "nowhere"})
+	frame, _ := appendFrame(nil, map[string]any{"op": "cancel", "target": waiting})
+	_, _ = a.conn.Write(frame)
+	if _, code, _ := a.reply(waiting); code != string(Cancelled) {
+		t.Errorf("cancelled request answered with %q", code)
+	}
+	a.refused(BadRequest, "events", "kinds", []string{"nonsense"})
+	a.must("events", "kinds", []string{"peer", "log"})
+	b.must("close")
+	for {
+		e := a.next()
+		if e["ev"] == "peer" {
+			if e["kind"] != "down" || e["node"] != "b" {
+				t.Errorf("event %v, want peer b down", e)
+			}
+			break
+		}
+	}
+}
+
+// TestNothingIsLeft opens and uses nodes, and counts goroutines and descriptors before and after.
+func TestNothingIsLeft(t *testing.T) {
+	before, fdsBefore := runtime.NumGoroutine(), countFDs(t)
+	t.Run("use", func(t *testing.T) {
+		a, b := pair(t)
+		_, listener := b.must("stream.listen", "service", "x")
+		_, _ = a.must("stream.connect", "node", "b", "service", "x")
+		_, _ = accept(t, listener)
+		_, _ = a.must("datagram.open")
+		_, _ = a.must("session.new")
+		a.must("close")
+		b.must("close")
+	})
+	deadline := time.Now().Add(20 * time.Second)
+	for runtime.NumGoroutine() > before || countFDs(t) > fdsBefore {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines (%d before), %d descriptors (%d before)\n%s", runtime.NumGoroutine(), before,
+				countFDs(t), fdsBefore, stacks[:runtime.Stack(stacks, true)])
+		}
+		runtime.Gosched()
+	}
+}
+
+func countFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skipf("descriptors cannot be counted: %v", err)
+	}
+	return len(entries)
+}
+
+// TestNodeFromFile opens what a daemon's configuration file describes.
+func TestNodeFromFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.yml")
+	text := fmt.Sprintf("- node: {id: from-file, datadir: %q}\n- tcp-listener: {bindaddr: 127.0.0.1, port: 0}\n", t.TempDir())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t)
+	if ok, _ := p.must("open", "config", map[string]any{"file": file}); ok["node"] != "from-file" {
+		t.Errorf("opened %v", ok)
+	}
+}
