@@ -1,0 +1,67 @@
+// Package workceptor runs units of work: commands on this node, and units that live on other nodes of the mesh. It
+// keeps them in a data directory in the form that other Receptor nodes use, and it is a library in its own right: the
+// control service is one of its users.
+//
+//	engine, err := workceptor.New(workceptor.Config{Mesh: node, DataDir: "/var/lib/receptor", Runner: "/usr/bin/receptor"})
+//	engine.RegisterCommand(workceptor.CommandType{WorkType: "upper", Command: "tr", Params: "a-z A-Z"})
+//	engine.Start()
+//	unit, err := engine.Submit(workceptor.SubmitRequest{Node: "localhost", WorkType: "upper"})
+//	unit.ReadPayload(strings.NewReader("hello\n"))
+//	unit.Start(ctx)
+//	output, err := engine.Results(ctx, unit.ID(), 0)
+//
+// # Rooms
+//
+// Package unit has the records and the state machine and makes no I/O; store has the directories; runner is the process
+// around one command; proc looks at processes; remote speaks the control protocol as a client. This package ties them
+// together: engine.go has the table of units, job.go one unit in memory, command.go and remote.go the two workers,
+// mirror.go what follows a unit on another node, results.go the readers, watch_linux.go the notification. A new kind of
+// work is a new worker.
+//
+// # Promises
+//
+// A unit is durable before [Engine.Submit] returns its ID, its payload before the unit starts, its output before a
+// final state is written. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
+// tells of status and output files and of the end of a runner, and every reader, waiter and subscriber is woken at
+// once. Replies come from memory, which follows the files. [Engine.Close] waits for all goroutines; runners and their
+// commands go on and are taken up by the next engine. Unit IDs that come from outside are looked up in memory only, so
+// none of them ever becomes a path.
+//
+// # Decisions
+//
+// Where other implementations differ or say nothing, this one does the following.
+//
+// Canceled is complete: results end, monitoring ends. A cancel that takes more than three seconds (five for a unit
+// elsewhere) is answered "pending" and goes on. A cancel reaches a unit in every phase: one that waits for its payload
+// is Canceled at once (a remote one Failed, "Locally Cancelled") and its [Submission.Start] answers [ErrCancelled]. A
+// release does not return until the directory is gone, unless it is answered "pending".
+//
+// A runner that dies without a last word fails its unit with "Runner died", at once or at the next start, and the
+// processes of its command are killed if the process group can be told for certain. A unit directory that is taken
+// away while its command runs ends the command and fails the unit with "Unit directory is gone". A Pending unit found at
+// start is failed with "Pending at restart" unless its runner lives. A unit whose type is not offered any more is shown
+// with "Unknown WorkType", but is watched, and can be cancelled and released.
+//
+// While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
+// most. Of a remote unit, StdoutSize in the file is brought up to date with each change of state.
+//
+// A remote unit becomes complete when the executor's is and all its output is on disk here, whole and synced. Until
+// then it shows the last state before. Output beyond the final StdoutSize is not copied. If five results streams in a
+// row bring nothing although output is missing, the rest does not exist: the unit ends with what there is, StdoutSize
+// says so, and a warning is logged. A unit that is complete here keeps its state when the executor has lost it.
+//
+// A remote submit that breaks off is tried again. If the executor had named its unit already, that unit is asked about
+// first: one that has its payload counts as started, a half one is released. A half payload is never ended such that
+// the executor could take it for whole. A refusal fails the unit, also in the background. "unknown work unit" is success
+// for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
+// a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
+//
+// Attempts to reach an executor are made after 1 s, 1.5 s and so on up to a minute, and at once when the mesh says that
+// the node has become reachable. The status is polled after 10 ms at first and at most a second later while nothing
+// changes; the results stream is open from the start.
+//
+// The payload of a cancelled submission is read no further; [Engine.Submit] refuses the type name "remote" and records
+// larger than 16 MiB. On Linux before 5.3 the end of a runner is seen by its lock instead of a pidfd, so one that dies
+// before it has taken the lock is noticed at the next start only. Where the user's inotify watches are used up, a unit
+// is polled once a second and a warning says so.
+package workceptor

@@ -1,0 +1,125 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// pipe is a Stream whose other side says one text and hears everything.
+type pipe struct {
+	net.Conn
+	aborted bool
+}
+
+func (p *pipe) CloseWrite() error { return nil }
+func (p *pipe) Abort(uint64)      { p.aborted = true; p.Conn.Close() }
+
+func open(t *testing.T, says string) (*Conn, error) {
+	t.Helper()
+	near, far := net.Pipe()
+	go io.Copy(io.Discard, far) // Both end with the pipe.
+	go func() {
+		io.WriteString(far, says)
+		if !strings.HasSuffix(says, "\n") {
+			far.Close()
+		}
+	}()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return Open(t.Context(), &pipe{Conn: near}, "beta")
+}
+
+func TestGreeting(t *testing.T) {
+	for says, ok := range map[string]bool{
+		"Receptor Control, node beta\n":  true,
+		"Receptor Control, node gamma\n": false,
+		"Receptor Control, node beta":    false,
+		"":                               false,
+		strings.Repeat("beta", MaxLine):  false,
+	} {
+		if _, err := open(t, says); (err == nil) != ok {
+			t.Errorf("%.40q: got %v", says, err)
+		}
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for says, want := range map[string]error{
+		`{"State":2,"Detail":"exit status 0","StdoutSize":12}`: nil,
+		"ERROR: unknown work unit X":                           ErrUnknownUnit,
+		"ERROR":                                                new(RefusedError),
+		"ERROR: out of order":                                  new(RefusedError),
+	} {
+		c, err := open(t, "Receptor Control, node beta\n"+says+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Status("X")
+		_, wantRefused := errors.AsType[*RefusedError](want)
+		if _, got := errors.AsType[*RefusedError](err); got != wantRefused || !wantRefused && !errors.Is(err, want) {
+			t.Errorf("%q: got %+v, %v, want %v", says, s, err, want)
+		}
+	}
+}
+
+func TestContextEndsEverything(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	go func() { io.WriteString(far, "Receptor Control, node beta\n"); io.Copy(io.Discard, far) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := Open(ctx, &pipe{Conn: near}, "beta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := c.Status("X"); err == nil {
+		t.Error("an answer came from nowhere")
+	}
+}
+
+// endless never ends and cancels on the way.
+type endless struct {
+	n    int
+	stop func()
+}
+
+func (r *endless) Read(p []byte) (int, error) {
+	if r.n += len(p); r.n > 1<<20 {
+		r.stop()
+	}
+	return len(p), nil
+}
+
+// TestHalfPayloadIsAborted: a payload that breaks off must not look like a whole one.
+func TestHalfPayloadIsAborted(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	go func() { io.WriteString(far, "Receptor Control, node beta\n"); io.Copy(io.Discard, far) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &pipe{Conn: near}
+	c, err := Open(ctx, s, "beta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SendPayload("beta", &endless{stop: cancel}); err == nil {
+		t.Fatal("the payload ended")
+	}
+	c.Abort()
+	if !s.aborted {
+		t.Error("the stream was closed as if the payload were whole")
+	}
+}
+
+func FuzzParseStatus(f *testing.F) {
+	f.Add([]byte(`{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":12,"WorkType":"upper"}`))
+	f.Add([]byte(`{"State":1e3,"Detail":null,"StdoutSize":12.0}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		s, err := ParseStatus(line)
+		if err == nil && (s.StdoutSize < 0 || len(s.Detail) > 70<<10) {
+			t.Fatalf("accepted %+v", s)
+		}
+	})
+}
