@@ -1,0 +1,223 @@
+"""The setuptools commands that build the Go parts: the library into the package, the daemon into the scripts.
+
+Named in pyproject.toml under [tool.setuptools.cmdclass]. The version stands in pyproject.toml; both Go parts get it at
+link time. ``RECEPTOR_GO`` names the go program; the toolchain is never downloaded (GOTOOLCHAIN=local).
+"""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from distutils.command.build_scripts import build_scripts  # Setuptools' own; it has no other name for it.
+from setuptools import Command, Distribution
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = "github.com/pyreceptor/pyreceptor"
+DAEMON = "receptor"
+LIBRARY = "receptor/_native/libreceptor.so"
+SYMVER = Path(__file__).with_name("symver.h")
+
+
+class Build(build):
+    """``build``, with the Go parts among its steps."""
+
+    sub_commands = [*build.sub_commands, ("build_go", None)]
+
+    def finalize_options(self) -> None:
+        _make_platform_specific(self.distribution)
+        super().finalize_options()
+
+    def run(self) -> None:
+        if self.build_lib is not None:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # Modules that are gone must not live on in wheels.
+        super().run()
+
+
+class BuildGo(Command):
+    """Build the C library into the package (in an editable install: into the source tree, which git ignores)."""
+
+    description = "build the Go library"
+    user_options = [("build-lib=", "d", "directory to build into")]
+    editable_mode = False
+
+    def initialize_options(self) -> None:
+        self.build_lib: str | None = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        target = ROOT / "python" / LIBRARY if self.editable_mode else self._built()
+        build_library(target, str(self.distribution.get_version()))
+
+    def get_outputs(self) -> list[str]:
+        """Files that an install gets."""
+        return [] if self.editable_mode else [str(self._built())]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Files of the build and the sources they come from, for editable installs: none is a copy of a source."""
+        return {}
+
+    def get_source_files(self) -> list[str]:
+        """What the source distribution needs to build the Go parts."""
+        return sorted(str(path.relative_to(ROOT)) for path in _sources())
+
+    def _built(self) -> Path:
+        assert self.build_lib is not None
+        return Path(self.build_lib) / LIBRARY
+
+
+class BuildScripts(build_scripts):
+    """Build the daemon where scripts are collected; the stock command would take it for text."""
+
+    def finalize_options(self) -> None:
+        _make_platform_specific(self.distribution)
+        super().finalize_options()
+
+    def run(self) -> None:
+        build_daemon(Path(self.build_dir) / DAEMON, str(self.distribution.get_version()))
+
+    def get_source_files(self) -> list[str]:
+        """None: the stock command would name the daemon."""
+        return []
+
+
+class BdistWheel(bdist_wheel):
+    """A wheel for any Python 3 on one platform: the library is reached through ctypes."""
+
+    def finalize_options(self) -> None:
+        _make_platform_specific(self.distribution)
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """``py3-none-PLATFORM``, where PLATFORM says the oldest glibc that the library loads on."""
+        _, _, plat = super().get_tag()
+        library = Path(self.get_finalized_command("build").build_lib) / LIBRARY
+        if plat.startswith("linux_") and library.exists() and not self.plat_name_supplied:
+            plat = platform_tag(library) or plat
+        return "py3", "none", plat
+
+
+def build_library(target: Path, version: str) -> None:
+    """Build the C library into ``target``."""
+    go = find_go()
+    environ = _environ(cgo=True)
+    compiler = shlex.split(environ.get("CC") or _run([go, "env", "CC"], environ))
+    if not compiler or shutil.which(compiler[0]) is None:
+        _fail(f"no C compiler ({' '.join(compiler) or 'CC'} not found): the library needs one; install gcc, or set CC")
+    flags = [environ.get("CGO_CFLAGS", ""), "-O2", "-g0", f"-DRECEPTOR_VERSION={version}"]
+    if platform.libc_ver()[0] == "glibc":
+        flags += ["-include", str(SYMVER)]
+        environ["CGO_LDFLAGS"] = f"{environ.get('CGO_LDFLAGS', '')} -Wl,--no-as-needed -l:libpthread.so.0".strip()
+    environ["CGO_CFLAGS"] = " ".join(flags).strip()
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / "libreceptor.so"
+        _go_build(go, built, "./capi", version, environ, "-buildmode=c-shared", "-tags", "netgo,osusergo")
+        _install(built, target)
+
+
+def build_daemon(target: Path, version: str) -> None:
+    """Build the daemon into ``target``: a static binary that runs on any system of this kind."""
+    with tempfile.TemporaryDirectory() as scratch:
+        built = Path(scratch) / DAEMON
+        _go_build(find_go(), built, "./go/cmd/receptor", version, _environ(cgo=False))
+        _install(built, target)
+
+
+def find_go() -> str:
+    """The go program, checked to be new enough for go.mod."""
+    name = os.environ.get("RECEPTOR_GO") or "go"
+    found = shutil.which(name)
+    wanted = _wanted_go()
+    if found is None:
+        _fail(f"Go is missing ({name} not found): install Go {wanted} or newer, or set RECEPTOR_GO to its go program")
+    version = _run([found, "env", "GOVERSION"], _environ(cgo=False), cwd=tempfile.gettempdir())
+    if _numbers(version) < _numbers(wanted):
+        _fail(f"{found} is {version}, and Go {wanted} or newer is needed: set RECEPTOR_GO to the go program of one")
+    return found
+
+
+def min_glibc(library: Path) -> tuple[int, int] | None:
+    """The newest version of glibc that ``library`` asks for; None if it asks for none, or objdump cannot tell."""
+    try:
+        listing = _run(["objdump", "-T", str(library)], dict(os.environ))
+    except (OSError, SystemExit):
+        return None
+    versions = [(int(major), int(minor)) for major, minor in re.findall(r"\(?GLIBC_(\d+)\.(\d+)", listing)]
+    return max(versions, default=None)
+
+
+def platform_tag(library: Path) -> str | None:
+    """The manylinux tag that ``library`` keeps, None if it keeps none."""
+    needed = min_glibc(library)
+    if needed is None:
+        return None
+    major, minor = max(needed, (2, 17))  # manylinux tags begin with 2.17 on the machines that Go builds for here.
+    return f"manylinux_{major}_{minor}_{platform.machine()}"
+
+
+def _go_build(go: str, output: Path, package: str, version: str, environ: dict[str, str], *flags: str) -> None:
+    linker = f"-s -w -buildid= -X {MODULE}/go/daemon.Version={version} -X main.version={version}"
+    mode = "vendor" if (ROOT / "vendor").is_dir() else "readonly"
+    command = [go, "build", f"-mod={mode}", "-trimpath", "-buildvcs=false", "-ldflags", linker, *flags]
+    done = subprocess.run([*command, "-o", str(output), package], cwd=ROOT, env=environ, check=False)
+    if done.returncode != 0:
+        _fail(f"go build {package} failed, see above; without network it needs the modules of go.sum in Go's cache")
+
+
+def _environ(*, cgo: bool) -> dict[str, str]:
+    return {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "1" if cgo else "0"}
+
+
+def _install(built: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".new")
+    shutil.copyfile(built, partial)
+    partial.chmod(0o755)
+    partial.replace(target)  # A process may have the old one mapped.
+
+
+def _make_platform_specific(distribution: Distribution) -> None:
+    distribution.has_ext_modules = lambda: True
+    distribution.scripts = [DAEMON]  # Makes setuptools run build_scripts and install_scripts.
+
+
+def _sources() -> list[Path]:
+    files = [ROOT / "go.mod", ROOT / "go.sum"]
+    for directory in ("go", "capi"):
+        for folder, names, found in os.walk(ROOT / directory):
+            names[:] = [name for name in names if name not in ("testdata", "__pycache__")]
+            files += [Path(folder) / name for name in found if not name.endswith("_test.go")]
+    files += (ROOT / "python" / "build").glob("*.*")
+    return [path for path in files if path.is_file()]
+
+
+def _wanted_go() -> str:
+    found = re.search(r"^go (\S+)$", (ROOT / "go.mod").read_text(), re.MULTILINE)
+    assert found is not None
+    return found.group(1)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.search(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def _run(command: list[str], environ: dict[str, str], cwd: str | None = None) -> str:
+    done = subprocess.run(command, env=environ, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        _fail(f"{shlex.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout.strip()
+
+
+def _fail(text: str) -> NoReturn:
+    raise SystemExit(f"receptor build: {text}")
