@@ -357,16 +357,13 @@ func (w *remoteWorker) submit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Abort()
+	defer conn.Close()
 	if x.RemoteUnitID != "" {
 		if started, err := w.inquire(conn, x.RemoteUnitID); started || err != nil {
 			return err
 		}
 	}
 	err = w.exchange(conn)
-	if err == nil {
-		conn.Close()
-	}
 	if isRefused(err) {
 		w.j.fail("Error starting worker: " + err.Error())
 	}

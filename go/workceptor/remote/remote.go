@@ -53,33 +53,35 @@ type Conn struct {
 	r       *bufio.Reader
 	unlink  func() bool
 	once    sync.Once
-	sending atomic.Bool // A payload is under way.
+	sending atomic.Bool // From the request of a submit to the acceptance of its payload.
 }
 
 // Open takes over s, on which node must greet us. When ctx ends the stream is closed and every call fails.
 func Open(ctx context.Context, s Stream, node string) (*Conn, error) {
 	c := &Conn{s: s, r: bufio.NewReaderSize(s, 4<<10)}
-	c.unlink = context.AfterFunc(ctx, func() {
-		if c.sending.Load() {
-			c.Abort()
-		} else {
-			c.once.Do(func() { c.s.Close() })
-		}
-	})
+	c.unlink = context.AfterFunc(ctx, c.end)
 	line, err := c.answer(GreetingWait)
 	if err == nil && !strings.Contains(line, node) {
 		err = fmt.Errorf("greeting of another node: %s", shorten(line))
 	}
 	if err != nil {
-		c.Abort()
+		c.Close()
 		return nil, fmt.Errorf("greeting from %s: %w", node, err)
 	}
 	return c, nil
 }
 
-// Close ends the session.
+// Close ends the session, and aborts it if a payload is under way.
 func (c *Conn) Close() {
 	c.unlink()
+	c.end()
+}
+
+func (c *Conn) end() {
+	if c.sending.Load() {
+		c.Abort()
+		return
+	}
 	c.once.Do(func() { c.s.Close() })
 }
 
@@ -160,6 +162,8 @@ func (c *Conn) Submit(req Request) (unit.ID, error) {
 	keys["command"], keys["subcommand"], keys["node"], keys["worktype"] = "work", "submit", req.Node, req.WorkType
 	keys["tlsclient"] = req.TLSClient
 	sign(keys, req.Signature)
+	// From here on the other node may wait for the payload, and a plain close would be its end.
+	c.sending.Store(true)
 	if err := c.sendJSON(keys); err != nil {
 		return "", fmt.Errorf("write error sending to %s: %w", req.Node, err)
 	}
@@ -182,8 +186,6 @@ func sign(keys map[string]any, signature string) {
 
 // SendPayload sends r up to its end and waits until the other node has accepted it.
 func (c *Conn) SendPayload(node string, r io.Reader) error {
-	c.sending.Store(true)
-	defer c.sending.Store(false)
 	c.s.SetReadDeadline(time.Time{})
 	if _, err := io.CopyBuffer(progressWriter{c.s}, struct{ io.Reader }{r}, make([]byte, payloadBuffer)); err != nil {
 		return fmt.Errorf("error sending stdin file: %w", err)
@@ -198,6 +200,7 @@ func (c *Conn) SendPayload(node string, r io.Reader) error {
 	if _, text, refused := strings.Cut(line, "ERROR: "); refused {
 		return &RefusedError{"error from remote: " + shorten(text)}
 	}
+	c.sending.Store(false)
 	return nil
 }
 

@@ -97,17 +97,23 @@ func (r *endless) Read(p []byte) (int, error) {
 func TestHalfPayloadIsAborted(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	go func() { io.WriteString(far, "Receptor Control, node beta\n"); io.Copy(io.Discard, far) }()
+	go func() { io.Copy(io.Discard, far) }()
+	go func() {
+		io.WriteString(far, "Receptor Control, node beta\nWork unit created with ID BRVFlI6d. Send stdin data and EOF.\n")
+	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &pipe{Conn: near}
 	c, err := Open(ctx, s, "beta")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Submit(Request{Node: "beta"}); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.SendPayload("beta", &endless{stop: cancel}); err == nil {
 		t.Fatal("the payload ended")
 	}
-	c.Abort()
+	c.Close()
 	if !s.aborted {
 		t.Error("the stream was closed as if the payload were whole")
 	}
