@@ -58,6 +58,7 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions) (peer wire.NodeID, err e
 	n.mu.Unlock()
 
 	n.wg.Go(nb.write)
+	nb.sayHello() // Before anything is read: the peer takes the first message as the handshake, whatever it is.
 	n.wg.Go(nb.introduce)
 	nb.end(nb.read())
 	<-nb.written
@@ -130,18 +131,21 @@ func (nb *neighbour) write() {
 func (nb *neighbour) introduce() {
 	tick := time.NewTicker(handshakeEvery)
 	defer tick.Stop()
-	for i := 1; nb.sayHello(); i++ {
-		if i == handshakeCount {
-			nb.node.mu.Lock()
-			nb.endLocked(errNoHandshake, true)
-			nb.node.mu.Unlock()
-			return
-		}
+	for i := 2; ; i++ { // The first one is out.
 		select {
 		case <-tick.C:
 		case <-nb.established:
 			return
 		case <-nb.ended:
+			return
+		}
+		if !nb.sayHello() {
+			return
+		}
+		if i == handshakeCount {
+			nb.node.mu.Lock()
+			nb.endLocked(errNoHandshake, true)
+			nb.node.mu.Unlock()
 			return
 		}
 	}

@@ -25,6 +25,7 @@ const (
 	defaultIdle  = 2*routePeriod + time.Second
 	floodDelay   = 10 * time.Millisecond  // After a change, so that changes that come together are told together.
 	floodSpacing = 100 * time.Millisecond // Between two floods of ours.
+	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
 	advertDelay  = 50 * time.Millisecond
 	routingDelay = 2 * time.Millisecond
 	closeLinger  = 3 * time.Second // How long Close waits for streams whose last bytes are on their way.
@@ -82,6 +83,7 @@ type Node struct {
 	routes       *topology.Table
 	floodAt      time.Time // When the next own update is due.
 	floodedAt    time.Time
+	floodTokens  float64       // How many floods may go out at once.
 	routesAt     time.Time     // When routes are to be computed; zero if they are current.
 	routesTook   time.Duration // By the last computation.
 	advertsAt    time.Time

@@ -31,13 +31,15 @@ func (n *Node) announceLocked() {
 	n.kickLocked()
 }
 
-// announceNowLocked floods an own update at once, unless the last one is too recent. The first one on a new link goes
-// out this way: packets sent right behind it then find nodes that know this one.
+// announceNowLocked floods an own update at once, so that the answers to packets sent right behind it find their way
+// back. A burst of such floods is limited; further ones are scheduled.
 func (n *Node) announceNowLocked() {
-	if time.Since(n.floodedAt) < floodSpacing {
+	n.floodTokens = min(floodBurst, n.floodTokens+float64(time.Since(n.floodedAt))/float64(floodSpacing))
+	if n.floodTokens < 1 {
 		n.announceLocked()
 		return
 	}
+	n.floodTokens--
 	n.floodLocked(0)
 	n.kickLocked()
 }

@@ -646,3 +646,28 @@ func TestDialHonoursItsContext(t *testing.T) {
 		t.Errorf("dial ended with %v, want context.Canceled", err)
 	}
 }
+
+// TestRouteMeansAnswers: as soon as a node that joins has a route, the far side can answer it, however many join at once.
+func TestRouteMeansAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		s.add("hub")
+		s.add("edge")
+		s.link("hub", "edge", 1)
+		for i := range 5 {
+			id := wire.NodeID(fmt.Sprintf("laptop-%d", i))
+			n := s.add(id)
+			s.link("hub", id, 1)
+			if _, _, err := n.WaitRoute(t.Context(), "edge"); err != nil {
+				t.Fatal(err)
+			}
+			if p := n.Ping(t.Context(), "edge", wire.MaxHops); p.Err != nil {
+				t.Errorf("%s has a route, but its ping ended with %v", id, p.Err)
+				for _, m := range s.nodes {
+					t.Logf("%s: %+v %v", m.ID(), m.Counters(), m.Status().RoutingTable)
+				}
+			}
+		}
+	})
+}

@@ -273,6 +273,9 @@ func (s *Stream) fail(cause error) {
 	_ = s.qc.CloseWithError(codeAccept, cause.Error())
 }
 
+// Done is closed when the connection under the stream is gone, so that one who neither reads nor writes learns of it.
+func (s *Stream) Done() <-chan struct{} { return s.qc.Context().Done() }
+
 // SetDeadline implements net.Conn.
 func (s *Stream) SetDeadline(t time.Time) error { return s.qs.SetDeadline(t) }
 
