@@ -9,8 +9,8 @@
 //   - [Root.Create] returns when the new unit survives a power loss: three syncs (status, unit directory, node
 //     directory). Later updates sync if the caller asks. An update without sync never damages the record in a crash of
 //     the process; after a power loss the file may be empty, which is then reported as such.
-//   - [Dir.Remove] renames the directory away first, so that a unit is there or not; [Root.Load] clears what a crash
-//     left of removed ones.
+//   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
+//     it is deleted. [Root.Load] clears what a crash left of either.
 //   - What lies in a unit directory is not trusted: only regular files are read, links are not followed, sizes are
 //     bounded, and a lock that somebody keeps does not block for ever.
 //
@@ -39,6 +39,7 @@ const (
 	RunnerFile = "runner.lock"
 
 	tempFile      = "status.tmp"
+	draftPrefix   = ".new-"
 	removedPrefix = ".released-"
 )
 
@@ -71,52 +72,55 @@ func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir,
 	if err := os.MkdirAll(r.path, 0o700); err != nil {
 		return "", nil, nil, err
 	}
-	id, err := r.makeDir(taken)
+	id, err := r.freeID(taken)
 	if err != nil {
 		return "", nil, nil, err
 	}
-	d := r.Dir(id)
-	stdin, err := d.fill(rec)
-	if err == nil {
-		if err = syncDir(r.path); err == nil {
-			return id, d, stdin, nil
-		}
-		stdin.Close()
+	draft, d := At(filepath.Join(r.path, draftPrefix+string(id))), r.Dir(id)
+	if err := os.Mkdir(draft.path, 0o700); err != nil {
+		return "", nil, nil, err
 	}
-	return "", nil, nil, errors.Join(err, os.RemoveAll(d.path))
+	if err := draft.fill(rec); err != nil {
+		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
+	}
+	if err := os.Rename(draft.path, d.path); err != nil {
+		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
+	}
+	stdin, err := openRegular(d.File(StdinFile), os.O_WRONLY)
+	if err == nil {
+		err = syncDir(r.path)
+	}
+	if err != nil {
+		return "", nil, nil, errors.Join(err, d.Remove())
+	}
+	return id, d, stdin, nil
 }
 
-func (r *Root) makeDir(taken func(unit.ID) bool) (unit.ID, error) {
+func (r *Root) freeID(taken func(unit.ID) bool) (unit.ID, error) {
 	for {
 		id := unit.NewID()
 		if taken(id) {
 			continue
 		}
-		err := os.Mkdir(r.Dir(id).path, 0o700)
-		if !errors.Is(err, fs.ErrExist) {
-			return id, err
+		_, err := os.Lstat(r.Dir(id).path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return id, nil
+		}
+		if err != nil {
+			return "", err
 		}
 	}
 }
 
-func (d *Dir) fill(rec unit.Record) (*os.File, error) {
+func (d *Dir) fill(rec unit.Record) error {
 	stdin, err := os.OpenFile(d.File(StdinFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	unlock, err := d.lock(writeWait)
-	if err == nil {
-		err = d.replace(rec, true)
-		unlock()
+	if err := errors.Join(stdin.Close(), d.Overwrite(rec)); err != nil {
+		return err
 	}
-	if err == nil {
-		err = syncDir(d.path)
-	}
-	if err != nil {
-		stdin.Close()
-		return nil, err
-	}
-	return stdin, nil
+	return syncDir(d.path)
 }
 
 // Found is one unit directory that [Root.Load] came across.
@@ -141,7 +145,7 @@ func (r *Root) Load() ([]Found, error) {
 	for _, entry := range entries {
 		name := entry.Name()
 		switch {
-		case strings.HasPrefix(name, removedPrefix):
+		case strings.HasPrefix(name, removedPrefix), strings.HasPrefix(name, draftPrefix):
 			err = errors.Join(err, os.RemoveAll(filepath.Join(r.path, name)))
 		case entry.IsDir() && unit.ID(name).Valid():
 			f := Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))}

@@ -121,7 +121,8 @@ func TestUpdateThatChangesNothing(t *testing.T) {
 
 func TestLoadAndRemove(t *testing.T) {
 	root, id, d := create(t)
-	os.Mkdir(filepath.Join(root.Path(), removedPrefix+"Gone0001"), 0o700) // A crash in the middle of a removal.
+	os.Mkdir(filepath.Join(root.Path(), removedPrefix+"Gone0001"), 0o700) // A crash in the middle of a removal,
+	os.Mkdir(filepath.Join(root.Path(), draftPrefix+"Gone0002"), 0o700)   // and one of a creation.
 	found, err := root.Load()
 	if err != nil || len(found) != 1 || found[0].ID != id || found[0].Record.WorkType != "cat" {
 		t.Fatalf("got %+v, %v", found, err)
