@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import select
@@ -67,18 +69,27 @@ class Daemon:
         return self.wait()
 
     def wait(self) -> int:
-        out, _ = self.process.communicate(timeout=PATIENCE_S)
-        self.output += out.decode()
-        return self.process.returncode
+        """Return the exit status. What runs work units may hold the pipes open, so their end is not waited for."""
+        status = self.process.wait(PATIENCE_S)
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            os.set_blocking(self.process.stdout.fileno(), False)
+            self.output += (self.process.stdout.read() or b"").decode()
+        return status
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait(PATIENCE_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     @staticmethod
     def _rest(stream: IO[bytes] | None) -> str:
-        return stream.read().decode() if stream is not None else ""
+        if stream is None:
+            return ""
+        os.set_blocking(stream.fileno(), False)
+        return (stream.read() or b"").decode()
 
 
 class Daemons:
@@ -113,11 +124,18 @@ def run(receptor: Path, *arguments: str | Path) -> subprocess.CompletedProcess[s
     )
 
 
-def banner(path: Path) -> bytes:
-    """Connect to a control socket and return its first line."""
+@contextlib.contextmanager
+def control(path: Path) -> Iterator[socket.socket]:
+    """Connect to a control socket."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE_S)
         client.connect(str(path))
+        yield client
+
+
+def banner(path: Path) -> bytes:
+    """Return the first line of a control socket."""
+    with control(path) as client:
         return client.makefile("rb").readline()
 
 
@@ -179,9 +197,7 @@ def test_work_types_are_there_when_the_socket_is(start: Daemons, config: Path) -
     until = time.monotonic() + PATIENCE_S
     while not path.exists():  # Nothing else tells the first moment at which the socket is there.
         assert time.monotonic() < until
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(str(path))
+    with control(path) as client:
         stream = client.makefile("rwb")
         stream.readline()
         stream.write(b'{"command": "work", "subcommand": "submit", "node": "localhost", "worktype": "echo"}\n')
@@ -190,12 +206,42 @@ def test_work_types_are_there_when_the_socket_is(start: Daemons, config: Path) -
     assert daemon.stop() == 0
 
 
-def test_second_signal_is_not_needed_with_clients_connected(start: Daemons, config: Path) -> None:
+def test_f049_work_outlives_the_daemon(start: Daemons, config: Path) -> None:
+    go = config.parent / "go"
+    # It gives up in the end, so that a failed test leaves nothing running.
+    script = f"n=0; until test -e {go} || test $n = 2000; do n=$((n+1)); sleep 0.02; done; cat; echo done"
+    with config.open("a") as file:
+        file.write(f"- work-command: {{worktype: wait, command: sh, params: '-c \"{script}\"'}}\n")
+    first = start("-c", config)
+    first.wait_for("Initialization complete")
+    with control(config.parent / "s") as client:
+        stream = client.makefile("rwb")
+        stream.readline()
+        stream.write(b'{"command": "work", "subcommand": "submit", "node": "localhost", "worktype": "wait"}\n')
+        stream.flush()
+        unit = stream.readline().split()[5].rstrip(b".").decode()
+        stream.write(b"payload\n")
+        stream.flush()
+        client.shutdown(socket.SHUT_WR)
+        assert json.loads(stream.readline()) == {"result": "Job Started", "unitid": unit}
+    assert first.stop() == 0
+    second = start("-c", config)
+    second.wait_for("Initialization complete")
+    go.touch()
+    with control(config.parent / "s") as client:
+        stream = client.makefile("rwb")
+        stream.readline()
+        stream.write(f"work results {unit}\n".encode())
+        stream.flush()
+        assert stream.readline() == f"Streaming results for work unit {unit}\n".encode()
+        assert stream.read() == b"payload\ndone\n"
+    assert second.stop() == 0
+
+
+def test_stops_with_clients_connected(start: Daemons, config: Path) -> None:
     daemon = start("-c", config)
     daemon.wait_for("Initialization complete")
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(str(config.parent / "s"))
+    with control(config.parent / "s") as client:
         assert client.recv(100)
         assert daemon.stop() == 0
         assert client.recv(1) == b""
