@@ -26,7 +26,7 @@ from pathlib import Path
 import receptor
 
 PROJECT = Path(__file__).resolve().parents[1]
-LEFT_OUT = {".git", ".venv", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+MADE_HERE = {".git", ".venv", "build", "dist", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 READY_S = 20.0
 
 
@@ -69,7 +69,7 @@ def tar(source: Path) -> Iterator[bytes]:
     def write() -> None:
         try:
             with fdopen(writer, "wb") as out, tarfile.open(fileobj=out, mode="w|") as archive:
-                archive.add(source, source.name, filter=lambda member: None if skipped(member) else member)
+                archive.add(source, source.name, filter=without_what_is_made if source == PROJECT else None)
         except BrokenPipeError:
             pass  # Nobody wants the rest.
         except BaseException as problem:
@@ -87,8 +87,10 @@ def tar(source: Path) -> Iterator[bytes]:
         raise DemoError(f"{source} cannot be read: {problems[0]}")
 
 
-def skipped(member: tarfile.TarInfo) -> bool:
-    return not LEFT_OUT.isdisjoint(Path(member.name).parts)
+def without_what_is_made(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Of the project itself only what somebody wrote is sent."""
+    parts = Path(member.name).parts
+    return None if len(parts) > 1 and parts[1] in MADE_HERE else member
 
 
 class Measured:

@@ -476,7 +476,7 @@ func reset(t testing.TB, c net.Conn) {
 var _ syscall.Conn = (*net.UnixConn)(nil)
 
 // relNode is a node without neighbours.
-type relNode struct{ fakeNode }
+type relNode struct{}
 
 func (relNode) ID() wire.NodeID          { return "rel" }
 func (relNode) Status() netceptor.Status { return netceptor.Status{NodeID: "rel"} }

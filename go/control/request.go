@@ -17,7 +17,7 @@ type request struct {
 var (
 	errNoCommand      = errors.New("JSON did not contain a command")
 	errCommandType    = errors.New("command must be a string")
-	errUnknownCommand = errors.New("Unknown command")
+	errUnknownCommand = errors.New("Unknown command") //lint:ignore ST1005 clients know this text
 )
 
 // parseRequest takes a line without its newline apart. It is not empty. A line that begins with a brace is JSON, any

@@ -55,6 +55,16 @@ func (s *streamSocket) release() {
 	}
 }
 
+// stopListening makes the socket refuse new connections while its streams go on, and returns what it advertised.
+func (s *streamSocket) stopListening() *advertised {
+	s.node.streamsMu.Lock()
+	defer s.node.streamsMu.Unlock()
+	refuses := opensConnection
+	s.pc.refuses.Store(&refuses)
+	s.listening = false
+	return s.pc.ad
+}
+
 // watchNotices ends streams whose other end does not exist any more.
 func (s *streamSocket) watchNotices() {
 	for {
@@ -276,17 +286,10 @@ func (l *StreamListener) Close() error {
 	l.once.Do(func() {
 		l.stop()
 		_ = l.ln.Close()
-		n := l.socket.node
-		n.streamsMu.Lock() // What acceptConns has begun is counted; it begins nothing new.
-		n.streamsMu.Unlock()
+		ad := l.socket.stopListening() // From here on acceptConns counts nothing new in wg.
 		l.wg.Wait()
 		l.refuseWaiting()
-		n.streamsMu.Lock()
-		l.socket.listening = false
-		refuses := opensConnection
-		l.socket.pc.refuses.Store(&refuses)
-		ad := l.socket.pc.ad
-		n.streamsMu.Unlock()
+		n := l.socket.node
 		if ad != nil {
 			n.withdraw(ad)
 		}

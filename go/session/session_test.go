@@ -349,7 +349,10 @@ func TestDatagrams(t *testing.T) {
 		t.Errorf("received %q (%v), want %q", buf[:n], err, want)
 	}
 	_, _ = out.Write([]byte(message(0, "b", "nobody", "x")))
-	n, _ = out.Read(buf)
+	n, err = out.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if want := message(1, "b", "nobody", "service unknown"); string(buf[:n]) != want {
 		t.Errorf("notice %q, want %q", buf[:n], want)
 	}

@@ -119,7 +119,7 @@ func opWorkRelease(ctx context.Context, s *session, req *request) (reply, error)
 	return plain(map[string]any{"pending": pending})
 }
 
-func opWorkResults(ctx context.Context, s *session, req *request) (reply, error) {
+func opWorkResults(_ context.Context, s *session, req *request) (reply, error) {
 	if req.Offset < 0 {
 		return failed(badRequest(`key "offset": a number from 0 is expected`))
 	}

@@ -28,6 +28,7 @@ type testMesh struct {
 	budget   map[wire.NodeID]int // Bytes until the link breaks, both ways together; absent: never.
 	dialErr  map[wire.NodeID]error
 	tls      []string // Client profiles asked for.
+	waiting  func()   // Called when somebody waits for a node that is down.
 }
 
 func newTestMesh() *testMesh {
@@ -82,6 +83,9 @@ func (n meshNode) WaitRoute(ctx context.Context, to wire.NodeID) error {
 		n.m.mu.Unlock()
 		if up {
 			return nil
+		}
+		if n.m.waiting != nil {
+			n.m.waiting()
 		}
 		select {
 		case <-changed:

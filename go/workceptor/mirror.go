@@ -20,6 +20,9 @@ const (
 	outputPoll = 100 * time.Millisecond
 	maxPoll    = time.Second
 
+	// An answer that takes so long is a reason to look whether the executor can be reached.
+	lateAnswer = time.Second
+
 	// A results stream that brings nothing for so long, while the status says that there is more, is opened anew.
 	stallLimit = 5 * time.Second
 
@@ -98,7 +101,7 @@ func (m *mirror) follow(ctx context.Context) error {
 	var before remote.Status
 	var sizeBefore int64
 	for {
-		s, err := conn.Status(m.id)
+		s, err := m.ask(ctx, conn)
 		if err != nil {
 			return err
 		}
@@ -124,6 +127,27 @@ func (m *mirror) follow(ctx context.Context) error {
 		}
 		timer.Stop()
 	}
+}
+
+// ask asks for the status. If the answer is late because the executor could not be reached, the session is given up as
+// soon as it can be reached again: a new one is faster than what the old one still has to find out.
+func (m *mirror) ask(ctx context.Context, conn *remote.Conn) (remote.Status, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	late := time.AfterFunc(lateAnswer, func() {
+		defer close(done)
+		began := time.Now()
+		if m.w.waitRoute(ctx) == nil && time.Since(began) >= sameRoute {
+			conn.Close()
+		}
+	})
+	s, err := conn.Status(m.id)
+	if !late.Stop() {
+		cancel()
+		<-done
+	}
+	return s, err
 }
 
 func (m *mirror) have() int64 {

@@ -291,7 +291,7 @@ func (w *remoteWorker) pauseFor(ctx context.Context, pause *backoff) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	began := time.Now()
-	if w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(x.RemoteNode)) == nil {
+	if w.waitRoute(ctx) == nil {
 		if time.Since(began) >= sameRoute {
 			pause.reset()
 			return
@@ -302,6 +302,10 @@ func (w *remoteWorker) pauseFor(ctx context.Context, pause *backoff) {
 		}
 	}
 	<-ctx.Done()
+}
+
+func (w *remoteWorker) waitRoute(ctx context.Context) error {
+	return w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(w.extra().RemoteNode))
 }
 
 // dial opens a session with the executor.

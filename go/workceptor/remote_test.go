@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -625,6 +626,49 @@ type tapped struct {
 
 func (s *tapped) Write(p []byte) (int, error)       { s.write(p); return len(p), nil }
 func (s *tapped) WriteString(p string) (int, error) { return s.Write([]byte(p)) }
+
+// TestLateAnswer: a session that hangs because the link was lost is given up when the link is back, long before the
+// answer's own deadline.
+func TestLateAnswer(t *testing.T) {
+	m := newTestMesh()
+	asked := make(chan struct{})
+	m.handle("beta", func(c Stream) { // Says nothing more than hello.
+		io.WriteString(c, "Receptor Control, node beta\n")
+		bufio.NewReader(c).ReadString('\n')
+		close(asked)
+		io.Copy(io.Discard, c)
+	})
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"))
+	s, err := alpha.Submit(request("beta", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.ReadPayload(strings.NewReader(""))
+	j, _ := alpha.find(s.ID())
+	mirror := &mirror{w: j.work.(*remoteWorker), j: j, id: "BRVFlI6d"}
+	conn, err := mirror.w.dial(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan struct{})
+	m.waiting = func() { close(waiting) }
+	m.mu.Lock()
+	m.down["beta"] = true // The streams hang.
+	m.mu.Unlock()
+	answer := make(chan error)
+	go func() {
+		_, err := mirror.ask(testContext(t), conn)
+		answer <- err
+	}()
+	<-asked
+	<-waiting
+	stop := time.NewTimer(2 * sameRoute)
+	<-stop.C // An outage shorter than this is none.
+	m.mend("beta")
+	if err := <-answer; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, want the session to be given up", err)
+	}
+}
 
 // TestRemoteExecutorRestarts closes the executor's engine while its unit runs.
 func TestRemoteExecutorRestarts(t *testing.T) {

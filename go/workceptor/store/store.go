@@ -91,6 +91,7 @@ func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir,
 		err = syncDir(r.path)
 	}
 	if err != nil {
+		stdin.Close() // May be nil, which is no harm.
 		return "", nil, nil, errors.Join(err, d.Remove())
 	}
 	return id, d, stdin, nil
