@@ -1,14 +1,7 @@
 // Package workceptor runs units of work: commands on this node, and units that live on other nodes of the mesh. It
 // keeps them in a data directory in the form that other Receptor nodes use, and it is a library in its own right: the
 // control service is one of its users.
-//
-//	engine, err := workceptor.New(workceptor.Config{Mesh: node, DataDir: "/var/lib/receptor", Runner: "/usr/bin/receptor"})
-//	engine.RegisterCommand(workceptor.CommandType{WorkType: "upper", Command: "tr", Params: "a-z A-Z"})
-//	engine.Start()
-//	unit, err := engine.Submit(workceptor.SubmitRequest{Node: "localhost", WorkType: "upper"})
-//	unit.ReadPayload(strings.NewReader("hello\n"))
-//	unit.Start(ctx)
-//	output, err := engine.Results(ctx, unit.ID(), 0)
+// The example runs a command; a unit for another node differs in its Node only.
 //
 // # Rooms
 //
