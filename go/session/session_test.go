@@ -371,7 +371,7 @@ func TestDatagrams(t *testing.T) {
 	_ = in.Close()
 	for { // Until the far side has seen the close.
 		_, _ = out.Write([]byte(message(0, "b", "in", "hi")))
-		if n, _ = out.Read(buf); buf[1] == datagramNotice {
+		if _, err := out.Read(buf); err != nil || buf[1] == datagramNotice {
 			break
 		}
 	}
