@@ -823,8 +823,10 @@ class EventStream:
             await poll._loop.sock_sendall(poll._sock, frame)
             self._poll = poll
             await within(self._op.timeout_s, self._op.name, self._reply(request_id))
-        except BaseException:
+        except BaseException as error:
             poll.close()
+            if type(error) in (BrokenPipeError, ConnectionResetError):
+                raise ClosedError("the node is closed") from error
             raise
 
     async def _reply(self, request_id: int) -> None:

@@ -332,7 +332,7 @@ class Node:
     def _check(self) -> None:
         _process.check(self._pid)
         if self._closed:
-            raise self._main.session.ended or ClosedError(f"node {self._id!r} is closed")
+            raise ClosedError(f"node {self._id!r} is closed")
 
     def _grow(self) -> None:
         """Make one more channel, through the main one.

@@ -361,9 +361,7 @@ class FakeSession:
         return {"from": self._target(request["node"]).id, "rtt_ns": 1_500_000}
 
     async def op_traceroute(self, request: dict[str, Any]) -> Any:
-        hops: list[dict[str, Any]] = [
-            {"hop": 0, "from": self.here.id, "rtt_ns": 1000, "err": {"code": "expired", "msg": "message expired"}}
-        ]
+        hops: list[dict[str, Any]] = [{"hop": 0, "from": self.here.id, "rtt_ns": 1000}]
         if request["node"] in self.mesh.nodes:
             hops.append({"hop": 1, "from": request["node"], "rtt_ns": 2000})
         else:

@@ -1,0 +1,291 @@
+"""What the package does to its process: imports, forks, exits, the library's checks, finding the daemon."""
+
+import doctest
+import importlib
+import os
+import pickle
+import pkgutil
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import receptor
+from meshes import Mesh
+from receptor import _daemon, _library
+
+SOURCES = Path(receptor.__file__).parents[1]
+
+
+def python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter, warnings being errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCES), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_import_is_light() -> None:
+    done = python(
+        "import sys, threading; before = set(sys.modules)\n"
+        "import receptor\n"
+        "print(sorted(set(sys.modules) - before))\n"
+        "assert threading.active_count() == 1\n"
+        "maps = open('/proc/self/maps').read(); assert 'libreceptor' not in maps\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['receptor']\n"
+
+
+def test_a_blocking_node_needs_neither_asyncio_nor_ctypes() -> None:
+    done = python("import sys, receptor; receptor.Node; print({'asyncio', 'ctypes', 'logging'} & set(sys.modules))")
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_public_names() -> None:
+    assert sorted(receptor.__all__) == sorted(set(receptor.__all__))
+    for name in receptor.__all__:
+        assert getattr(receptor, name) is not None, name
+    promised = set(receptor.__all__)
+    for module in ("errors", "types", "node", "work"):
+        names = set(importlib.import_module(f"receptor.{module}").__all__)
+        assert names <= promised, f"{module} has public names that the package does not export: {names - promised}"
+    assert promised <= set(dir(receptor))
+    for name in receptor.aio.__all__:
+        assert getattr(receptor.aio, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        receptor.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_both_nodes_have_the_same_methods() -> None:
+    blocking = {name for name in dir(receptor.Node) if not name.startswith("_")}
+    asynchronous = {name for name in dir(receptor.aio.Node) if not name.startswith("_")}
+    assert asynchronous - blocking == {"open_connection", "open_socket", "start", "start_server"}
+    assert blocking - asynchronous == {"connect"}
+
+
+def test_the_examples_in_the_docs() -> None:
+    for module in pkgutil.iter_modules([str(SOURCES / "receptor")], "receptor."):
+        failed, _ = doctest.testmod(importlib.import_module(module.name), optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+        assert failed == 0, module.name
+
+
+def test_exceptions_can_be_pickled() -> None:
+    result = receptor.WorkResult("u", receptor.WorkState.FAILED, "exit status 3", 3, 0)
+    for error in (
+        receptor.Unreachable("x", code="firewall", node="b", service="s"),
+        receptor.StreamResetError("x", remote=True, error_code=3),
+        receptor.WorkFailed("x", result=result),
+        receptor.ForkedProcessError("x", opened_in=1, used_in=2),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+def test_a_forked_child_is_told(mesh: Mesh) -> None:
+    a, b = mesh.pair()
+    with b.listen("x") as listener:
+        sock = a.connect("b", "x")
+        far = listener.accept(timeout_s=20)
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Forking with threads, from Python 3.12 on.
+            child = os.fork()
+        if child == 0:
+            told = []
+            calls: list[Callable[[], object]] = [a.status, listener.accept, lambda: sock.recv(1)]
+            if mesh.mode == "library":
+                calls.append(lambda: receptor.Node("c"))
+            for call in calls:
+                try:
+                    call()
+                    told.append("nothing")
+                except receptor.ForkedProcessError as error:
+                    told.append(f"{error.opened_in == os.getppid()} {error.used_in == os.getpid()}")
+                except BaseException as error:
+                    told.append(repr(error))
+            a.close()
+            os.write(writer, "\n".join(told).encode())
+            signal.pause()  # Stays until the parent has seen the stream end.
+        try:
+            os.close(writer)
+            told = os.read(reader, 10_000).decode().split("\n")
+            assert set(told) == {"True True"}
+            sock.close()
+            far.settimeout(20)
+            assert far.recv(1) == b"", "the child keeps the stream open"
+        finally:
+            os.close(reader)
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            far.close()
+        assert a.status().node == "a"
+
+
+NEEDS_LIBRARY = pytest.mark.skipif(
+    not _library.PATH.exists(), reason=f"{_library.PATH.name} is not built: pip install -e ."
+)
+
+
+@NEEDS_LIBRARY
+def test_the_limit_on_open_files_stays() -> None:
+    done = python(
+        "import resource, receptor, subprocess, sys\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "with receptor.Node('a') as node:\n"
+        "    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256\n"
+        "    print(subprocess.check_output('ulimit -Sn', shell=True, text=True), end='')\n"
+    )
+    assert done.stdout == "256\n", done.stderr
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 256
+
+
+@NEEDS_LIBRARY
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import receptor; node = receptor.Node('a'); node.listen('x')._sock.detach()",
+        "import receptor; node = receptor.Node('a', log_level='debug')",
+        "import receptor, threading\n"
+        "node = receptor.Node('a')\n"
+        "threading.Thread(target=lambda: node.wait_route('b'), daemon=True).start()\n",
+        "import receptor, asyncio\n"
+        "async def main():\n"
+        "    global node\n"
+        "    node = await receptor.aio.Node('a')\n"
+        "asyncio.run(main())\n",
+    ],
+)
+def test_open_nodes_do_not_disturb_the_exit(program: str) -> None:
+    done = python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@NEEDS_LIBRARY
+def test_ctrl_c_ends_a_program() -> None:
+    program = (
+        "import receptor, os, signal, threading, sys\n"
+        "with receptor.Node('a') as node:\n"
+        "    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "    node.wait_route('nowhere')\n"
+    )
+    done = python(program)
+    assert done.returncode in (-2, 130)
+    assert "KeyboardInterrupt" in done.stderr
+
+
+@NEEDS_LIBRARY
+def test_a_node_opened_after_the_fork_works() -> None:
+    done = python(
+        "import receptor, multiprocessing\n"
+        "def work(name):\n"
+        "    with receptor.Node(name) as node: return node.status().node\n"
+        "with multiprocessing.get_context('fork').Pool(2) as pool: print(pool.map(work, ['a', 'b']))\n"
+    )
+    assert done.stdout == "['a', 'b']\n", done.stderr
+
+
+# The library's checks.
+
+FAKE_C = """
+#include <stdint.h>
+int32_t receptor_abi(void) { return ABI; }
+const char *receptor_build_info(void) { return "{\\"version\\": \\"" VERSION "\\"}"; }
+int32_t receptor_open(const char *c, int64_t n, char *e, int64_t k) { e[0] = 'n'; e[1] = 'o'; e[2] = 0; return -2; }
+int32_t receptor_dump(char *b, int64_t n) { return 0; }
+"""
+
+
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A library yet to be loaded, at a path of the test's own."""
+    monkeypatch.setattr(_library, "_loaded", None)
+    monkeypatch.setattr(_library, "PATH", tmp_path / "libreceptor.so")
+    return tmp_path / "libreceptor.so"
+
+
+def compile_c(target: Path, abi: int, version: str, source: str = FAKE_C) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    (target.parent / "fake.c").write_text(source)
+    define = [f"-DABI={abi}", f'-DVERSION="{version}"']
+    subprocess.run([compiler, "-shared", "-fPIC", *define, "-o", target, target.parent / "fake.c"], check=True)
+
+
+def test_a_missing_library(unloaded: Path) -> None:
+    with pytest.raises(receptor.NativeLibraryError, match="is missing: .* pip install") as caught:
+        receptor.Node("a")
+    assert isinstance(caught.value, ImportError)
+
+
+def test_a_file_that_is_no_library(unloaded: Path) -> None:
+    unloaded.write_text("nonsense")
+    with pytest.raises(receptor.NativeLibraryError, match="cannot be loaded"):
+        receptor.Node("a")
+
+
+def test_a_library_of_another_abi(unloaded: Path) -> None:
+    compile_c(unloaded, 2, receptor.__version__)
+    with pytest.raises(receptor.NativeLibraryError, match="ABI 2, this package wants 1"):
+        receptor.Node("a")
+
+
+def test_a_library_of_another_version(unloaded: Path) -> None:
+    compile_c(unloaded, 1, "0.0.1")
+    with pytest.raises(receptor.NativeLibraryError, match=r"version 0\.0\.1, this package of"):
+        receptor.Node("a")
+
+
+def test_a_library_that_is_none_of_ours(unloaded: Path) -> None:
+    compile_c(unloaded, 1, "", "int x;")
+    with pytest.raises(receptor.NativeLibraryError, match="not a library of this package"):
+        receptor.Node("a")
+
+
+def test_a_library_that_opens_no_session(unloaded: Path) -> None:
+    compile_c(unloaded, 1, receptor.__version__)
+    with pytest.raises(receptor.ReceptorError, match="opened no session: no"):
+        receptor.Node("a")
+
+
+# The daemon.
+
+
+def program(path: Path, version: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho {version}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_daemon_is_found_by_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RECEPTOR_DAEMON", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name, scheme=None: str(tmp_path / "scripts"))
+    foreign = program(tmp_path / "one" / "receptor", "1.4.9")
+    ours = program(tmp_path / "two" / "receptor", receptor.__version__)
+    monkeypatch.setenv("PATH", f"{foreign.parent}:{ours.parent}:{os.environ['PATH']}")
+    assert _daemon.find() == str(ours)
+    assert _daemon.find() == str(ours)
+    monkeypatch.setenv("PATH", f"{foreign.parent}:/bin")
+    assert _daemon.find() is None
+    with pytest.raises(receptor.ConfigError, match="work command 'cat': needs the receptor daemon"):
+        receptor.Node("a", work_commands=[receptor.WorkCommand("cat", "cat")])
+    installed = program(tmp_path / "scripts" / "receptor", receptor.__version__)
+    assert _daemon.find() == str(installed)
+    monkeypatch.setenv("RECEPTOR_DAEMON", str(foreign))
+    assert _daemon.find() == str(foreign)
+    monkeypatch.setenv("RECEPTOR_DAEMON", str(tmp_path / "nothing"))
+    with pytest.raises(receptor.ConfigError, match="RECEPTOR_DAEMON="):
+        _daemon.find()
