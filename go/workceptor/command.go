@@ -88,7 +88,11 @@ func (w *commandWorker) launch(t CommandType) (pid int, err error) {
 		return 0, err
 	}
 	defer null.Close()
-	argv := append([]string{e.cfg.Runner}, runner.Arguments(e.cfg.LogLevel, t.Command, w.j.look().rec.Command().Params, w.j.dir.Path())...)
+	extra := w.j.look().rec.Command()
+	if extra == nil {
+		return 0, errors.New("the parameters have been taken out of the status file")
+	}
+	argv := append([]string{e.cfg.Runner}, runner.Arguments(e.cfg.LogLevel, t.Command, extra.Params, w.j.dir.Path())...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {

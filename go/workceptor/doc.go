@@ -1,6 +1,7 @@
 // Package workceptor runs units of work: commands on this node, and units that live on other nodes of the mesh. It
 // keeps them in a data directory in the form that other Receptor nodes use, and it is a library in its own right: the
 // control service is one of its users.
+//
 // The example runs a command; a unit for another node differs in its Node only.
 //
 // # Rooms
@@ -55,6 +56,7 @@
 //
 // The payload of a cancelled submission is read no further; [Engine.Submit] refuses the type name "remote" and records
 // larger than 16 MiB. On Linux before 5.3 the end of a runner is seen by its lock instead of a pidfd, so one that dies
-// before it has taken the lock is noticed at the next start only. Where the user's inotify watches are used up, a unit
-// is polled once a second and a warning says so.
+// before it has taken the lock is noticed at the next start only. Where the user's inotify instances or watches are used
+// up, units are polled once a second and a warning says so. A process that closes an engine and lives on keeps runners
+// that end after that as zombies until another engine takes their units up.
 package workceptor

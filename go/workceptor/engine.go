@@ -53,7 +53,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, log: cfg.Logger, root: root,
+		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger),
 		types: map[string]CommandType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
@@ -93,13 +93,9 @@ func (e *Engine) Start() error {
 	if err != nil {
 		e.log.Error("data directory cannot be read whole", "path", e.root.Path(), "err", err)
 	}
-	if e.watch, err = newWatcher(e.log); err != nil {
-		return fmt.Errorf("work engine: %w", err)
-	}
 	e.mu.Lock()
 	if e.closed || e.started {
 		e.mu.Unlock()
-		e.watch.close()
 		return ErrClosed
 	}
 	e.started = true
@@ -158,7 +154,6 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	first := !e.closed
 	e.closed = true
-	watch := e.watch
 	subscriptions := e.subscriptions
 	if first {
 		e.subscriptions = nil
@@ -167,9 +162,7 @@ func (e *Engine) Close() error {
 	e.stop()
 	e.wg.Wait()
 	if first {
-		if watch != nil {
-			watch.close()
-		}
+		e.watch.close()
 		for s := range subscriptions {
 			s.end()
 		}

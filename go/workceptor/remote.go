@@ -61,7 +61,13 @@ func newRemoteWorker(j *job) *remoteWorker {
 	return &remoteWorker{j: j, waiting: map[chan error]step{}}
 }
 
-func (w *remoteWorker) extra() unit.RemoteExtra { return *w.j.look().rec.Remote() }
+// extra is the unit's ExtraData; nothing, if somebody has taken it out of the status file.
+func (w *remoteWorker) extra() unit.RemoteExtra {
+	if x := w.j.look().rec.Remote(); x != nil {
+		return *x
+	}
+	return unit.RemoteExtra{}
+}
 
 // start makes the first attempt while the client waits.
 func (w *remoteWorker) start(ctx context.Context) (string, error) {

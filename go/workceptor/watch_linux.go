@@ -3,7 +3,6 @@ package workceptor
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -26,35 +25,67 @@ type watched interface {
 // rescanEvery is how often directories are looked at that the kernel would not watch for us.
 const rescanEvery = time.Second
 
-// watcher turns changes of unit directories into calls: one inotify instance and one goroutine for all of them.
+// watcher turns changes of unit directories into calls: one inotify instance and one goroutine for all of them, made
+// when the first directory is to be watched.
 type watcher struct {
-	log  *slog.Logger
-	file *os.File
-	wg   sync.WaitGroup
+	log    *slog.Logger
+	wg     sync.WaitGroup
+	closed chan struct{}
 
 	mu        sync.Mutex
+	started   bool
+	file      *os.File // nil if the user's inotify instances are used up: everything is polled then.
 	byWD      map[int32]watched
 	wds       map[watched]int32
-	unwatched map[watched]bool // Polled, because the user's inotify watches are used up.
+	unwatched map[watched]bool // Polled, because the kernel would not watch it for us.
 }
 
-func newWatcher(log *slog.Logger) (*watcher, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("inotify: %w (fs.inotify.max_user_instances may be too small)", err)
-	}
-	w := &watcher{
-		log:  log,
-		file: os.NewFile(uintptr(fd), "inotify"),
+func newWatcher(log *slog.Logger) *watcher {
+	return &watcher{
+		log: log, closed: make(chan struct{}),
 		byWD: map[int32]watched{}, wds: map[watched]int32{}, unwatched: map[watched]bool{},
 	}
-	w.wg.Go(w.run)
-	return w, nil
 }
 
+// close ends all watching and waits for the goroutine. It is called once.
 func (w *watcher) close() {
-	w.file.Close()
+	w.mu.Lock()
+	close(w.closed)
+	w.started = true
+	if w.file != nil {
+		w.file.Close()
+	}
+	w.mu.Unlock()
 	w.wg.Wait()
+}
+
+func (w *watcher) startLocked() {
+	if w.started {
+		return
+	}
+	w.started = true
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		w.log.Warn("units are polled because inotify is not available; raise fs.inotify.max_user_instances", "err", err)
+		w.wg.Go(w.poll)
+		return
+	}
+	w.file = os.NewFile(uintptr(fd), "inotify")
+	w.wg.Go(func() { w.run(w.file) })
+}
+
+// poll looks at all directories once in a while: there is nothing that would tell us.
+func (w *watcher) poll() {
+	tick := time.NewTicker(rescanEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.rescan(true)
+		case <-w.closed:
+			return
+		}
+	}
 }
 
 const watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_DELETE_SELF |
@@ -64,6 +95,11 @@ const watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix
 func (w *watcher) add(path string, t watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.startLocked()
+	if w.file == nil {
+		w.unwatched[t] = true
+		return
+	}
 	wd := -1
 	err := w.control(func(fd int) (err error) {
 		wd, err = unix.InotifyAddWatch(fd, path, watchMask)
@@ -100,10 +136,10 @@ func (w *watcher) control(f func(fd int) error) error {
 	return errors.Join(raw.Control(func(fd uintptr) { inner = f(int(fd)) }), inner)
 }
 
-func (w *watcher) run() {
+func (w *watcher) run(file *os.File) {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := w.file.Read(buf)
+		n, err := file.Read(buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			w.rescan(false)
@@ -191,7 +227,9 @@ func (w *watcher) rescan(all bool) {
 	if len(w.unwatched) > 0 {
 		next = time.Now().Add(rescanEvery)
 	}
-	w.file.SetReadDeadline(next)
+	if w.file != nil {
+		w.file.SetReadDeadline(next)
+	}
 	w.mu.Unlock()
 	for _, t := range targets {
 		(&news{status: true, output: true, runner: true}).tell(t)
