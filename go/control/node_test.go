@@ -17,7 +17,7 @@ func TestRealNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { node.Close() })
-	services, err := node.ListenStream("control", &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}})
+	services, err := node.ListenStream("control", &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestRealNodeClientGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { node.Close() })
-	services, err := node.ListenStream("control", nil)
+	services, err := node.ListenStream("control", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestRealNodeClientGone(t *testing.T) {
 	srv := newServer(Config{Node: node}, w)
 	t.Cleanup(func() { srv.Close() })
 	go srv.ServeMesh(t.Context(), services)
-	c, err := node.DialStream(t.Context(), "solo", "control")
+	c, err := node.DialStream(t.Context(), "solo", "control", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

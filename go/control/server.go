@@ -116,7 +116,7 @@ func dialNode(node Mesh) func(context.Context, wire.NodeID, string, string) (wor
 		if !ok {
 			return nil, errors.New("this node opens no streams")
 		}
-		stream, err := n.DialStream(ctx, target, service)
+		stream, err := n.DialStream(ctx, target, service, nil)
 		if err != nil {
 			return nil, err // Not a nil *Stream in an interface.
 		}

@@ -30,7 +30,7 @@ func (d *Daemon) controlService(s config.ControlService) error {
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP) })
 	}
 	if s.Service != "" {
-		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}})
+		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, nil)
 		if err != nil {
 			return fmt.Errorf("error listening on Receptor network: %w", err)
 		}

@@ -17,7 +17,7 @@ func (m workMesh) DialStream(ctx context.Context, node wire.NodeID, service, tls
 	if tlsClient != "" {
 		return nil, fmt.Errorf("unknown TLS config %s", tlsClient)
 	}
-	s, err := m.Node.DialStream(ctx, node, service)
+	s, err := m.Node.DialStream(ctx, node, service, nil)
 	if err != nil {
 		return nil, clientError{err}
 	}

@@ -41,12 +41,12 @@ type writeCloser struct {
 func (w writeCloser) Close() error { return w.CloseWrite() }
 
 func benchStream(b *testing.B, from, to *Node) {
-	ln, err := to.ListenStream("sink", nil)
+	ln, err := to.ListenStream("sink", nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	s, err := from.DialStream(b.Context(), to.ID(), "sink")
+	s, err := from.DialStream(b.Context(), to.ID(), "sink", nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func BenchmarkQUICInMemory(b *testing.B) {
 	addr := newStreamAddr(Addr{"x", "y"})
 	near := &memPackets{in: ba, out: ab, pool: pool, addr: addr, done: done}
 	far := &memPackets{in: ab, out: ba, pool: pool, addr: addr, done: done}
-	conf, err := n.serverTLS()
+	conf, err := n.serverTLS(nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func BenchmarkQUICInMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
-	qc, err := client.Dial(b.Context(), addr, n.clientTLS(), quicConfig(true))
+	qc, err := client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true))
 	if err != nil {
 		b.Fatal(err)
 	}

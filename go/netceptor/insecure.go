@@ -54,7 +54,13 @@ func newInsecureCert(now time.Time) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-func (n *Node) serverTLS() (*tls.Config, error) {
+// serverTLS is the server side of a profile as streams need it, or of the insecure one for nil.
+func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
+	if profile != nil {
+		profile = profile.Clone()
+		profile.NextProtos, profile.MinVersion = []string{streamALPN}, tls.VersionTLS13
+		return profile, nil
+	}
 	cert, err := n.insecureCert()
 	if err != nil {
 		return nil, err
@@ -68,9 +74,15 @@ func (n *Node) serverTLS() (*tls.Config, error) {
 	}, nil
 }
 
-// clientTLS accepts exactly the services without a TLS profile. The server name is this node's own ID, as existing
-// nodes send it; listeners ignore it.
-func (n *Node) clientTLS() *tls.Config {
+// clientTLS is the client side of a profile as streams need it. Without one it accepts exactly the services that have
+// none either; the server name is then this node's own ID, as existing nodes send it, and listeners ignore it.
+func (n *Node) clientTLS(profile *tls.Config) *tls.Config {
+	if profile != nil {
+		profile = profile.Clone()
+		profile.ServerName = ""
+		profile.NextProtos, profile.MinVersion = []string{streamALPN}, tls.VersionTLS13
+		return profile
+	}
 	return &tls.Config{
 		ServerName:            string(n.id),
 		InsecureSkipVerify:    true, //nolint:gosec // The common name below is all there is to check without a profile.

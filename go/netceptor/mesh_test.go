@@ -65,7 +65,7 @@ func chain(tb testing.TB, ids ...wire.NodeID) []*Node {
 
 func TestStreamOverTwoHops(t *testing.T) {
 	nodes := chain(t, "laptop", "hub", "edge")
-	ln, err := nodes[2].ListenStream("echo", nil)
+	ln, err := nodes[2].ListenStream("echo", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestStreamOverTwoHops(t *testing.T) {
 			}()
 		}
 	}()
-	s, err := nodes[0].DialStream(t.Context(), "edge", "echo")
+	s, err := nodes[0].DialStream(t.Context(), "edge", "echo", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestDialErrors(t *testing.T) {
 		{"b", "nine-char", "INTERNAL_ERROR (local): service name too long", wire.ErrServiceLength},
 	}
 	for _, c := range cases {
-		_, err := nodes[0].DialStream(t.Context(), c.node, c.service)
+		_, err := nodes[0].DialStream(t.Context(), c.node, c.service, nil)
 		dial, ok := errors.AsType[*DialError](err)
 		if !ok || dial.Text != c.text || !errors.Is(err, c.is) {
 			t.Errorf("dial %s:%s gave %v (%q), want text %q and %v", c.node, c.service, err, dial.Text, c.text, c.is)

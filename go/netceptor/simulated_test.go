@@ -442,7 +442,7 @@ func TestAdvertisements(t *testing.T) {
 		}
 		s.link("a", "b", 1)
 		s.settle("start", 5*time.Second)
-		ln, err := s.nodes["a"].ListenStream("echo", &ServiceAd{Tags: map[string]string{"type": "Echo"}})
+		ln, err := s.nodes["a"].ListenStream("echo", &ServiceAd{Tags: map[string]string{"type": "Echo"}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -543,13 +543,13 @@ func TestDatagramsAndNotices(t *testing.T) {
 
 func TestStreamEndings(t *testing.T) {
 	nodes := chain(t, "a", "b")
-	ln, err := nodes[1].ListenStream("svc", nil)
+	ln, err := nodes[1].ListenStream("svc", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pair := func(t *testing.T) (*Stream, *Stream) {
 		t.Helper()
-		s, err := nodes[0].DialStream(t.Context(), "b", "svc")
+		s, err := nodes[0].DialStream(t.Context(), "b", "svc", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -596,7 +596,7 @@ func TestStreamEndings(t *testing.T) {
 		joinTCP(t, nodes[1], extra)
 		waitRoute(t, extra, "b")
 		waitRoute(t, nodes[1], "extra")
-		s, err := extra.DialStream(t.Context(), "b", "svc")
+		s, err := extra.DialStream(t.Context(), "b", "svc", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -616,10 +616,10 @@ func TestStreamEndings(t *testing.T) {
 		if err := ln.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := nodes[0].DialStream(t.Context(), "b", "svc"); err == nil {
+		if _, err := nodes[0].DialStream(t.Context(), "b", "svc", nil); err == nil {
 			t.Error("a closed listener still accepts")
 		}
-		if ln, err = nodes[1].ListenStream("svc", nil); err != nil {
+		if ln, err = nodes[1].ListenStream("svc", nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _, _ = s.Write([]byte("still here")); _ = s.Close() }()
@@ -642,7 +642,7 @@ func TestDialHonoursItsContext(t *testing.T) {
 		_, _, _ = pc.ReadFrom(make([]byte, 2000))
 		cancel()
 	}()
-	if _, err := nodes[0].DialStream(ctx, "b", "mute"); !errors.Is(err, context.Canceled) {
+	if _, err := nodes[0].DialStream(ctx, "b", "mute", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("dial ended with %v, want context.Canceled", err)
 	}
 }

@@ -20,12 +20,14 @@ const (
 	codeAccept      quic.ApplicationErrorCode = 500
 	codeReadCancel  quic.StreamErrorCode      = 499
 	reasonNormal                              = "normal close"
+	reasonReset                               = "stream reset"
 	acceptTimeout                             = 60 * time.Second
 	streamOpening   byte                      = 0
 	handshakeIdle                             = 15 * time.Second
 	streamIdle                                = 30 * time.Second
 	streamKeepAlive                           = 15 * time.Second
 	acceptBacklog                             = 128
+	acceptors                                 = 16   // The QUIC library refuses what does not fit in its 32 places.
 	maxHandshakes                             = 1024 // Connections of one listener that have not opened their stream yet.
 	quicPacketSize                            = 1452 // The most that an existing node's receive buffer holds.
 )
@@ -45,6 +47,19 @@ func quicConfig(dialer bool) *quic.Config {
 		c.KeepAlivePeriod = streamKeepAlive
 	}
 	return c
+}
+
+// PeerOf returns the mesh address behind an address of the QUIC library, such as that of the connection in a
+// tls.ClientHelloInfo.
+func PeerOf(a net.Addr) (Addr, bool) {
+	switch a := a.(type) {
+	case *streamAddr:
+		return a.Addr, true
+	case Addr:
+		return a, true
+	default:
+		return Addr{}, false
+	}
 }
 
 // streamAddr is a mesh address as the QUIC library wants it: comparing two by their text, packet by packet, is free.
@@ -118,7 +133,8 @@ type Stream struct {
 	writeDone bool // FIN or reset sent.
 	closed    bool // By Close or Abort.
 	finishing bool
-	broken    error // Why this side ended the connection early.
+	aborted   *quic.ApplicationErrorCode // Set by Abort.
+	broken    error                      // Why this side ended the connection early.
 }
 
 // LocalAddr returns this end's [Addr].
@@ -253,6 +269,10 @@ func (s *Stream) abort(code quic.StreamErrorCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	if s.aborted == nil {
+		ending := quic.ApplicationErrorCode(code)
+		s.aborted = &ending
+	}
 	if !s.writeDone {
 		s.qs.CancelWrite(code)
 	}
@@ -295,7 +315,13 @@ func (s *Stream) finishLocked() {
 	s.node.wg.Go(func() {
 		defer s.node.tails.done()
 		s.awaitDelivery()
-		_ = s.qc.CloseWithError(codeNormal, reasonNormal)
+		s.mu.Lock()
+		code, reason := codeNormal, reasonNormal
+		if s.aborted != nil { // Whoever learns of it only by this must not take it for a clean end.
+			code, reason = *s.aborted, reasonReset
+		}
+		s.mu.Unlock()
+		_ = s.qc.CloseWithError(code, reason)
 	})
 }
 
@@ -321,6 +347,12 @@ func (s *Stream) awaitDelivery() {
 		select {
 		case <-timer.C:
 		case <-hurry:
+			s.mu.Lock()
+			aborted := s.aborted != nil
+			s.mu.Unlock()
+			if aborted {
+				return
+			}
 			hurry, wait, last = nil, probe, ^uint64(0)
 		case <-s.qc.Context().Done():
 			return

@@ -115,9 +115,11 @@ func (n *Node) failStreams(cause error, which func(*Stream) bool) {
 	}
 }
 
-// DialStream opens a stream to a service. It gives up when ctx ends, when the service's node says that it does not
+// DialStream opens a stream to a service. conf is the client side of a TLS profile, for a service that has one; nil is
+// for a service without. The stream's protocol is set here, and no server name is sent with a profile: it checks node
+// IDs. DialStream gives up when ctx ends, when the service's node says that it does not
 // exist, or after 15 seconds without an answer. Errors are of type [DialError].
-func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string) (*Stream, error) {
+func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string, conf *tls.Config) (*Stream, error) {
 	to := Addr{n.canonical(node), service}
 	if _, err := wire.Service(service); err != nil {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): service name too long", Err: err}
@@ -130,7 +132,7 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string)
 		return nil, &DialError{Addr: to, Text: err.Error(), Err: err}
 	}
 	tr := &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}
-	qc, err := n.dialQUIC(ctx, tr, pc, to)
+	qc, err := n.dialQUIC(ctx, tr, pc, to, n.clientTLS(conf))
 	if err == nil {
 		var st *Stream
 		if st, err = n.openStream(ctx, tr, pc, qc, to); err == nil {
@@ -156,7 +158,7 @@ func dialError(to Addr, err error) error {
 }
 
 // dialQUIC makes the connection and gives up early on a notice that it cannot be made.
-func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn, to Addr) (*quic.Conn, error) {
+func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn, to Addr, conf *tls.Config) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watching := make(chan struct{})
@@ -178,7 +180,7 @@ func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn,
 			}
 		}
 	})
-	qc, err := tr.Dial(ctx, newStreamAddr(to), n.clientTLS(), quicConfig(true))
+	qc, err := tr.Dial(ctx, newStreamAddr(to), conf, quicConfig(true))
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -214,13 +216,18 @@ type StreamListener struct {
 }
 
 // ListenStream accepts streams on a service name of up to eight bytes; an empty name takes a free ephemeral one. With an
-// ad, the mesh is told. Errors as [Node.ListenPacket].
-func (n *Node) ListenStream(service string, ad *ServiceAd) (*StreamListener, error) {
-	conf, err := n.serverTLS()
+// ad, the mesh is told. conf is the server side of a TLS profile; nil is for a service without. Its callbacks find the
+// dialling node with [PeerOf]. Errors as [Node.ListenPacket].
+func (n *Node) ListenStream(service string, ad *ServiceAd, conf *tls.Config) (*StreamListener, error) {
+	kind := wire.ConnStream
+	if conf != nil {
+		kind = wire.ConnStreamTLS
+	}
+	conf, err := n.serverTLS(conf)
 	if err != nil {
 		return nil, err
 	}
-	socket, err := n.listeningSocket(service, ad)
+	socket, err := n.listeningSocket(service, ad, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +235,7 @@ func (n *Node) ListenStream(service string, ad *ServiceAd) (*StreamListener, err
 }
 
 // listeningSocket makes the socket of a service, or takes the one that streams of an earlier listener still use.
-func (n *Node) listeningSocket(service string, ad *ServiceAd) (*streamSocket, error) {
+func (n *Node) listeningSocket(service string, ad *ServiceAd, kind wire.ConnType) (*streamSocket, error) {
 	n.streamsMu.Lock()
 	defer n.streamsMu.Unlock()
 	if s := n.streamSockets[service]; s != nil && !s.listening {
@@ -236,11 +243,11 @@ func (n *Node) listeningSocket(service string, ad *ServiceAd) (*streamSocket, er
 		s.pc.refuses.Store(nil)
 		s.users++
 		if ad != nil {
-			s.pc.ad = n.advertise(service, wire.ConnStream, ad.Tags)
+			s.pc.ad = n.advertise(service, kind, ad.Tags)
 		}
 		return s, nil
 	}
-	pc, err := n.listenPacket(service, ad, wire.ConnStream)
+	pc, err := n.listenPacket(service, ad, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +268,9 @@ func newStreamListener(socket *streamSocket, conf *tls.Config) (*StreamListener,
 		accept: make(chan *Stream, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
 	}
 	l.ctx, l.stop = context.WithCancel(socket.pc.ctx)
-	socket.node.wg.Go(l.acceptConns)
+	for range acceptors {
+		socket.node.wg.Go(l.acceptConns)
+	}
 	return l, nil
 }
 

@@ -13,7 +13,7 @@ func OnNode(n *netceptor.Node) Mesh { return nodeMesh{n} }
 type nodeMesh struct{ node *netceptor.Node }
 
 func (m nodeMesh) DialStream(ctx context.Context, node wire.NodeID, service string) (Stream, error) {
-	s, err := m.node.DialStream(ctx, node, service)
+	s, err := m.node.DialStream(ctx, node, service, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +21,7 @@ func (m nodeMesh) DialStream(ctx context.Context, node wire.NodeID, service stri
 }
 
 func (m nodeMesh) ListenStream(service string, tags map[string]string) (Listener, error) {
-	l, err := m.node.ListenStream(service, &netceptor.ServiceAd{Tags: tags})
+	l, err := m.node.ListenStream(service, &netceptor.ServiceAd{Tags: tags}, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -239,7 +239,7 @@ func opStreamConnect(ctx context.Context, s *session, req *request) (reply, erro
 	}
 	ctx, cancel := limit(ctx, req, 30)
 	defer cancel()
-	remote, err := s.host.built().Node.DialStream(ctx, node, req.Service)
+	remote, err := s.host.built().Node.DialStream(ctx, node, req.Service, nil)
 	if err != nil {
 		return failed(err)
 	}

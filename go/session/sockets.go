@@ -21,7 +21,7 @@ const (
 )
 
 func opStreamListen(_ context.Context, s *session, req *request) (reply, error) {
-	ln, err := s.host.built().Node.ListenStream(req.Service, advert(req, true))
+	ln, err := s.host.built().Node.ListenStream(req.Service, advert(req, true), nil)
 	if err != nil {
 		return failed(err)
 	}
