@@ -11,11 +11,11 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from pathlib import Path
-from typing import NoReturn
-
 from distutils.command.build_scripts import build_scripts  # Setuptools' own; it has no other name for it.
-from setuptools import Command, Distribution
+from pathlib import Path
+from typing import Any, NoReturn
+
+from setuptools import Command
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
@@ -186,7 +186,7 @@ def _install(built: Path, target: Path) -> None:
     partial.replace(target)  # A process may have the old one mapped.
 
 
-def _make_platform_specific(distribution: Distribution) -> None:
+def _make_platform_specific(distribution: Any) -> None:  # Any: its stubs know neither of the two
     distribution.has_ext_modules = lambda: True
     distribution.scripts = [DAEMON]  # Makes setuptools run build_scripts and install_scripts.
 

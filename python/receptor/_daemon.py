@@ -23,7 +23,9 @@ def find() -> str | None:
     if given:
         path = os.path.abspath(given)
         if not _executable(path):
-            raise ConfigError(f"{VARIABLE}={given}: no program there; unset it, or give the path of the receptor daemon")
+            raise ConfigError(
+                f"{VARIABLE}={given}: no program there; unset it, or give the path of the receptor daemon"
+            )
         return path
     for path in _candidates():
         if _executable(path) and _version_of(path, os.stat(path).st_mtime_ns) == version():

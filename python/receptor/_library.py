@@ -96,9 +96,7 @@ def _open() -> "ctypes.CDLL":
     if abi != ABI:
         raise NativeLibraryError(f"{PATH} has ABI {abi}, this package wants {ABI}; {_REBUILD}")
     if info.get("version") != version():
-        raise NativeLibraryError(
-            f"{PATH} is of version {info.get('version')}, this package of {version()}; {_REBUILD}"
-        )
+        raise NativeLibraryError(f"{PATH} is of version {info.get('version')}, this package of {version()}; {_REBUILD}")
     return library
 
 

@@ -50,7 +50,7 @@ def open_node(
 ) -> Op[JSON]:
     """``open``: the node itself."""
     if node is None and config is None:
-        raise ConfigError("a node needs an ID, or a configuration file that gives one: Node(\"web-1\")")
+        raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
     for name, value in (("peers", peers), ("listeners", listeners)):
         if isinstance(value, str):
             raise ConfigError(f"{name}: want a list of addresses, got the string {value!r}")
@@ -158,9 +158,7 @@ def listen(
     return Op("stream.listen", keys, _service, timeout_s)
 
 
-def datagram(
-    service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None
-) -> Op[str]:
+def datagram(service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None) -> Op[str]:
     """``datagram.open``: the service's name."""
     keys: JSON = {"advertise": advertise}
     if service:

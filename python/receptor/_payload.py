@@ -40,7 +40,7 @@ def _pieces(payload: Payload) -> Iterator[Buffer]:
         yield payload
     elif callable(read := getattr(payload, "read", None)):
         while piece := read(CHUNK_BYTES):
-            yield checked(piece, "from the file; open it in mode \"rb\"")
+            yield checked(piece, 'from the file; open it in mode "rb"')
     elif isinstance(payload, Iterable):
         for piece in payload:
             yield checked(piece, "in the iterable")

@@ -8,7 +8,15 @@ from typing import Final
 
 from . import _process
 from ._session import Descriptor
-from .errors import ConfigError, PayloadTooLarge, ProtocolError, ReceptorError, Unreachable, UnreachableReason, from_wire
+from .errors import (
+    ConfigError,
+    PayloadTooLarge,
+    ProtocolError,
+    ReceptorError,
+    Unreachable,
+    UnreachableReason,
+    from_wire,
+)
 from .types import Address
 
 DATAGRAM_READ_BYTES: Final = 3 + 2 * 255 + (64 << 10)
@@ -58,7 +66,9 @@ class StreamSocket(socket.socket):
         return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
 
 
-def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> list[bytes | bytearray | memoryview]:
+def pack_datagram(
+    payload: bytes | bytearray | memoryview, address: tuple[str, str]
+) -> list[bytes | bytearray | memoryview]:
     """Lay a datagram out for sending, as buffers to be sent together."""
     node, service = (part.encode() for part in address)
     if not 1 <= len(node) <= 255:

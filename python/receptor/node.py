@@ -17,23 +17,21 @@ that carries log records if ``log_level`` is given.
 """
 
 import os
-import socket
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from . import _library, _ops, _process, _sockets
+from . import _library, _ops, _process
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
-from ._fds import receive
 from ._session import Descriptor, Op, Reply
-from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from ._streams import DatagramSocket, EventStream, Listener, MeshSocket
+from .errors import ClosedError, MeshTimeout, ReceptorError
 from .types import (
     Address,
     BackendID,
     BoundListener,
-    Event,
     EventKind,
     Hop,
     LinkListener,
@@ -43,20 +41,15 @@ from .types import (
     PingResult,
     Route,
     Status,
-    StreamState,
-    StreamStatus,
     WorkCommand,
 )
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
-
     from .work import Work
 
 __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node"]
 
 _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
-_ACCEPT_BYTES = 64 << 10
 T = TypeVar("T")
 
 
@@ -213,7 +206,7 @@ class Node:
 
     # Streams, datagrams, events.
 
-    def connect(self, node: str, service: str, *, timeout_s: float | None = 30.0) -> "MeshSocket":
+    def connect(self, node: str, service: str, *, timeout_s: float | None = 30.0) -> MeshSocket:
         """Open a stream to ``service`` on ``node``: a socket. Raises Unreachable or MeshTimeout."""
         descriptor, (stream, local) = self._run_descriptor(_ops.connect(node, service, timeout_s))
         return MeshSocket(descriptor, stream, Address(node, service), local, self)
@@ -225,7 +218,7 @@ class Node:
         advertise: bool = True,
         tags: Mapping[str, str] | None = None,
         backlog: int = 64,
-    ) -> "Listener":
+    ) -> Listener:
         """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
 
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
@@ -236,12 +229,12 @@ class Node:
 
     def datagram(
         self, service: str | None = None, *, advertise: bool = False, tags: Mapping[str, str] | None = None
-    ) -> "DatagramSocket":
+    ) -> DatagramSocket:
         """A socket for datagrams at ``service`` here; None takes a free name. Raises AddressInUse."""
         descriptor, name = self._run_descriptor(_ops.datagram(service, advertise, tags, self.timeout_s))
         return DatagramSocket(descriptor, name, self)
 
-    def events(self, *kinds: EventKind) -> "EventStream":
+    def events(self, *kinds: EventKind) -> EventStream:
         """What happens from now on, as an iterator; no kinds means all but log records.
 
         The node never waits for a slow reader: what it could not keep is counted by an EventsLost in its place.
@@ -390,297 +383,6 @@ class Node:
             channel.close()
 
 
-class MeshSocket(_sockets.StreamSocket):
-    """A mesh stream as a blocking socket.
-
-    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, and the promise that ``recv``, ``recv_into`` and
-    ``makefile`` give an end of file only where the far side ended the stream in good order; where it was broken off
-    they raise StreamResetError. ``shutdown(SHUT_WR)`` ends this side's half.
-    """
-
-    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: Node) -> None:
-        super().__init__(descriptor, stream, peer, local)
-        self._node = node
-        self._ended_well = False
-
-    def status(self) -> StreamStatus:
-        """How the stream stands."""
-        return self._node._run(_ops.stream_status(self.stream, self._node.timeout_s))
-
-    def abort(self, error_code: int = 0) -> None:
-        """Break the stream off in both directions and close the socket.
-
-        error_code: a number of the caller's own for the reason, which the far side's StreamResetError carries.
-        """
-        try:
-            self._node._run(_ops.stream_abort(self.stream, error_code, self._node.timeout_s))
-        finally:
-            self.close()
-
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """As ``socket.recv``. Raises StreamResetError where the stream was broken off."""
-        try:
-            data = super().recv(bufsize, flags)
-        except OSError as error:
-            self._explain(error)
-            raise
-        if not data and bufsize:
-            self._at_end()
-        return data
-
-    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
-        """As ``socket.recv_into``. Raises StreamResetError where the stream was broken off."""
-        try:
-            count = super().recv_into(buffer, nbytes, flags)
-        except OSError as error:
-            self._explain(error)
-            raise
-        if not count and (nbytes or memoryview(buffer).nbytes):
-            self._at_end()
-        return count
-
-    def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
-        """As ``socket.send``. Raises StreamResetError where the stream was broken off."""
-        try:
-            return super().send(data, flags)
-        except OSError as error:
-            self._explain(error)
-            raise
-
-    def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
-        """As ``socket.sendall``. Raises StreamResetError where the stream was broken off."""
-        try:
-            super().sendall(data, flags)
-        except OSError as error:
-            self._explain(error)
-            raise
-
-    def _at_end(self) -> None:
-        if self._ended_well:
-            return
-        try:
-            status = self.status()
-        except ClosedError as error:
-            raise StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node) from error
-        if status.state is StreamState.RESET:
-            raise status.error or StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
-        self._ended_well = True
-
-    def _explain(self, error: OSError) -> None:
-        """Raise what ``error`` means for the stream; return if it means no more than it says."""
-        self._check_process(error)
-        if isinstance(error, (BrokenPipeError, ConnectionResetError)):
-            try:
-                reset = self.status().error
-            except ReceptorError:
-                return
-            if reset is not None:
-                raise reset from error
-
-
-class Listener:
-    """Streams that others open to a service here.
-
-    ::
-
-        with node.listen("echo") as listener:
-            for sock in listener:
-                threading.Thread(target=serve, args=(sock,)).start()
-    """
-
-    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
-        self._node = node
-        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
-        self._pid = os.getpid()
-        self._closed = False
-        self.service = service
-        _process.track(self)
-
-    @property
-    def address(self) -> Address:
-        """Where others reach it."""
-        return Address(self._node.id, self.service)
-
-    def fileno(self) -> int:
-        """For ``selectors``: readable when a stream waits to be accepted."""
-        return self._sock.fileno()
-
-    def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
-        """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
-        _process.check(self._pid)
-        deadline = Deadline(timeout_s, f"accept on {self.service!r}")
-        try:
-            deadline.apply(self._sock)
-            data, descriptors = receive(self._sock, _ACCEPT_BYTES)
-        except TimeoutError:
-            raise deadline.error() from None
-        except OSError as error:
-            raise ClosedError(f"listener {self.service!r} is closed") from error
-        if not data:
-            raise ClosedError(f"listener {self.service!r} is closed")
-        stream, peer, descriptor = _ops.accepted(data, descriptors)
-        return MeshSocket(descriptor, stream, peer, self.address, self._node)
-
-    def __iter__(self) -> Iterator[MeshSocket]:
-        """Streams as they come, until the listener is closed."""
-        while True:
-            try:
-                yield self.accept()
-            except ClosedError:
-                return
-
-    def close(self) -> None:
-        """Stop listening; an ``accept`` in another thread ends. Safe to call twice."""
-        _wake_and_close(self._sock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _abandon_after_fork(self) -> None:
-        self._sock.close()
-
-
-class DatagramSocket:
-    """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
-
-    ::
-
-        with node.datagram() as sock:
-            sock.send_to(b"hi", ("db-1", "logs"))
-            data, sender = sock.recv_from(timeout_s=5)
-    """
-
-    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
-        self._node = node
-        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
-        self._pid = os.getpid()
-        self.service = service
-        _process.track(self)
-
-    @property
-    def address(self) -> Address:
-        """Where others reach it."""
-        return Address(self._node.id, self.service)
-
-    def fileno(self) -> int:
-        """For ``selectors``: readable when a datagram or a notice waits."""
-        return self._sock.fileno()
-
-    def send_to(
-        self, data: bytes | bytearray | memoryview, address: tuple[str, str], *, timeout_s: float | None = None
-    ) -> None:
-        """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.
-
-        Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
-        """
-        _process.check(self._pid)
-        deadline = Deadline(timeout_s, "send_to")
-        try:
-            deadline.apply(self._sock)
-            self._sock.sendmsg(_sockets.pack_datagram(data, address))
-        except TimeoutError:
-            raise deadline.error() from None
-        except OSError as error:
-            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
-
-    def recv_from(self, *, timeout_s: float | None = None) -> tuple[bytes, Address]:
-        """The next datagram and its sender.
-
-        Raises Unreachable for a notice that a datagram sent earlier did not arrive, PayloadTooLarge for one that the
-        node refused, MeshTimeout, or ClosedError. The socket goes on working after the first three.
-        """
-        _process.check(self._pid)
-        deadline = Deadline(timeout_s, "recv_from")
-        try:
-            deadline.apply(self._sock)
-            message = self._sock.recv(_sockets.DATAGRAM_READ_BYTES)
-        except TimeoutError:
-            raise deadline.error() from None
-        except OSError as error:
-            raise self._closed_error() from error
-        if not message:
-            raise self._closed_error()
-        return _sockets.unpack_datagram(message)
-
-    def close(self) -> None:
-        """Close it; a ``recv_from`` in another thread ends. Safe to call twice."""
-        _wake_and_close(self._sock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _closed_error(self) -> ClosedError:
-        return ClosedError(f"datagram socket {self.service!r} is closed")
-
-    def _abandon_after_fork(self) -> None:
-        self._sock.close()
-
-
-class EventStream:
-    """Events of a node, as they happen. Close it, or use it in a ``with`` statement.
-
-    ::
-
-        with node.events("peer") as events:
-            for event in events:
-                print(event)
-    """
-
-    def __init__(self, channel: Channel, node: Node) -> None:
-        self._channel = channel
-        self._node = node
-        self._pid = os.getpid()
-        self._done = False
-        _process.track(self)
-
-    def get(self, *, timeout_s: float | None = None) -> Event:
-        """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
-        _process.check(self._pid)
-        if self._done:
-            raise ClosedError("the event stream is closed")
-        return self._channel.next_event(Deadline(timeout_s, "events"))
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Event:
-        try:
-            return self.get()
-        except ClosedError as error:
-            if error.__cause__ is not None and not self._done and not self._node.closed:
-                raise
-            raise StopIteration from None
-
-    def close(self) -> None:
-        """End it; a wait in another thread ends. Safe to call twice."""
-        if not self._done:
-            self._done = True
-            self._channel.wake()
-            self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _abandon_after_fork(self) -> None:
-        self._done = True
-        self._channel.close()
-
-
 class _LogForwarder:
     """The thread that carries log records; it ends with its session, at the latest with the node."""
 
@@ -707,11 +409,3 @@ class _LogForwarder:
                 return
             if isinstance(event, LogRecord):
                 emit(event, self._node_id)
-
-
-def _wake_and_close(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)  # Only this ends a read in another thread.
-    except OSError:
-        pass
-    sock.close()

@@ -472,9 +472,7 @@ class EventsLost:
     count: int
 
 
-Event: TypeAlias = (
-    PeerUp | PeerDown | RoutesChanged | ServiceSeen | ServiceGone | WorkChanged | LogRecord | EventsLost
-)
+Event: TypeAlias = PeerUp | PeerDown | RoutesChanged | ServiceSeen | ServiceGone | WorkChanged | LogRecord | EventsLost
 
 
 def event_from_json(raw: Mapping[str, Any]) -> Event | None:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_node import FakeMesh
 from meshes import Mesh, Running, descriptors
+
 from receptor import _library
 
 TEST_LIMIT_S = 60

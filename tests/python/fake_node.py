@@ -654,7 +654,8 @@ class FakeUnit:
         try:
             while True:
                 async with self.grown:
-                    await self.grown.wait_for(lambda: len(self.output) > offset or self.done.is_set())
+                    while len(self.output) <= offset and not self.done.is_set():
+                        await self.grown.wait()
                 chunk = bytes(self.output[offset:])
                 if not chunk:
                     break

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
-import receptor
 from fake_node import FakeMesh
+
+import receptor
 
 
 class Mesh:

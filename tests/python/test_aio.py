@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import receptor
 from meshes import Mesh
+
+import receptor
 
 CAT = receptor.WorkCommand("cat", "cat")
 SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')

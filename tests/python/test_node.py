@@ -14,8 +14,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import receptor
 from meshes import InThread, Mesh
+
+import receptor
 
 CAT = receptor.WorkCommand("cat", "cat")
 FAIL = receptor.WorkCommand("fail", "sh", '-c "echo oh; exit 3"')
@@ -188,7 +189,12 @@ def test_a_reset_is_never_an_end_of_file(mesh: Mesh, in_thread: InThread) -> Non
 def test_a_reset_after_shutdown_is_never_an_end_of_file(mesh: Mesh, in_thread: InThread) -> None:
     a, b = mesh.pair()
     with b.listen("flaky") as listener:
-        serving = in_thread(serve_one(listener, lambda sock: (read_all(sock), sock.abort(7))))
+
+        def read_and_abort(sock: receptor.MeshSocket) -> None:
+            read_all(sock)
+            sock.abort(7)
+
+        serving = in_thread(serve_one(listener, read_and_abort))
         with a.connect("b", "flaky") as sock, sock.makefile("rb") as file:
             sock.shutdown(socket.SHUT_WR)
             with pytest.raises(receptor.StreamResetError):

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+
 import receptor
 from receptor import _session
 from receptor._session import Descriptor, Reply, Session
@@ -55,7 +56,9 @@ def test_replies_come_in_any_order_and_any_pieces() -> None:
 
 def test_the_greeting() -> None:
     session = Session()
-    assert session.receive(frame({"ev": "hello", "protocol": 1, "version": "1.2", "mode": "x", "features": ["f"]})) == []
+    assert (
+        session.receive(frame({"ev": "hello", "protocol": 1, "version": "1.2", "mode": "x", "features": ["f"]})) == []
+    )
     assert session.hello == _session.Hello("1.2", "x", frozenset({"f"}))
     with pytest.raises(receptor.ProtocolError, match="install parts of one version"):
         Session().receive(frame({"ev": "hello", "protocol": 2}))
@@ -140,7 +143,7 @@ def test_descriptors_without_frames_are_bounded() -> None:
     with pytest.raises(receptor.ProtocolError, match="without their frames"):
         session.receive(b"", [descriptor for descriptor, _ in ends])
     session.close()
-    assert all([is_closed(end) for _, end in ends])
+    assert {is_closed(end) for _, end in ends} == {True}
 
 
 def test_a_request_that_is_too_large_is_refused_here() -> None:

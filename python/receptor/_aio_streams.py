@@ -1,0 +1,460 @@
+"""What an asyncio node hands out: streams, listeners, servers, datagram sockets, events."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from . import _ops, _process, _sockets
+from ._aio_session import Pollable, within
+from ._payload import Buffer
+from ._session import Descriptor, Op, Reply, Session
+from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from .types import Address, Event, StreamState, StreamStatus
+
+if TYPE_CHECKING:
+    from .aio import Node
+
+_ACCEPT_BYTES = 64 << 10
+_READ_BYTES = 64 << 10
+LIMIT_BYTES = 64 << 10  # Of a reader's buffer, as asyncio has it.
+
+
+class MeshSocket(_sockets.StreamSocket):
+    """A mesh stream as a non-blocking socket, for everything that takes one.
+
+    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, :meth:`streams`. An end of file read from the
+    socket itself may be a reset, which :meth:`status` tells; the streams raise it.
+    """
+
+    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: "Node") -> None:
+        super().__init__(descriptor, stream, peer, local)
+        self.setblocking(False)
+        self._node = node
+
+    async def status(self) -> StreamStatus:
+        """How the stream stands."""
+        return await self._node._run(_ops.stream_status(self.stream, self._node.timeout_s))
+
+    async def abort(self, error_code: int = 0) -> None:
+        """Break the stream off in both directions and close the socket.
+
+        error_code: a number of the caller's own for the reason, which the far side's StreamResetError carries.
+        """
+        try:
+            await self._node._run(_ops.stream_abort(self.stream, error_code, self._node.timeout_s))
+        finally:
+            if self.fileno() >= 0 and not _in_transport(self):
+                self.close()
+
+    async def streams(self, *, limit: int = LIMIT_BYTES) -> tuple["MeshReader", "MeshWriter"]:
+        """Hand the socket over to a pair of asyncio streams, which close it."""
+        loop = asyncio.get_running_loop()
+        reader = MeshReader(limit=limit, loop=loop)
+        protocol = _Protocol(reader, self)
+        try:
+            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=self)
+        except BaseException:
+            self.close()
+            raise
+        self._transport = transport
+        return reader, MeshWriter(transport, protocol, reader, self)
+
+    async def _reset(self) -> StreamResetError | None:
+        """What to raise at an end of file; None if it is one in good order."""
+        try:
+            status = await self.status()
+        except ReceptorError as error:
+            reset = StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node)
+            reset.__cause__ = error
+            return reset
+        if status.state is not StreamState.RESET:
+            return None
+        if isinstance(status.error, StreamResetError):
+            return status.error
+        return StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
+
+    _transport: asyncio.BaseTransport | None = None
+
+
+def _in_transport(sock: MeshSocket) -> bool:
+    if sock._transport is None:
+        return False
+    sock._transport.close()
+    return True
+
+
+class MeshReader(asyncio.StreamReader):
+    """A ``StreamReader`` whose end of file is one in good order; a stream that was broken off raises StreamResetError.
+
+    What arrived before the reset can be read first.
+    """
+
+    _broken: StreamResetError | None = None
+
+    def set_exception(self, exc: BaseException) -> None:
+        """As asyncio has it, but for resets, which wait until the buffer is empty."""
+        if isinstance(exc, StreamResetError):
+            self._broken = exc
+            self.feed_eof()
+        else:
+            super().set_exception(exc)  # type: ignore[arg-type]  # typeshed says Exception
+
+    def exception(self) -> Exception | None:
+        """What the writer's ``drain`` raises."""
+        return self._broken or super().exception()
+
+    async def read(self, n: int = -1) -> bytes:
+        """As ``StreamReader.read``."""
+        data = await super().read(n)
+        if not data and n != 0:
+            self._raise_reset()
+        return data
+
+    async def readexactly(self, n: int) -> bytes:
+        """As ``StreamReader.readexactly``."""
+        try:
+            return await super().readexactly(n)
+        except asyncio.IncompleteReadError:
+            self._raise_reset()
+            raise
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:  # Any: bytes, and a tuple of them from 3.13 on
+        """As ``StreamReader.readuntil``."""
+        try:
+            return await super().readuntil(separator)
+        except asyncio.IncompleteReadError:
+            self._raise_reset()
+            raise
+
+    def _raise_reset(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+
+class MeshWriter(asyncio.StreamWriter):
+    """A ``StreamWriter`` that knows its mesh stream: see :meth:`get_extra_info`."""
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, protocol: "_Protocol", reader: MeshReader, sock: MeshSocket
+    ) -> None:
+        super().__init__(transport, protocol, reader, asyncio.get_running_loop())
+        self._extra = {"mesh_peer": sock.peer, "mesh_local": sock.local, "mesh_socket": sock}
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # Any: as asyncio has it
+        """As ``StreamWriter.get_extra_info``; "mesh_peer", "mesh_local": Address; "mesh_socket": MeshSocket."""
+        return self._extra[name] if name in self._extra else super().get_extra_info(name, default)
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Asks, where a socket ends, whether the stream ended in good order, before the reader hears of it."""
+
+    def __init__(self, reader: MeshReader, sock: MeshSocket) -> None:
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._reader = reader
+        self._sock = sock
+
+    def eof_received(self) -> bool:
+        self._ask(self._at_end())
+        return True  # The other half stays open.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, (BrokenPipeError, ConnectionResetError)):
+            self._ask(self._at_loss(exc))
+        else:
+            super().connection_lost(exc)
+
+    def _ask(self, coroutine: Coroutine[Any, Any, None]) -> None:  # Any: what coroutines say to their loop
+        try:
+            self._sock._node._spawn(coroutine)
+        except ReceptorError as error:
+            coroutine.close()
+            self._reader.set_exception(StreamResetError(f"stream to {self._sock.peer}: {error}"))
+            super().connection_lost(None)
+
+    async def _at_end(self) -> None:
+        error = await self._reset()
+        if error is not None:
+            self._reader.set_exception(error)
+        else:
+            self._reader.feed_eof()
+
+    async def _at_loss(self, exc: Exception) -> None:
+        super().connection_lost(await self._reset() or exc)
+
+    async def _reset(self) -> StreamResetError | None:
+        try:
+            return await self._sock._reset()
+        except asyncio.CancelledError:  # The node closes.
+            return StreamResetError(f"stream to {self._sock.peer}: the node is closed")
+
+
+class Listener(Pollable):
+    """Streams that others open to a service here.
+
+    ::
+
+        async with node.listen("echo") as listener:
+            async for sock in listener:
+                group.create_task(serve(sock))
+    """
+
+    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+        super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
+        self._node = node
+        self.service = service
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return Address(self._node.id, self.service)
+
+    async def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
+        """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
+        try:
+            data, descriptors = await within(timeout_s, f"accept on {self.service!r}", self.receive(_ACCEPT_BYTES))
+        except MeshTimeout:
+            raise
+        except OSError as error:
+            raise ClosedError(f"listener {self.service!r} is closed") from error
+        if not data:
+            raise ClosedError(f"listener {self.service!r} is closed")
+        stream, peer, descriptor = _ops.accepted(data, descriptors)
+        return MeshSocket(descriptor, stream, peer, self.address, self._node)
+
+    async def __aiter__(self) -> AsyncIterator[MeshSocket]:
+        """Streams as they come, until the listener is closed."""
+        while True:
+            try:
+                sock = await self.accept()
+            except ClosedError:
+                return
+            yield sock
+
+
+Handler: TypeAlias = Callable[[MeshReader, MeshWriter], Awaitable[None]]
+
+
+class Server:
+    """A service whose streams are handled each in a task; see :meth:`Node.start_server`.
+
+    Leaving ``async with server`` stops listening, cancels the handlers and waits for them.
+    """
+
+    def __init__(self, listener: Listener, handler: Handler, limit: int) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._limit = limit
+        self._node = listener._node
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._accepting = self._node._spawn(self._accept())
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return self._listener.address
+
+    def close(self) -> None:
+        """Stop listening; streams that are being handled go on. Safe to call twice."""
+        self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until it has stopped listening and all handlers have ended."""
+        await asyncio.wait([self._accepting])
+        while self._handlers:
+            await asyncio.wait(list(self._handlers))
+
+    async def serve_forever(self) -> None:
+        """Wait until it is closed; cancelling this closes it."""
+        try:
+            await asyncio.shield(self._accepting)
+        finally:
+            self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        for task in self._handlers:
+            task.cancel()
+        await self.wait_closed()
+
+    async def _accept(self) -> None:
+        try:
+            async for sock in self._listener:
+                task = self._node._spawn(self._handle(sock))
+                self._handlers.add(task)
+                task.add_done_callback(self._handlers.discard)
+        finally:
+            self._listener.close()
+
+    async def _handle(self, sock: MeshSocket) -> None:
+        reader, writer = await sock.streams(limit=self._limit)
+        try:
+            await self._handler(reader, writer)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"handler of service {self._listener.service!r} failed", "exception": error}
+            )
+            writer.transport.abort()
+        finally:
+            writer.close()
+
+
+class DatagramSocket(Pollable):
+    """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
+
+    ::
+
+        async with node.datagram() as sock:
+            await sock.send_to(b"hi", ("db-1", "logs"))
+            data, sender = await sock.recv_from(timeout_s=5)
+    """
+
+    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+        super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
+        self._node = node
+        self.service = service
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return Address(self._node.id, self.service)
+
+    async def send_to(self, data: Buffer, address: tuple[str, str], *, timeout_s: float | None = None) -> None:
+        """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.
+
+        Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
+        """
+        message = b"".join(_sockets.pack_datagram(data, address))
+        try:
+            await within(timeout_s, "send_to", self._send(message))
+        except MeshTimeout:
+            raise
+        except OSError as error:
+            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
+
+    async def recv_from(self, *, timeout_s: float | None = None) -> tuple[bytes, Address]:
+        """The next datagram and its sender.
+
+        Raises Unreachable for a notice that a datagram sent earlier did not arrive, PayloadTooLarge for one that the
+        node refused, MeshTimeout, or ClosedError. The socket goes on working after the first three.
+        """
+        try:
+            message, _ = await within(timeout_s, "recv_from", self.receive(_sockets.DATAGRAM_READ_BYTES))
+        except MeshTimeout:
+            raise
+        except OSError as error:
+            raise self._closed_error() from error
+        if not message:
+            raise self._closed_error()
+        return _sockets.unpack_datagram(message)
+
+    async def _send(self, message: bytes) -> None:
+        _process.check(self._pid)
+        await asyncio.get_running_loop().sock_sendall(self._sock, message)
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"datagram socket {self.service!r} is closed")
+
+
+class EventStream:
+    """Events of a node, as they happen, for one task; see :meth:`Node.events`.
+
+    ::
+
+        async with node.events("peer") as events:
+            async for event in events:
+                print(event)
+    """
+
+    def __init__(self, node: "Node", op: Op[None]) -> None:
+        self._node = node
+        self._op = op
+        self._session = Session()
+        self._events: list[Event] = []
+        self._poll: Pollable | None = None
+        self._done = False
+
+    async def get(self, *, timeout_s: float | None = None) -> Event:
+        """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
+        if self._poll is None:
+            await self._subscribe()
+        while not self._events:
+            self._take(await within(timeout_s, "events", self._receive()))
+        return self._events.pop(0)
+
+    def close(self) -> None:
+        """End it; a task that waits in it gets ClosedError. Safe to call twice."""
+        self._done = True
+        if self._poll is not None:
+            self._poll.close()
+        self._session.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self.get()
+        except ClosedError:
+            if self._session.ended is not None and self._session.ended.__cause__ is not None and not self._done:
+                raise
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        await self._subscribe()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._poll is not None:
+            self._poll.close()
+
+    async def _subscribe(self) -> None:
+        if self._done:
+            raise ClosedError("the event stream is closed")
+        if self._poll is not None:
+            return
+        op = Op("session.new", {}, lambda _: None, self._node.timeout_s)
+        descriptor, _ = await self._node._run_descriptor(op)
+        poll = Pollable(_sockets.socket_of(descriptor, socket.SOCK_STREAM))
+        try:
+            request_id, frame = self._session.request(self._op.name, self._op.keys)
+            await poll._loop.sock_sendall(poll._sock, frame)
+            self._poll = poll
+            await within(self._op.timeout_s, self._op.name, self._reply(request_id))
+        except BaseException as error:
+            poll.close()
+            if type(error) in (BrokenPipeError, ConnectionResetError):
+                raise ClosedError("the node is closed") from error
+            raise
+
+    async def _reply(self, request_id: int) -> None:
+        while True:
+            for reply in self._take(await self._receive()):
+                if reply.id == request_id:
+                    reply.result()
+                    return
+
+    async def _receive(self) -> list[Reply | Event]:
+        assert self._poll is not None
+        try:
+            data, descriptors = await self._poll.receive(_READ_BYTES)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            raise ClosedError("the event stream is closed") if self._done else self._session.eof()
+        return self._session.receive(data, descriptors)
+
+    def _take(self, items: list[Reply | Event]) -> list[Reply]:
+        self._events += [item for item in items if not isinstance(item, Reply)]
+        return [item for item in items if isinstance(item, Reply)]
