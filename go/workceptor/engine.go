@@ -306,6 +306,9 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	rec := unit.Record{State: Pending, Detail: unit.DetailWaiting}
 	var err error
+	if req.Node == "" {
+		return rec, errors.New("field node missing")
+	}
 	if req.Node == e.cfg.Mesh.ID() || strings.EqualFold(string(req.Node), "localhost") {
 		rec.WorkType = req.WorkType
 		rec.Extra, err = e.planCommand(req)

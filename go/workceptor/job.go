@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
@@ -29,7 +30,8 @@ type job struct {
 	work       worker
 	configured bool
 
-	files sync.Mutex // Held from reading or writing the status file until the memory says the same.
+	files sync.Mutex  // Held from reading or writing the status file until the memory says the same. See unlockFiles.
+	stale atomic.Bool // The status file has changed: who has files locked reads it before the unlock.
 
 	mu        sync.Mutex
 	rec       unit.Record
@@ -79,7 +81,7 @@ func (j *job) set(f func()) {
 // clients see what happened, and the error is returned.
 func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 	j.files.Lock()
-	defer j.files.Unlock()
+	defer j.unlockFiles()
 	rec, err := j.dir.Update(sync, edit)
 	if err != nil {
 		if j.look().gone {
@@ -108,11 +110,36 @@ func (j *job) fail(detail string) bool {
 	return j.apply(true, unit.Event{Kind: unit.Fail, Detail: detail, Size: unit.KeepSize})
 }
 
+// unlockFiles reads the status file if it has changed meanwhile, so that nobody has to wait for the lock to do that.
+func (j *job) unlockFiles() {
+	for {
+		if j.stale.Swap(false) {
+			j.read()
+		}
+		j.files.Unlock()
+		if !j.stale.Load() || !j.files.TryLock() {
+			return
+		}
+	}
+}
+
+// statusChanged is called by the watcher, which must not wait for a disk.
+func (j *job) statusChanged() {
+	j.stale.Store(true)
+	if j.files.TryLock() {
+		j.unlockFiles()
+	}
+}
+
 // reload makes the memory say what the file says.
 func (j *job) reload() {
 	j.files.Lock()
-	defer j.files.Unlock()
-	rec, err := j.dir.Read()
+	j.stale.Store(true)
+	j.unlockFiles()
+}
+
+func (j *job) read() {
+	rec, err := j.dir.Peek()
 	if err != nil {
 		// Another implementation's runner writes in place: an event follows when it is done. A directory that is gone
 		// is told by its own event.
@@ -144,10 +171,8 @@ func (j *job) tellLocked() {
 	j.e.publish(Change{Unit: j.id, Status: j.rec.Status(j.configured), Released: j.gone})
 }
 
-// statusChanged and the next three make a job a watched directory.
-func (j *job) statusChanged() { j.reload() }
-
-// outputChanged wakes the readers, and counts the new output before the runner does.
+// outputChanged, like the other methods of a watched directory, is called by the watcher. It wakes the readers, and
+// counts the new output before the runner does.
 func (j *job) outputChanged() {
 	info, err := os.Lstat(j.dir.File(store.StdoutFile))
 	j.mu.Lock()
@@ -176,7 +201,7 @@ func (j *job) directoryGone() {
 func (j *job) remove() error {
 	j.files.Lock()
 	err := j.dir.Remove()
-	j.files.Unlock()
+	j.unlockFiles()
 	if err != nil {
 		return err
 	}

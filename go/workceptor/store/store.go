@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -171,11 +172,16 @@ func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 
 // Read reads the record under the lock. If somebody keeps the lock for long, it reads without: our own writers replace
 // the file whole.
-func (d *Dir) Read() (unit.Record, error) {
+func (d *Dir) Read() (unit.Record, error) { return d.readWithin(readWait) }
+
+// Peek is Read that does not wait for the lock. The record of a writer that writes in place may be unreadable then.
+func (d *Dir) Peek() (unit.Record, error) { return d.readWithin(0) }
+
+func (d *Dir) readWithin(wait time.Duration) (unit.Record, error) {
 	if _, err := os.Lstat(d.File(StatusFile)); errors.Is(err, fs.ErrNotExist) {
 		return unit.Record{}, fmt.Errorf("%w in %s", ErrNoStatus, d.path) // And no lock file is made there.
 	}
-	unlock, err := d.lock(readWait)
+	unlock, err := d.lock(wait)
 	if err == nil {
 		defer unlock()
 	}
