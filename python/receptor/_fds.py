@@ -8,6 +8,7 @@ from .errors import ProtocolError
 
 _MAX_AT_ONCE = 16
 _SPACE = socket.CMSG_SPACE(_MAX_AT_ONCE * array.array("i").itemsize)
+_CTRUNC = int(socket.MSG_CTRUNC)  # As a number: operators of flags cost a microsecond.
 _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -17,7 +18,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
     Raises ProtocolError if the kernel had to cut descriptors off, for example at the limit on open files.
     """
     data, ancillary, flags, _ = sock.recvmsg(size, _SPACE, _CLOEXEC)
-    if not ancillary and not flags & socket.MSG_CTRUNC:
+    if not ancillary and not flags & _CTRUNC:
         return data, []
     descriptors = [
         Descriptor(fd)
@@ -25,7 +26,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
         for fd in _numbers(payload)
     ]
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CTRUNC:
         for descriptor in descriptors:
             descriptor.close()
         raise ProtocolError("a descriptor was lost on its way: the limit on open files is reached (ulimit -n)")

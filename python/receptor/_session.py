@@ -20,6 +20,7 @@ MAX_FRAME_BYTES = 16 << 20
 MAX_PENDING_DESCRIPTORS = 64  # Received, their frames not yet complete; the node sends one at a time.
 
 _LENGTH = struct.Struct(">I")
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 T = TypeVar("T")
 
 
@@ -227,7 +228,7 @@ class Session:
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """Make a frame."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    body = _to_json(value).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise PayloadTooLarge(f"request of {len(body)} bytes; a session carries {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body
@@ -235,7 +236,7 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 def _decode(body: bytes) -> JSON:
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"frame is not JSON: {error}") from error
     if not isinstance(value, dict):

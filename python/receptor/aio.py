@@ -131,13 +131,13 @@ class Node:
         op = await asyncio.to_thread(self._op) if self._looks_for_daemon else self._op()
         session = AsyncSession(_library.open_session(self._environ))
         try:
+            if self._log_level is not None:
+                session.on_event = _log_forwarder(self._id)
+                (await session.call(_ops.events(("log",), self.timeout_s))).result()
             opened = op.decode((await session.call(op)).result())
             self._id = str(opened.get("node", self._id))
             self._version = str(opened.get("version", ""))
             self._mode = session.session.hello.mode if session.session.hello else ""
-            if self._log_level is not None:
-                session.on_event = _log_forwarder(self._id)
-                (await session.call(_ops.events(("log",), self.timeout_s))).result()
         except BaseException:
             session.close()
             raise

@@ -104,20 +104,23 @@ class Node:
             log_level=log_level,
             timeout_s=timeout_s,
         )
-        self._main = Channel(_library.open_session(environ))
+        self._root = self._main = Channel(_library.open_session(environ))  # The node lives as long as the root.
         try:
-            opened = op.decode(self._main.call(op).result())
+            if log_level is not None:
+                self._root.call(_ops.events(("log",), timeout_s)).result()  # Before "open", which has much to say.
+            opened = op.decode(self._root.call(op).result())
             self._id = str(opened.get("node", id))
             self._version = str(opened.get("version", ""))
-            self._mode = self._main.session.hello.mode if self._main.session.hello else ""
+            self._mode = self._root.session.hello.mode if self._root.session.hello else ""
+            if log_level is not None:
+                self._main = self._new_channel()  # From here on the root is read for log records only.
+                self._logs = _LogForwarder(self._root, self._id)
             self._idle.append(self._new_channel())
         except BaseException:
-            self._main.close()
+            self._drop()
             raise
         self._closed = False
         _process.track_node(self)
-        if log_level is not None:
-            self._logs = _LogForwarder(self)
 
     # What it is.
 
@@ -366,6 +369,8 @@ class Node:
     def _drop(self) -> None:
         """Close all sessions, which ends the node if it still runs."""
         self._main.close()
+        if self._logs is None:
+            self._root.close()
         for channel in list(self._busy):
             channel.wake()
         while self._idle:
@@ -378,18 +383,17 @@ class Node:
 
     def _abandon_after_fork(self) -> None:
         self._closed = True
-        self._main.close()
-        for channel in [*self._idle, *self._busy]:
+        for channel in [self._root, self._main, *self._idle, *self._busy]:
             channel.close()
 
 
 class _LogForwarder:
-    """The thread that carries log records; it ends with its session, at the latest with the node."""
+    """The thread that carries log records from the session of ``channel``, which it closes at its end."""
 
-    def __init__(self, node: Node) -> None:
-        self._channel = node._take(_ops.events(("log",), node.timeout_s))
-        self._node_id = node.id
-        self._thread = threading.Thread(target=self._forward, name=f"receptor-log-{node.id}", daemon=True)
+    def __init__(self, channel: Channel, node_id: str) -> None:
+        self._channel = channel
+        self._node_id = node_id
+        self._thread = threading.Thread(target=self._forward, name=f"receptor-log-{node_id}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
