@@ -413,16 +413,20 @@ async def test_output_goes_on_after_a_cancelled_wait(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a", work_commands=[SLOW]) as node:
         async with node.work.submit("a", "slow") as unit:
-            output = unit.stdout(timeout_s=0.05)
-            with pytest.raises(receptor.MeshTimeout):
-                while True:
+            output = unit.stdout()
+            assert await anext(output) == b"first\n"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
                     await anext(output)
-            assert output.offset == len(b"first\n")
+            hasty = unit.stdout(output.offset, timeout_s=0.05)
+            with pytest.raises(receptor.MeshTimeout):
+                await anext(hasty)
             await unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 await unit.wait(timeout_s=20)
-            output = unit.stdout()
-            assert [chunk async for chunk in output] == [b"first\n"]
+            assert [chunk async for chunk in output] == []
+            assert [chunk async for chunk in hasty] == []
+            assert [chunk async for chunk in unit.stdout()] == [b"first\n"]
 
 
 async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
