@@ -1,0 +1,116 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// ClientOptions define a client profile. Name is required; Cert and Key go together.
+type ClientOptions struct {
+	Name    string
+	Cert    string // File, as in [ServerOptions]; "" for none.
+	Key     string
+	RootCAs string // File of the CAs that may have signed a server's certificate; "" is the trust of the operating system.
+	// InsecureSkipVerify accepts certificates of any CA, name and date. Pins are compared nevertheless.
+	InsecureSkipVerify     bool
+	PinnedServerCert       []string // SHA-256 or SHA-512 fingerprints in hexadecimal; a server has one of them.
+	SkipReceptorNamesCheck bool     // The own certificate need not carry the own node ID.
+	MinTLS13               bool
+}
+
+// ClientProfile is how a node reaches servers under TLS. Methods are safe for concurrent use; the configurations they
+// return read changed files at the next handshake.
+type ClientProfile struct {
+	opt     ClientOptions
+	owner   Owner
+	own     *keyPair // nil: none.
+	cas     *authorities
+	pins    pins
+	refused *refusals
+}
+
+// NewClient checks the options, loads the files and warns of what will surprise.
+func NewClient(opt ClientOptions, owner Owner) (*ClientProfile, error) {
+	p := &ClientProfile{opt: opt, owner: owner.withDefaults()}
+	if err := p.load(); err != nil {
+		return nil, fmt.Errorf("error preparing tls client config: %w", err)
+	}
+	return p, nil
+}
+
+func (p *ClientProfile) load() (err error) {
+	opt, log := p.opt, p.owner.Logger.With("profile", p.opt.Name)
+	p.refused = &refusals{} // Whoever dialled is told why.
+	if opt.Name == "" {
+		return errors.New("must provide a name")
+	}
+	if (opt.Cert == "") != (opt.Key == "") {
+		return errors.New("cert and key must both be supplied or neither")
+	}
+	if opt.Cert != "" {
+		if p.own, err = newKeyPair(p.owner, opt.Name, opt.Cert, opt.Key, opt.SkipReceptorNamesCheck); err != nil {
+			return err
+		}
+	}
+	if p.cas, err = newAuthorities(p.owner, opt.Name, opt.RootCAs, "root"); err != nil {
+		return err
+	}
+	if p.pins, err = parsePins(opt.PinnedServerCert); err != nil {
+		return err
+	}
+	if opt.InsecureSkipVerify && len(p.pins) == 0 {
+		log.Warn("insecureskipverify: servers are not verified at all, whoever is in between can read and change everything")
+	}
+	return nil
+}
+
+// Name returns the profile's name.
+func (p *ClientProfile) Name() string { return p.opt.Name }
+
+// Expiry returns the end of the current certificate's validity; the zero time if the profile has no certificate.
+func (p *ClientProfile) Expiry() time.Time {
+	if p.own == nil {
+		return time.Time{}
+	}
+	return p.own.current().Leaf.NotAfter
+}
+
+// Status describes the profile as it is now.
+func (p *ClientProfile) Status() Status { return status(p.opt.Name, false, p.own, p.cas, p.refused) }
+
+// LinkConfig is for links and other connections to a host, given as a DNS name or an IP address. The server's certificate
+// must be for it.
+func (p *ClientProfile) LinkConfig(host string) *tls.Config {
+	c := p.config(false, &verifier{check: hostName, host: host})
+	c.ServerName = host // crypto/tls sends names only, not addresses.
+	return c
+}
+
+// StreamConfig is for streams to a service of a node. The certificate of the service must carry the node's ID.
+func (p *ClientProfile) StreamConfig(node wire.NodeID) *tls.Config {
+	return p.config(true, &verifier{check: nodeName, node: node})
+}
+
+// config is the common part; v has what the server must be called.
+func (p *ClientProfile) config(stream bool, v *verifier) *tls.Config {
+	c := baseConfig(p.opt.MinTLS13, stream)
+	if p.own != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.own.current(), nil }
+	}
+	v.usage, v.chain, v.cas, v.pins, v.now = x509.ExtKeyUsageServerAuth, true, p.cas, p.pins, p.owner.Now
+	v.trust = "rootcas " + p.opt.RootCAs
+	if p.opt.RootCAs == "" {
+		v.trust = "the operating system's CAs, as there is no rootcas"
+	}
+	if p.opt.InsecureSkipVerify {
+		v.chain, v.check = false, anyName
+	}
+	c.InsecureSkipVerify = true //nolint:gosec // The verifier does more, with the files as they are now.
+	c.VerifyConnection = func(state tls.ConnectionState) error { return p.refused.note(v.verify(state)) }
+	return c
+}
