@@ -385,6 +385,19 @@ func (h *host) keepBackend(b *netceptor.Backend) uint64 {
 	return id
 }
 
+// dropBackend ends a backend and its links; false if there is none with this ID.
+func (h *host) dropBackend(id uint64) bool {
+	h.mu.Lock()
+	b := h.backends[id]
+	delete(h.backends, id)
+	h.mu.Unlock()
+	if b == nil {
+		return false
+	}
+	_ = b.Close()
+	return true
+}
+
 // close ends the node and everything that belongs to it, sessions included.
 func (h *host) close() {
 	h.mu.Lock()

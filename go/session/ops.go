@@ -206,7 +206,7 @@ func opPeerAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	return plain(map[string]any{"backend": id})
+	return reply{ok: map[string]any{"backend": id}, fd: -1, undo: func() { s.host.dropBackend(id) }}, nil
 }
 
 func opListenAdd(_ context.Context, s *session, req *request) (reply, error) {
@@ -214,20 +214,13 @@ func opListenAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	return plain(map[string]any{"backend": id, "address": address})
+	undo := func() { s.host.dropBackend(id) }
+	return reply{ok: map[string]any{"backend": id, "address": address}, fd: -1, undo: undo}, nil
 }
 
 func opBackendRemove(_ context.Context, s *session, req *request) (reply, error) {
-	h := s.host
-	h.mu.Lock()
-	b := h.backends[req.Backend]
-	delete(h.backends, req.Backend)
-	h.mu.Unlock()
-	if b == nil {
+	if !s.host.dropBackend(req.Backend) {
 		return failed(badRequest(fmt.Sprintf("key \"backend\": %d is not a backend of this node", req.Backend)))
-	}
-	if err := b.Close(); err != nil {
-		return failed(err)
 	}
 	return plain(empty)
 }

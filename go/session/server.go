@@ -43,10 +43,12 @@ type request struct {
 	Force    bool              `json:"force"`
 }
 
-// reply is what an operation gives back: an object, and perhaps a descriptor, which the session closes once sent.
+// reply is what an operation gives back: an object, and perhaps a descriptor, which the session closes once sent. undo
+// takes back what was made, if its maker does not want the reply any more or cannot be told.
 type reply struct {
-	ok any
-	fd int
+	ok   any
+	fd   int
+	undo func()
 }
 
 func plain(ok any) (reply, error) { return reply{ok: ok, fd: -1}, nil }
@@ -168,20 +170,21 @@ func (s *session) answer(ctx context.Context, req *request) {
 	if r.fd >= 0 {
 		defer closeFD(r.fd)
 	}
-	switch {
-	case err == nil && r.fd >= 0:
-		err = s.out.write(okFrame{ID: req.ID, FD: true, OK: r.ok}, r.fd)
-	case err == nil:
-		err = s.out.write(okFrame{ID: req.ID, OK: r.ok}, -1)
-	default:
+	if err == nil && ctx.Err() != nil && r.undo != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
 		e := toError(err, Internal)
 		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
 			e = &Error{Code: Cancelled, Msg: "request was cancelled"}
 		}
-		err = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
-	}
-	if err != nil { // Not even an answer can be sent: the program is gone, or the answer is no frame.
+		_ = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
+	} else if err = s.out.write(okFrame{ID: req.ID, FD: r.fd >= 0, OK: r.ok}, r.fd); err != nil {
+		// The program is gone, or the answer is no frame.
 		_ = s.out.write(errFrame{ID: req.ID, Err: &Error{Code: Internal, Msg: err.Error()}}, -1)
+	}
+	if err != nil && r.undo != nil {
+		r.undo()
 	}
 }
 

@@ -43,7 +43,10 @@ func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
 			start.result, start.err = sub.Start(h.ctx)
 		}
 	})
-	return reply{ok: map[string]any{"unit": sub.ID()}, fd: far}, nil
+	undo := func() { // The payload is cut off by the descriptor's end; nobody will ask what became of it.
+		_, _ = engine.Release(context.WithoutCancel(h.ctx), sub.ID(), true)
+	}
+	return reply{ok: map[string]any{"unit": sub.ID()}, fd: far, undo: undo}, nil
 }
 
 // payloadReader reads a payload to its end. A program ends it by shutting down its sending direction while it keeps the
