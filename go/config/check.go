@@ -25,6 +25,7 @@ type checker struct {
 	entry     *entry
 	services  map[string]Position // Stream services of this node.
 	workTypes map[string]Position
+	profiles  profiles
 }
 
 // check applies them to all directives and completes the sections.
@@ -33,6 +34,7 @@ func check(p *parser) {
 		parser:    p,
 		services:  map[string]Position{"ping": {}, "unreach": {}},
 		workTypes: map[string]Position{"remote": {}},
+		profiles:  defined(p),
 	}
 	for _, e := range p.entries {
 		if e.spec.check != nil {
@@ -114,13 +116,13 @@ func checkTCPListener(c *checker, l *TCPListener) {
 			c.refuse("nodecost", "", "connection cost must be positive for %s", peer)
 		}
 	}
-	c.profile("tls", l.TLS)
+	c.tlsServer("tls", l.TLS)
 }
 
 func checkTCPPeer(c *checker, p *TCPPeer) {
 	c.address("address", p.Address)
 	c.cost(p.Cost)
-	c.profile("tls", p.TLS)
+	c.tlsClient("tls", p.TLS)
 }
 
 func checkTCPServer(c *checker, t *TCPServer) {
@@ -133,15 +135,15 @@ func checkTCPServer(c *checker, t *TCPServer) {
 	case n > wire.MaxService:
 		c.refuse("remoteservice", "at most 8 bytes", "service name %s too long", t.RemoteService)
 	}
-	c.profile("tlsserver", t.TLSServer)
-	c.profile("tlsclient", t.TLSClient)
+	c.tlsServer("tlsserver", t.TLSServer)
+	c.tlsClient("tlsclient", t.TLSClient)
 }
 
 func checkTCPClient(c *checker, t *TCPClient) {
 	c.service(t.Service)
 	c.address("address", t.Address)
-	c.profile("tlsserver", t.TLSServer)
-	c.profile("tlsclient", t.TLSClient)
+	c.tlsServer("tlsserver", t.TLSServer)
+	c.tlsClient("tlsclient", t.TLSClient)
 }
 
 func checkControlService(c *checker, s *ControlService) {
@@ -149,9 +151,9 @@ func checkControlService(c *checker, s *ControlService) {
 		c.problem(c.entry.pos, "give service, filename or tcplisten", "no listeners specified")
 	}
 	c.service(s.Service)
-	c.profile("tls", s.TLS)
+	c.tlsServer("tls", s.TLS)
 	if s.TCPListen != "" {
-		c.profile("tcptls", s.TCPTLS)
+		c.tlsServer("tcptls", s.TCPTLS)
 		s.TCPListen = c.tcpListen(s.TCPListen)
 	}
 	if s.permissions < 0 || s.permissions > 0o777 {
@@ -203,13 +205,6 @@ func givenAt(first Position) string {
 		return "first given at " + s
 	}
 	return "the name is reserved"
-}
-
-// profile looks a TLS profile up by name. There are no directives that define profiles.
-func (c *checker) profile(param, name string) {
-	if name != "" {
-		c.refuse(param, "", "unknown TLS config %s", name)
-	}
 }
 
 func (c *checker) address(param, address string) {

@@ -13,10 +13,11 @@ type Action uint8
 
 // The actions.
 const (
-	Run            Action = iota // Run a node.
-	ShowHelp                     // Print the help text and stop.
-	ShowCompletion               // Print the bash completion script and stop.
-	ShowVersion                  // Print the version and stop.
+	Run             Action = iota // Run a node.
+	ShowHelp                      // Print the help text and stop.
+	ShowCompletion                // Print the bash completion script and stop.
+	ShowVersion                   // Print the version and stop.
+	MakeCertificate               // Run the only directive, one of cert-init, cert-makereq and cert-signreq, and stop.
 )
 
 // Position says where something was written.
@@ -179,7 +180,9 @@ func (p *parser) finish() (*Config, error) {
 		cfg.Action = ShowVersion
 		return cfg, nil
 	}
-	if !slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "node" }) {
+	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.group == certificates }) {
+		cfg.Action = MakeCertificate
+	} else if !slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "node" }) {
 		p.open(lookup("node"), "--node", Position{})
 	}
 	check(p)

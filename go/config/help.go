@@ -15,7 +15,7 @@ func WriteHelp(w io.Writer, prog string) error {
 	b.WriteString("   --help: Show this help and exit\n")
 	b.WriteString("   --config <filename>: Read directives from a YAML file, also -c\n")
 	b.WriteString("   --bash-completion: Print a completion script for bash; use it as: . <(" + prog + " --bash-completion)\n")
-	for g := general; g <= workers; g++ {
+	for g := general; g <= certificates; g++ {
 		b.WriteByte('\n')
 		if title := groupTitles[g]; title != "" {
 			b.WriteString(title + "\n")

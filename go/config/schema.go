@@ -28,15 +28,19 @@ type group uint8
 
 const (
 	general group = iota
+	resources
 	backends
 	services
 	workers
+	certificates
 )
 
 var groupTitles = [...]string{
-	backends: "Commands to configure back-ends, which connect nodes together:",
-	services: "Commands to configure services that run on top of the mesh:",
-	workers:  "Commands to configure workers that process units of work:",
+	resources:    "Commands to configure resources that other commands use:",
+	backends:     "Commands to configure back-ends, which connect nodes together:",
+	services:     "Commands to configure services that run on top of the mesh:",
+	workers:      "Commands to configure workers that process units of work:",
+	certificates: "Commands to make certificates instead of running a node:",
 }
 
 type multiplicity uint8
@@ -189,6 +193,9 @@ var schema = sync.OnceValue(func() []*directive {
 			text("level", "One of error, warning, info, debug", func(l *LogLevel) *string { return &l.text }),
 		),
 
+		tlsServerDirective(),
+		tlsClientDirective(),
+
 		of(directive{name: "tcp-listener", help: "Accept links from other nodes over TCP", group: backends, bare: "port"},
 			TCPListener{BindAddr: "0.0.0.0", Cost: 1}, checkTCPListener,
 			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *TCPListener) *string { return &l.BindAddr }),
@@ -241,6 +248,9 @@ var schema = sync.OnceValue(func() []*directive {
 			boolean("allowruntimeparams", "Let the submitter add parameters", func(w *WorkCommand) *bool { return &w.AllowRuntimeParams }),
 			boolean("verifysignature", "Accept signed submissions only", func(w *WorkCommand) *bool { return &w.VerifySignature }),
 		),
+		certInitDirective(),
+		certMakeReqDirective(),
+		certSignReqDirective(),
 		of(directive{name: "command-runner", help: "Run the command of one unit of work", group: workers, times: once, hidden: true},
 			CommandRunner{}, nil,
 			text("command", "Command to run", func(r *CommandRunner) *string { return &r.Command }).need(),

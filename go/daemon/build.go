@@ -72,11 +72,12 @@ type Daemon struct {
 	Work    *workceptor.Engine
 	Control *control.Server
 
-	cfg  *config.Config
-	log  *slog.Logger
-	ctx  context.Context // Ends with Close.
-	stop context.CancelFunc
-	wg   sync.WaitGroup // Servers of listeners.
+	cfg      *config.Config
+	profiles tlsProfiles
+	log      *slog.Logger
+	ctx      context.Context // Ends with Close.
+	stop     context.CancelFunc
+	wg       sync.WaitGroup // Servers of listeners.
 
 	once    sync.Once
 	closers []io.Closer // In the order they were opened.
@@ -103,6 +104,9 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 
 func (d *Daemon) start(ctx context.Context, opts Options) error {
 	node := d.cfg.Node()
+	if err := d.loadProfiles(); err != nil {
+		return err
+	}
 	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.log, MaxIdle: node.MaxIdle})
 	if err != nil {
 		return err
@@ -112,7 +116,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err := d.startWork(node, opts); err != nil {
 		return err
 	}
-	d.Control = control.New(control.Config{Node: n, Work: d.Work, Version: opts.Version, Logger: d.log})
+	d.Control = control.New(control.Config{Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Logger: d.log})
 	d.opened(d.Control)
 	for _, directive := range d.cfg.Directives {
 		if err := ctx.Err(); err != nil {
@@ -139,12 +143,13 @@ func (d *Daemon) opened(c io.Closer) { d.closers = append(d.closers, c) }
 // startWork registers all work types and loads the units that are there, before anybody can ask for them.
 func (d *Daemon) startWork(node config.Node, opts Options) error {
 	e, err := workceptor.New(workceptor.Config{
-		Mesh:     workMesh{d.Node},
-		DataDir:  node.DataDir,
-		Runner:   opts.Runner,
-		LogLevel: string(d.cfg.LogLevel()),
-		Environ:  opts.Environ,
-		Logger:   d.log,
+		Mesh:         workMesh{d.Node, d},
+		HasTLSClient: d.hasTLSClient,
+		DataDir:      node.DataDir,
+		Runner:       opts.Runner,
+		LogLevel:     string(d.cfg.LogLevel()),
+		Environ:      opts.Environ,
+		Logger:       d.log,
 	})
 	if err != nil {
 		return err

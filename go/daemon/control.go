@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -20,17 +21,18 @@ func (d *Daemon) controlService(s config.ControlService) error {
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix) })
 	}
 	if s.TCPListen != "" {
-		l, err := net.Listen("tcp", s.TCPListen)
+		l, err := d.controlTCP(s)
 		if err != nil {
-			return fmt.Errorf("error listening on TCP socket: %w", err)
-		}
-		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-			d.log.Warn("Control service accepts anyone who can reach its TCP address", "service", s.Service, "address", a.String())
+			return err
 		}
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP) })
 	}
 	if s.Service != "" {
-		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, nil)
+		conf, err := d.serverStreamTLS(s.TLS)
+		if err != nil {
+			return err
+		}
+		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, conf)
 		if err != nil {
 			return fmt.Errorf("error listening on Receptor network: %w", err)
 		}
@@ -38,6 +40,29 @@ func (d *Daemon) controlService(s config.ControlService) error {
 	}
 	d.log.Info("Running control service " + s.Service)
 	return nil
+}
+
+// controlTCP opens the TCP listener of a control service, with TLS if it names a profile.
+func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
+	profile, err := d.serverProfile(s.TCPTLS)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", s.TCPListen)
+	if err != nil {
+		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
+	}
+	if s.TLS != "" && profile == nil {
+		d.log.Warn(fmt.Sprintf("Control service %s has TLS configured on the Receptor listener but not the TCP listener.", s.Service))
+	}
+	a, isTCP := l.Addr().(*net.TCPAddr)
+	if isTCP && !a.IP.IsLoopback() && (profile == nil || !profile.AsksClients()) {
+		d.log.Warn("Control service accepts anyone who can reach its TCP address", "service", s.Service, "address", a.String())
+	}
+	if profile == nil {
+		return l, nil
+	}
+	return tls.NewListener(l, profile.SocketConfig()), nil
 }
 
 // serve runs a server that ends when the Daemon closes.

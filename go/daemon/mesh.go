@@ -3,21 +3,20 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
-// workMesh is the node as the work engine sees it.
-type workMesh struct{ *netceptor.Node }
+// workMesh is the node, with its TLS profiles, as the work engine sees it.
+type workMesh struct {
+	*netceptor.Node
+	daemon *Daemon
+}
 
 func (m workMesh) DialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (workceptor.Stream, error) {
-	if tlsClient != "" {
-		return nil, fmt.Errorf("unknown TLS config %s", tlsClient)
-	}
-	s, err := m.Node.DialStream(ctx, node, service, nil)
+	s, err := m.daemon.dialStream(ctx, node, service, tlsClient)
 	if err != nil {
 		return nil, clientError{err}
 	}

@@ -63,7 +63,7 @@ func (p *ServerProfile) load() (err error) {
 		return err
 	}
 	switch {
-	case len(p.pins) > 0 && !p.judges():
+	case len(p.pins) > 0 && !p.AsksClients():
 		return errors.New("pinnedclientcert has no effect on clients that are not asked for a certificate: " +
 			"set requireclientcert and clientcas as well, or remove it")
 	case opt.RequireClientCert && opt.ClientCAs == "":
@@ -74,8 +74,8 @@ func (p *ServerProfile) load() (err error) {
 	return nil
 }
 
-// judges reports whether clients are asked who they are.
-func (p *ServerProfile) judges() bool { return p.opt.RequireClientCert || p.opt.ClientCAs != "" }
+// AsksClients reports whether clients must prove who they are.
+func (p *ServerProfile) AsksClients() bool { return p.opt.RequireClientCert || p.opt.ClientCAs != "" }
 
 // Name returns the profile's name.
 func (p *ServerProfile) Name() string { return p.opt.Name }
@@ -116,7 +116,7 @@ func (p *ServerProfile) StreamConfig(peer func(net.Addr) (wire.NodeID, bool)) *t
 func (p *ServerProfile) config(stream bool, check nameCheck, node wire.NodeID) *tls.Config {
 	c := baseConfig(p.opt.MinTLS13, stream)
 	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.own.current(), nil }
-	if !p.judges() {
+	if !p.AsksClients() {
 		return c
 	}
 	// crypto/tls is not told the CAs: it would send all their names to the client, and the names of a large bundle do
