@@ -43,7 +43,7 @@ test-go: ## the engine's tests, under the race detector
 	$(GO) test -race -timeout 600s $(GO_PACKAGES)
 
 test-python: build ## the Python packages and what crosses languages
-	$(BIN)/python -m pytest tests
+	RECEPTOR_DAEMON=$(CURDIR)/$(BIN)/receptor $(BIN)/python -m pytest tests
 
 check: $(VENV)/.tools ## format, vet, lint, strict type check
 	@unformatted=$$(gofmt -l go capi); test -z "$$unformatted" || { echo "gofmt is needed on: $$unformatted"; exit 1; }

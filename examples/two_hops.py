@@ -169,7 +169,9 @@ def run(source: Path) -> None:
         node = stack.enter_context(receptor.Node("laptop", peers=[f"tcp://{address}"]))
         node.wait_route("edge", timeout_s=READY_S)
         show_mesh(node)
-        print(f"submit         {min(first_byte(node) for _ in range(5)):.1f} ms to the first byte of output (best of 5)")
+        print(
+            f"submit         {min(first_byte(node) for _ in range(5)):.1f} ms to the first byte of output (best of 5)"
+        )
         compress_there(node, source)
 
 

@@ -65,7 +65,7 @@ class Mesh:
         self.folder = folder
         self.hub = Daemon(folder, "hub", "--tcp-listener", "bindaddr=127.0.0.1", "port=0")
         self.address = self.hub.await_log("Listening on TCP").split("Listening on TCP ")[1].split()[0]
-        host, port = self.address.rsplit(":", 1)
+        _, port = self.address.rsplit(":", 1)
         self.port = int(port)
         self.hub.command[self.hub.command.index("port=0")] = f"port={port}"  # The same one when it is started again.
         shell = ("--work-command", "worktype=sh", "command=sh", "params=-c", "allowruntimeparams=true")
@@ -164,7 +164,9 @@ def test_a_killed_runner_fails_its_unit(mesh: Mesh) -> None:
     counter = Counter(mesh)
     counter.write("1")
     take(counter.unit.stdout(timeout_s=PATIENCE_S), len(counter.expected))
-    runners = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if runs_unit(pid, mesh.folder / "edge")]
+    runners = [
+        pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if runs_unit(pid, mesh.folder / "edge")
+    ]
     assert runners, "the unit has no runner process"
     for pid in runners:
         os.kill(pid, signal.SIGKILL)

@@ -40,7 +40,18 @@ def program() -> str:
 def go_figures(rounds: int) -> list[Row]:
     """Streams in one Go process: two hops over loopback TCP links, against what they are made of."""
     names = "StreamTwoHops|StreamOneHop|QUICInMemory|RawTCP"
-    command = ["go", "test", "-run", "^$", "-bench", f"^Benchmark({names})$", "-benchtime", "2000x", "-count", str(rounds)]
+    command = [
+        "go",
+        "test",
+        "-run",
+        "^$",
+        "-bench",
+        f"^Benchmark({names})$",
+        "-benchtime",
+        "2000x",
+        "-count",
+        str(rounds),
+    ]
     out = subprocess.run([*command, "./go/netceptor"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     speed: dict[str, list[float]] = {}
     for name, value in re.findall(r"^Benchmark(\w+?)(?:-\d+)?\s.*?([\d.]+) MB/s", out, re.MULTILINE):
@@ -64,7 +75,9 @@ def daemon(folder: Path, name: str, *directives: str) -> Iterator[tuple["subproc
     path = folder / f"{name}.sock"
     arguments = [program(), "--node", f"id={name}", f"datadir={folder}", "--log-level", "debug"]
     log = (folder / f"{name}.log").open("w+")
-    process = subprocess.Popen([*arguments, *directives, "--control-service", f"filename={path}"], stdout=log, text=True)
+    process = subprocess.Popen(
+        [*arguments, *directives, "--control-service", f"filename={path}"], stdout=log, text=True
+    )
     try:
         await_socket(path, process)
         yield process, path
@@ -170,12 +183,13 @@ def mesh_figures(rounds: int) -> list[Row]:
             with node.connect("edge", "sink") as stream:
                 mesh.append(throughput(stream, 300))
     tcp, two_hops = statistics.median(raw), statistics.median(mesh)
+    stream = ("stream, Python to edge, two hops and a TCP proxy", f"{two_hops:.0f} MB/s")
     return [
-        ("stream, Python to edge, two hops and a TCP proxy", f"{two_hops:.0f} MB/s", f"{two_hops / tcp:.1%} of TCP from Python ({tcp:.0f} MB/s)"),
+        (*stream, f"{two_hops / tcp:.1%} of TCP from Python ({tcp:.0f} MB/s)"),
         ("submit to first output byte, local", f"{statistics.median(here):.1f} ms", f"{rounds} units"),
         ("submit to first output byte, two hops", f"{statistics.median(there):.1f} ms", f"{rounds} units"),
         ("ping, two hops", f"{statistics.median(pings):.0f} us", "200 pings"),
-    ]  # fmt: skip
+    ]
 
 
 def table(rows: list[Row]) -> str:

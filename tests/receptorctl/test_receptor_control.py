@@ -7,7 +7,7 @@ import doctest
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def test_status(client: control.ControlClient) -> None:
     assert status.known_costs["alpha"] == {"beta": 1}
     ad = next(ad for ad in status.advertisements if ad.service == "ctl2")
     assert (ad.node, ad.type, ad.tags) == ("alpha", ServiceType.STREAM, {"type": "Control Service"})
-    assert ad.time == datetime(2026, 11, 21, 21, 13, 45, 916270, timezone.utc)
+    assert ad.time == datetime(2026, 11, 21, 21, 13, 45, 916270, UTC)
     assert [work.worktype for work in ad.work if work.secure] == ["secure"]
     assert client.version() == status.version == "1.4.9+git"
     assert client.node == "gamma"
