@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
-	"github.com/pyreceptor/pyreceptor/go/service"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -179,21 +177,12 @@ func (d *Daemon) open(section any) error {
 		_, err := d.Node.Dial(link.DialTCP(s.Address), opt)
 		return err
 	case config.TCPServer:
-		address := net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port))
-		return d.proxy(service.StartTCPServer(service.OnNode(d.Node), service.TCPServer{Address: address, Node: s.RemoteNode, Service: s.RemoteService}, d.log))
+		return d.tcpServer(s)
 	case config.TCPClient:
-		return d.proxy(service.StartTCPClient(service.OnNode(d.Node), service.TCPClient{Service: s.Service, Address: s.Address}, d.log))
+		return d.tcpClient(s)
 	case config.ControlService:
 		return d.controlService(s)
 	}
-	return nil
-}
-
-func (d *Daemon) proxy(p *service.Proxy, err error) error {
-	if err != nil {
-		return err
-	}
-	d.opened(p)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/identity"
@@ -94,6 +95,9 @@ func (d *Daemon) clientStreamTLS(name string, node wire.NodeID) (*tls.Config, er
 	p, err := d.clientProfile(name)
 	if p == nil {
 		return nil, err
+	}
+	if strings.EqualFold(string(node), "localhost") { // What this node is called on itself; no certificate has it.
+		node = d.cfg.Node().ID
 	}
 	return p.StreamConfig(node), nil
 }

@@ -17,6 +17,9 @@
 //     near side is reset at once. A reset behind data that the other side does not take is noticed once that has gone.
 //   - Connections do not wait for each other: dials run side by side, up to a bound of 512 at a time; beyond that new
 //     connections wait in the listener's queue.
+//   - With a TLS configuration on the TCP side of a server, a client has ten seconds for the handshake and nothing is
+//     dialled for it before. Under TLS, too, each direction ends on its own; the end of the TCP direction between two
+//     records is an end of data, and a reset cuts the connection without a word in TLS.
 //   - An idle connection holds two goroutines and two small buffers.
 //   - Failures to accept (out of file descriptors) and to dial are logged when they begin, when they change and when
 //     they end, not each time.

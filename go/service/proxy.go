@@ -108,6 +108,12 @@ func (p *Proxy) take(s Stream) {
 }
 
 func (p *Proxy) connect(near Stream) {
+	if err := shake(p.ctx, near); err != nil {
+		<-p.slots
+		p.log.Debug("TLS handshake with a client failed", "client", near.RemoteAddr().String(), "err", err)
+		Reset(near)
+		return
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	far, err := p.dial(ctx)
 	cancel()

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,6 +24,7 @@ type TCPServer struct {
 	Address string // host:port to listen on.
 	Node    wire.NodeID
 	Service string
+	TLS     *tls.Config // Server side, for the TCP connections; nil: they are plain.
 }
 
 // StartTCPServer opens the port and serves it.
@@ -33,7 +35,11 @@ func StartTCPServer(m Mesh, cfg TCPServer, log *slog.Logger) (*Proxy, error) {
 	}
 	dial := func(ctx context.Context) (Stream, error) { return m.DialStream(ctx, cfg.Node, cfg.Service) }
 	log = log.With("node", cfg.Node, "service", cfg.Service)
-	p := Start(tcpListener{l}, dial, "Error connecting on Receptor network", log)
+	var accept Listener = tcpListener{l}
+	if cfg.TLS != nil {
+		accept = tlsListener{tcpListener{l}, cfg.TLS}
+	}
+	p := Start(accept, dial, "Error connecting on Receptor network", log)
 	p.addr = l.Addr()
 	return p, nil
 }
@@ -41,7 +47,8 @@ func StartTCPServer(m Mesh, cfg TCPServer, log *slog.Logger) (*Proxy, error) {
 // TCPClient is a service in the mesh whose streams go to a TCP address.
 type TCPClient struct {
 	Service string
-	Address string // host:port; a name is resolved at every dial.
+	Address string      // host:port; a name is resolved at every dial.
+	TLS     *tls.Config // Client side, for the TCP connections; nil: they are plain.
 }
 
 // StartTCPClient offers the service.
@@ -55,6 +62,9 @@ func StartTCPClient(m Mesh, cfg TCPClient, log *slog.Logger) (*Proxy, error) {
 		c, err := d.DialContext(ctx, "tcp", cfg.Address)
 		if err != nil {
 			return nil, err
+		}
+		if cfg.TLS != nil {
+			return dialTLS(ctx, c.(*net.TCPConn), cfg.TLS)
 		}
 		return c.(*net.TCPConn), nil
 	}
