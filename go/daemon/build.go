@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
@@ -20,6 +21,7 @@ import (
 // Options are what a node needs beside its configuration. The zero value is usable.
 type Options struct {
 	Program string    // Name of the program in its own messages; "" is "receptor".
+	Stdin   io.Reader // For answers to questions; nil is empty.
 	Stdout  io.Writer // For the log and what was asked for; nil discards.
 	Stderr  io.Writer // For hints; nil discards.
 	Version string    // Shown to clients; "" is [Version].
@@ -34,6 +36,9 @@ type Options struct {
 func (o Options) withDefaults(level config.Level) (Options, error) {
 	if o.Program == "" {
 		o.Program = "receptor"
+	}
+	if o.Stdin == nil {
+		o.Stdin = strings.NewReader("")
 	}
 	if o.Stdout == nil {
 		o.Stdout = io.Discard

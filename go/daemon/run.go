@@ -34,6 +34,8 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 		return config.WriteCompletion(opts.Stdout, opts.Program)
 	case config.ShowVersion:
 		return showVersion(opts)
+	case config.MakeCertificate:
+		return makeCertificate(cfg, opts)
 	}
 	if !hasBackend(cfg) {
 		opts.Logger.Warn("Nothing to do - no backends are running.")

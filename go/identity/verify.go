@@ -49,13 +49,18 @@ func (e *NodeError) Error() string {
 	return "x509: certificate is valid for Receptor node ID" + plural + " " + strings.Join(names, ", ") + ", not " + want
 }
 
-// printable is an ID that a peer chose, as it can stand in a log.
+// printable is a name that a peer chose, as it can stand in a log.
 func printable(id wire.NodeID) string {
 	const shown = 255
 	s := string(id)
 	if len(s) > shown {
 		s = s[:shown] + "..."
 	}
+	return printableText(s)
+}
+
+// printableText quotes what would disturb a terminal or a log.
+func printableText(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)
 	}

@@ -39,5 +39,5 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
-	return daemon.Run(ctx, cfg, daemon.Options{Program: filepath.Base(os.Args[0]), Stdout: os.Stdout, Stderr: os.Stderr})
+	return daemon.Run(ctx, cfg, daemon.Options{Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 }
