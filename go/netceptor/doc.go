@@ -17,6 +17,15 @@
 // writer takes all that is queued and writes it in one call. Queues are bounded in bytes: a packet in transit that finds
 // one full is dropped and counted ([Counters]), a local sender waits. Control messages have a queue of their own.
 //
+// # Firewall
+//
+// With a [Config].Policy the node judges every packet once, before anything else happens to it: its own (answers to
+// pings and notices included), those in transit and those for itself. Route messages and advertisements are never
+// judged. A dropped packet is gone, and its sender on this node sees no error. About a rejected one the sender is told:
+// a local one by [ErrFirewall] and a [Notice] on its socket, another node by an unreachable notice, which is judged in
+// turn. Nobody is told about a rejected notice. A stream that is being dialled fails at once when its packets are
+// rejected; one that is open goes on until it times out, since a rule may be lifted again.
+//
 // # Streams
 //
 // A stream is a QUIC connection over a datagram socket, ALPN "netceptor", whose dialer opens the first bidirectional

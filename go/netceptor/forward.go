@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -27,12 +28,14 @@ type Counters struct {
 	Forwarded, Delivered, Originated                         uint64
 	DropUnknownHash, DropNoRoute, DropQueueFull, DropExpired uint64
 	DropMalformed, DropReceiver, DropSpoofed                 uint64
+	DropFirewall                                             uint64 // Rejected or dropped by [Config].Policy.
 }
 
 type counters struct {
 	forwarded, delivered, originated                         atomic.Uint64
 	dropUnknownHash, dropNoRoute, dropQueueFull, dropExpired atomic.Uint64
 	dropMalformed, dropReceiver, dropSpoofed                 atomic.Uint64
+	dropFirewall                                             atomic.Uint64
 }
 
 // Counters returns the packet counts.
@@ -43,6 +46,7 @@ func (n *Node) Counters() Counters {
 		DropUnknownHash: c.dropUnknownHash.Load(), DropNoRoute: c.dropNoRoute.Load(),
 		DropQueueFull: c.dropQueueFull.Load(), DropExpired: c.dropExpired.Load(),
 		DropMalformed: c.dropMalformed.Load(), DropReceiver: c.dropReceiver.Load(), DropSpoofed: c.dropSpoofed.Load(),
+		DropFirewall: c.dropFirewall.Load(),
 	}
 }
 
@@ -93,9 +97,20 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 	switch {
 	case from == nil || to == nil:
 		n.count.dropUnknownHash.Add(1)
+		return
 	case from.self:
 		// Nobody else sends in our name; answering could loop (a ping from our own ping service, for instance).
 		n.count.dropSpoofed.Add(1)
+		return
+	}
+	switch n.judge(from.name, to.name, h) {
+	case policy.Reject:
+		n.notify(from.name, to.name, h, ErrFirewall)
+		return
+	case policy.Drop:
+		return
+	}
+	switch {
 	case to.self:
 		if err := n.deliver(from.name, h, msg[wire.HeaderSize:]); err != nil {
 			n.notify(from.name, to.name, h, err)
@@ -120,12 +135,39 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 	}
 }
 
-// originate sends a packet of this node's own, waiting for room on the link until ctx ends. Errors are the package's.
+// judge asks the firewall about a packet and counts those that it holds back.
+func (n *Node) judge(from, to wire.NodeID, h wire.Header) policy.Verdict {
+	p := n.policy.Load()
+	if p == nil {
+		return policy.Accept
+	}
+	v := p.Judge(from, to, h.FromService, h.ToService)
+	if v != policy.Accept {
+		n.count.dropFirewall.Add(1)
+	}
+	return v
+}
+
+// SetPolicy replaces the rules of the firewall for packets from now on; nil accepts everything.
+func (n *Node) SetPolicy(p *policy.Policy) { n.policy.Store(p) }
+
+// Policy returns the rules of the firewall, nil if there are none.
+func (n *Node) Policy() *policy.Policy { return n.policy.Load() }
+
+// originate sends a packet of this node's own, waiting for room on the link until ctx ends. Errors are the package's. A
+// packet that the firewall drops counts as sent.
 func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, payload []byte) error {
 	if len(payload) > wire.MaxPayload {
 		return ErrPayloadSize
 	}
 	n.count.originated.Add(1)
+	switch n.judge(n.id, to, h) {
+	case policy.Reject:
+		n.noticeOwn(to, h)
+		return ErrFirewall
+	case policy.Drop:
+		return nil
+	}
 	dest := n.table.Load().byName[to]
 	h.From, h.To = n.hash, wire.Hash(to)
 	switch {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/topology"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -38,6 +39,9 @@ type Config struct {
 	// MaxIdle is how long a link may stay silent before it is called dead; 0 means 21 s, which is also the least: peers
 	// speak every 10 s, so this forgives one lost message.
 	MaxIdle time.Duration
+	// Policy is the firewall for every packet that the node originates, forwards or receives; nil accepts all. See
+	// [Node.SetPolicy].
+	Policy *policy.Policy
 }
 
 // Node is one node of the mesh. All methods are safe for concurrent use.
@@ -56,8 +60,9 @@ type Node struct {
 	wg    sync.WaitGroup // Backends, links and the run loop.
 	tails tails          // Streams that are being finished.
 
-	table atomic.Pointer[forwarding]
-	count counters
+	table  atomic.Pointer[forwarding]
+	policy atomic.Pointer[policy.Policy]
+	count  counters
 
 	socketsMu sync.RWMutex
 	sockets   map[wire.ServiceName]*PacketConn
@@ -121,6 +126,7 @@ func New(cfg Config) (*Node, error) {
 	if n.maxIdle == 0 {
 		n.maxIdle = defaultIdle
 	}
+	n.policy.Store(cfg.Policy)
 	n.tails.closing = make(chan struct{})
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	var cancel context.CancelFunc

@@ -270,7 +270,8 @@ func problemError(p wire.Problem) error {
 }
 
 // WriteTo sends p to addr, an [Addr]. It waits while the link to the next hop has too much to send already. Errors:
-// [ErrNoRoute], [ErrNoNextHop], [ErrPayloadSize], [ErrServiceUnknown] (on this node), os.ErrDeadlineExceeded.
+// [ErrNoRoute], [ErrNoNextHop], [ErrPayloadSize], [ErrServiceUnknown] (on this node), [ErrFirewall] (of this node),
+// os.ErrDeadlineExceeded. That a packet was sent does not mean that it arrives.
 func (pc *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	to, ok := addr.(Addr)
 	if !ok {
