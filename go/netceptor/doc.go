@@ -28,10 +28,19 @@
 //
 // # Streams
 //
-// A stream is a QUIC connection over a datagram socket, ALPN "netceptor", whose dialer opens the first bidirectional
-// stream and sends one zero byte; the rest is the application's. Services have no TLS profile here: the server shows a
-// throw-away certificate with a fixed common name, so streams are encrypted but not authenticated. When both directions
-// are done the connection is closed with application error 0, "normal close", once the peer has everything.
+// Streams are QUIC over a datagram socket of the mesh; what the two ends negotiate (ALPN) decides the rest.
+//
+// With an existing node, "netceptor": every stream is a connection of its own, whose dialer opens the first bidirectional
+// stream and sends one zero byte; the rest is the application's. When both directions are done the connection is closed
+// with application error 0, "normal close", once the peer has everything.
+//
+// Between two nodes of this implementation, "receptor-mux/1": one connection to a node, for one TLS profile, carries
+// many streams to any of its services (mux.go has the bytes). Opening one takes a round trip and no handshake; its end
+// ends nothing else; resets carry the application's code exactly; a slow reader holds back only its own stream; a path
+// on which nothing arrives for six seconds ends its streams with a [ResetError], never with a clean end.
+//
+// A service without a TLS profile shows a throw-away certificate with a fixed common name: such streams are encrypted but
+// not authenticated.
 //
 // # Decisions where the protocol leaves room
 //

@@ -16,8 +16,11 @@ import (
 // is encrypted, but nobody is authenticated.
 const insecureName = "netceptor-insecure-common-name"
 
-// streamALPN is the protocol that streams between any two nodes negotiate.
+// streamALPN is the protocol that streams to and from existing nodes negotiate: a connection for each stream.
 const streamALPN = "netceptor"
+
+// streamProtocols is what this node offers and accepts, best first.
+var streamProtocols = []string{muxALPN, streamALPN}
 
 var errNotInsecure = errors.New("insecure connection to secure service")
 
@@ -58,7 +61,7 @@ func newInsecureCert(now time.Time) (tls.Certificate, error) {
 func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 	if profile != nil {
 		profile = profile.Clone()
-		profile.NextProtos, profile.MinVersion = []string{streamALPN}, tls.VersionTLS13
+		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
 		return profile, nil
 	}
 	cert, err := n.insecureCert()
@@ -67,7 +70,7 @@ func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 	}
 	return &tls.Config{
 		Certificates:           []tls.Certificate{cert},
-		NextProtos:             []string{streamALPN},
+		NextProtos:             n.protocols,
 		MinVersion:             tls.VersionTLS13,
 		CurvePreferences:       streamCurves,
 		SessionTicketsDisabled: true,
@@ -80,14 +83,14 @@ func (n *Node) clientTLS(profile *tls.Config) *tls.Config {
 	if profile != nil {
 		profile = profile.Clone()
 		profile.ServerName = ""
-		profile.NextProtos, profile.MinVersion = []string{streamALPN}, tls.VersionTLS13
+		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
 		return profile
 	}
 	return &tls.Config{
 		ServerName:            string(n.id),
 		InsecureSkipVerify:    true, //nolint:gosec // The common name below is all there is to check without a profile.
 		VerifyPeerCertificate: verifyInsecure,
-		NextProtos:            []string{streamALPN},
+		NextProtos:            n.protocols,
 		MinVersion:            tls.VersionTLS13,
 		CurvePreferences:      streamCurves,
 	}

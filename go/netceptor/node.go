@@ -70,9 +70,14 @@ type Node struct {
 	streamsMu     sync.Mutex
 	streams       map[*Stream]struct{}
 	streamSockets map[string]*streamSocket // By service name.
+	listeners     map[string]*StreamListener
+	muxes         map[*mux]struct{}
+	shared        map[muxKey][]*mux // Dialled connections that take more streams.
+	dialing       map[muxKey]chan struct{}
 
-	certOnce sync.Once
-	cert     insecureCertificate
+	protocols []string // Of streams, best first; tests play existing nodes by it.
+	certOnce  sync.Once
+	cert      insecureCertificate
 
 	kick chan struct{} // One token when a timer below was moved.
 
@@ -81,7 +86,7 @@ type Node struct {
 	sequence     uint64
 	links        map[wire.NodeID]*neighbour // Established.
 	pending      map[*neighbour]struct{}    // In the handshake.
-	updates      map[wire.NodeID]wire.RouteUpdate
+	updates      map[wire.NodeID]heardUpdate
 	adverts      map[advertKey]*advertisement
 	own          map[string]*advertised
 	workCommands []wire.WorkCommand
@@ -110,11 +115,13 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle,
 		epoch: epochAt(time.Now()), done: make(chan struct{}), kick: make(chan struct{}, 1),
-		sockets: map[wire.ServiceName]*PacketConn{},
-		streams: map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},
+		protocols: streamProtocols,
+		sockets:   map[wire.ServiceName]*PacketConn{},
+		streams:   map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},
+		listeners: map[string]*StreamListener{}, muxes: map[*mux]struct{}{}, shared: map[muxKey][]*mux{}, dialing: map[muxKey]chan struct{}{},
 		links:       map[wire.NodeID]*neighbour{},
 		pending:     map[*neighbour]struct{}{},
-		updates:     map[wire.NodeID]wire.RouteUpdate{},
+		updates:     map[wire.NodeID]heardUpdate{},
 		adverts:     map[advertKey]*advertisement{},
 		own:         map[string]*advertised{},
 		subs:        map[*Subscription]struct{}{},
@@ -175,7 +182,9 @@ func (n *Node) shutdown(cause error) {
 		go func() { // Owned by done: it ends by closing it.
 			defer close(n.done)
 			n.tails.wait(closeLinger)
-			n.failStreams(cause, func(*Stream) bool { return true })
+			n.finishMuxes(closeLinger)
+			n.failMuxes(cause, func(*mux) bool { return true })
+			n.failStreams(cause, func(s *Stream) bool { return s.mux == nil })
 			n.closeLinks()
 			n.stop(cause)
 			n.wg.Wait()

@@ -125,12 +125,13 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		n.floodLocked(fx.DuplicateOf)
 	}
 	if fx.Ignored == "" && u.SuspectedDuplicate == 0 {
-		if old, known := n.updates[u.NodeID]; known && u.UpdateEpoch > old.UpdateEpoch {
+		if old, known := n.updates[u.NodeID]; known && u.UpdateEpoch > old.update.UpdateEpoch {
 			n.wg.Go(func() {
-				n.failStreams(errPeerRestarted, func(s *Stream) bool { return s.remote.Node == u.NodeID })
+				n.failStreams(errPeerRestarted, func(s *Stream) bool { return s.mux == nil && s.remote.Node == u.NodeID })
+				n.failMuxes(errPeerRestarted, func(m *mux) bool { return m.remote.Node == u.NodeID })
 			})
 		}
-		n.updates[u.NodeID] = u
+		n.updates[u.NodeID] = heardUpdate{u, time.Now()}
 	}
 	if fx.Recompute {
 		n.recomputeLocked()
@@ -218,13 +219,21 @@ func (n *Node) sweep() {
 	n.sweepAdvertsLocked(time.Now())
 }
 
-// greetLocked tells a new neighbour everything at once instead of at the next period: the last update of every
-// reachable node as it was flooded, and the advertisements. To an existing node these are ordinary floods.
+// heardUpdate is the last update of another node and when it came.
+type heardUpdate struct {
+	update wire.RouteUpdate
+	at     time.Time
+}
+
+// greetLocked tells a new neighbour everything at once instead of at the next period: the last update of every node
+// that is alive, as it was flooded, and the advertisements. To an existing node these are ordinary floods. A node without
+// a route counts too: it may get one by an update that is still on its way, and its own is not repeated then.
 func (n *Node) greetLocked(nb *neighbour) {
-	for name, u := range n.updates {
-		if d := n.table.Load().byName[name]; name == nb.id || d == nil || d.next == nil {
+	for name, heard := range n.updates {
+		if name == nb.id || time.Since(heard.at) > 3*routePeriod {
 			continue
 		}
+		u := heard.update
 		u.ForwardingNode = n.id
 		if msg, err := u.Append(nil); err == nil {
 			nb.sendControl(msg)

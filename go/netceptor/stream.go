@@ -26,6 +26,8 @@ const (
 	handshakeIdle                             = 15 * time.Second
 	streamIdle                                = 30 * time.Second
 	streamKeepAlive                           = 15 * time.Second
+	maxStreams                                = 100 // Of one connection; more take another.
+	streamWindow                              = 6 << 20
 	acceptBacklog                             = 128
 	acceptors                                 = 16   // The QUIC library refuses what does not fit in its 32 places.
 	maxHandshakes                             = 1024 // Connections of one listener that have not opened their stream yet.
@@ -34,12 +36,14 @@ const (
 
 func quicConfig(dialer bool) *quic.Config {
 	c := &quic.Config{
-		HandshakeIdleTimeout:           handshakeIdle,
-		MaxIdleTimeout:                 streamIdle,
-		InitialStreamReceiveWindow:     1 << 20,
-		MaxStreamReceiveWindow:         6 << 20,
-		InitialConnectionReceiveWindow: 3 << 19,
-		MaxConnectionReceiveWindow:     15 << 20,
+		HandshakeIdleTimeout:       handshakeIdle,
+		MaxIdleTimeout:             streamIdle,
+		InitialStreamReceiveWindow: 1 << 20,
+		MaxStreamReceiveWindow:     streamWindow,
+		MaxIncomingStreams:         maxStreams,
+		// Room for every stream of a shared connection to be full: a slow reader then holds back nobody but itself.
+		InitialConnectionReceiveWindow: maxStreams * streamWindow,
+		MaxConnectionReceiveWindow:     maxStreams * streamWindow,
 		InitialPacketSize:              quicPacketSize,
 		DisablePathMTUDiscovery:        true,
 	}
@@ -124,7 +128,10 @@ type Stream struct {
 	node          *Node
 	qc            *quic.Conn
 	qs            *quic.Stream
+	mux           *mux // nil: the stream has the connection for itself.
 	local, remote Addr
+	done          chan struct{} // Closed by markDone.
+	doneOnce      sync.Once
 
 	writeMu sync.Mutex // Held while writing, and to send the FIN.
 
@@ -177,6 +184,9 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 	s.mu.Lock()
 	closed, broken := s.closed, s.broken
 	s.mu.Unlock()
+	if s.mux != nil && broken == nil {
+		broken = s.mux.broken()
+	}
 	if closed && broken == nil {
 		return &net.OpError{Op: op, Net: "receptor", Source: s.local, Addr: s.remote, Err: net.ErrClosed}
 	}
@@ -187,7 +197,7 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 	}
 	if app, ok := errors.AsType[*quic.ApplicationError](err); ok {
 		reset.Code, reset.Remote = uint64(app.ErrorCode), app.Remote
-		if reading && app.Remote && strings.HasSuffix(app.Error(), reasonNormal) {
+		if reading && app.Remote && s.mux == nil && strings.HasSuffix(app.Error(), reasonNormal) {
 			return io.EOF // How existing nodes end a stream that they have no more use for.
 		}
 		return reset
@@ -290,11 +300,18 @@ func (s *Stream) fail(cause error) {
 		s.broken = cause
 	}
 	s.mu.Unlock()
+	if s.mux != nil {
+		s.abort(codeRefused)
+		return
+	}
 	_ = s.qc.CloseWithError(codeAccept, cause.Error())
 }
 
-// Done is closed when the connection under the stream is gone, so that one who neither reads nor writes learns of it.
-func (s *Stream) Done() <-chan struct{} { return s.qc.Context().Done() }
+// Done is closed when the stream is finished in both directions or its connection is gone, so that one who neither reads
+// nor writes learns of it.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
+func (s *Stream) markDone() { s.doneOnce.Do(func() { close(s.done) }) }
 
 // SetDeadline implements net.Conn.
 func (s *Stream) SetDeadline(t time.Time) error { return s.qs.SetDeadline(t) }
@@ -311,10 +328,21 @@ func (s *Stream) finishLocked() {
 		return
 	}
 	s.finishing = true
+	if s.mux != nil { // The connection goes on, and with it the delivery of what was written.
+		s.mux.leave(s)
+		return
+	}
 	s.node.tails.add()
 	s.node.wg.Go(func() {
 		defer s.node.tails.done()
-		s.awaitDelivery()
+		s.mu.Lock()
+		aborted := s.aborted != nil
+		s.mu.Unlock()
+		if closing := s.node.tails.hurry(); aborted { // A node that ends does not wait for a reset to arrive.
+			awaitDelivery(s.qc, closing, nil)
+		} else {
+			awaitDelivery(s.qc, nil, closing)
+		}
 		s.mu.Lock()
 		code, reason := codeNormal, reasonNormal
 		if s.aborted != nil { // Whoever learns of it only by this must not take it for a clean end.
@@ -328,15 +356,17 @@ func (s *Stream) finishLocked() {
 // awaitDelivery waits until the peer has all that was sent: closing the connection would discard the rest. The QUIC
 // library does not say when a FIN is acknowledged, but it repeats what is not, at times p, 3p, 7p, 15p ... after it
 // was sent (p is the probe time-out). So if nothing at all was sent between t and 3t, for a t of at least 2p,
-// everything has arrived.
-func (s *Stream) awaitDelivery() {
+// everything has arrived. It returns early when give is closed, and takes shorter steps once hurry is.
+func awaitDelivery(qc *quic.Conn, give, hurry <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
 	wait := 150 * time.Millisecond
-	hurry := s.node.tails.hurry()
+	if give != nil && hurry == nil {
+		wait = 0
+	}
 	for last := ^uint64(0); ; wait *= 2 {
-		stats := s.qc.ConnectionStats()
+		stats := qc.ConnectionStats()
 		if stats.PacketsSent == last {
 			return
 		}
@@ -347,14 +377,10 @@ func (s *Stream) awaitDelivery() {
 		select {
 		case <-timer.C:
 		case <-hurry:
-			s.mu.Lock()
-			aborted := s.aborted != nil
-			s.mu.Unlock()
-			if aborted {
-				return
-			}
 			hurry, wait, last = nil, probe, ^uint64(0)
-		case <-s.qc.Context().Done():
+		case <-give:
+			return
+		case <-qc.Context().Done():
 			return
 		}
 	}

@@ -56,9 +56,12 @@ func (s *streamSocket) release() {
 }
 
 // stopListening makes the socket refuse new connections while its streams go on, and returns what it advertised.
-func (s *streamSocket) stopListening() *advertised {
+func (s *streamSocket) stopListening(l *StreamListener) *advertised {
 	s.node.streamsMu.Lock()
 	defer s.node.streamsMu.Unlock()
+	if s.node.listeners[s.pc.Service()] == l {
+		delete(s.node.listeners, s.pc.Service())
+	}
 	refuses := opensConnection
 	s.pc.refuses.Store(&refuses)
 	s.listening = false
@@ -77,8 +80,9 @@ func (s *streamSocket) watchNotices() {
 			}
 			peer := Addr{notice.ToNode, notice.ToService}
 			s.node.failStreams(errPeerGone, func(st *Stream) bool {
-				return st.remote == peer && st.local.Service == notice.FromService
+				return st.mux == nil && st.remote == peer && st.local.Service == notice.FromService
 			})
+			s.node.failMuxes(errPeerGone, func(m *mux) bool { return m.socket == s && m.remote == peer })
 		}
 	}
 }
@@ -86,19 +90,27 @@ func (s *streamSocket) watchNotices() {
 // adopt makes a stream of a connection, registers it, and frees what it holds when the connection ends. The caller has
 // taken a use of the socket for it.
 func (s *streamSocket) adopt(qc *quic.Conn, qs *quic.Stream, remote Addr) *Stream {
-	st := &Stream{node: s.node, qc: qc, qs: qs, local: s.pc.LocalAddr().(Addr), remote: remote}
-	n := s.node
-	n.streamsMu.Lock()
-	n.streams[st] = struct{}{}
-	n.streamsMu.Unlock()
-	n.wg.Go(func() {
+	st := &Stream{node: s.node, qc: qc, qs: qs, local: s.pc.LocalAddr().(Addr), remote: remote, done: make(chan struct{})}
+	s.node.addStream(st)
+	s.node.wg.Go(func() {
 		<-qc.Context().Done()
-		n.streamsMu.Lock()
-		delete(n.streams, st)
-		n.streamsMu.Unlock()
+		s.node.dropStream(st)
+		st.markDone()
 		s.release()
 	})
 	return st
+}
+
+func (n *Node) addStream(s *Stream) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	n.streams[s] = struct{}{}
+}
+
+func (n *Node) dropStream(s *Stream) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	delete(n.streams, s)
 }
 
 func (n *Node) failStreams(cause error, which func(*Stream) bool) {
@@ -127,21 +139,57 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 	if d := n.table.Load().byName[to.Node]; d == nil || d.next == nil && !d.self {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): " + ErrNoRoute.Error(), Err: ErrNoRoute}
 	}
+	key := muxKey{to.Node, conf}
+	for m := n.muxTo(ctx, key); m != nil; m = n.muxTo(ctx, key) {
+		st, err := m.open(ctx, to)
+		switch {
+		case err == nil:
+			return st, nil
+		case errors.Is(err, errMuxBroken), errors.Is(err, errMuxFull):
+			n.unshare(m)
+			continue
+		case !errors.Is(err, errOtherMux):
+			return nil, dialError(to, err)
+		}
+		break
+	}
+	st, err := n.dialNew(ctx, to, key)
+	if err != nil {
+		return nil, dialError(to, err)
+	}
+	return st, nil
+}
+
+// dialNew opens a stream over a connection of its own, which later streams share if the other node can do that.
+func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error) {
+	ends := n.dialBegins(key)
+	defer ends()
 	pc, err := n.ListenPacket("", nil)
 	if err != nil {
-		return nil, &DialError{Addr: to, Text: err.Error(), Err: err}
+		return nil, err
 	}
 	tr := &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}
-	qc, err := n.dialQUIC(ctx, tr, pc, to, n.clientTLS(conf))
-	if err == nil {
-		var st *Stream
-		if st, err = n.openStream(ctx, tr, pc, qc, to); err == nil {
-			return st, nil
-		}
+	qc, err := n.dialQUIC(ctx, tr, pc, to, n.clientTLS(key.conf))
+	if err != nil {
+		_ = pc.Close()
+		_ = tr.Close()
+		return nil, err
 	}
-	_ = pc.Close()
-	_ = tr.Close()
-	return nil, dialError(to, err)
+	socket := &streamSocket{node: n, pc: pc, tr: tr, users: 1}
+	n.wg.Go(socket.watchNotices)
+	if qc.ConnectionState().TLS.NegotiatedProtocol != muxALPN {
+		return socket.openOnly(ctx, qc, to)
+	}
+	m := n.newMux(qc, socket, to)
+	m.dialer, m.key = true, key
+	m.start()
+	st, err := m.open(ctx, to)
+	if err == nil {
+		n.share(m)
+	} else {
+		m.giveUp(err)
+	}
+	return st, err
 }
 
 func dialError(to Addr, err error) error {
@@ -189,23 +237,24 @@ func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn,
 	return qc, err
 }
 
-func (n *Node) openStream(ctx context.Context, tr *quic.Transport, pc *PacketConn, qc *quic.Conn, to Addr) (*Stream, error) {
+// openOnly opens the one stream of a connection to an existing node.
+func (s *streamSocket) openOnly(ctx context.Context, qc *quic.Conn, to Addr) (*Stream, error) {
 	qs, err := qc.OpenStreamSync(ctx)
 	if err == nil {
 		_, err = qs.Write([]byte{streamOpening})
 	}
 	if err != nil {
 		_ = qc.CloseWithError(codeNormal, reasonNormal)
+		s.release()
 		return nil, err
 	}
-	socket := &streamSocket{node: n, pc: pc, tr: tr, users: 1}
-	n.wg.Go(socket.watchNotices)
-	return socket.adopt(qc, qs, to), nil
+	return s.adopt(qc, qs, to), nil
 }
 
 // StreamListener accepts streams to a service of this node.
 type StreamListener struct {
 	socket *streamSocket
+	conf   *tls.Config // As it was given; nil for a service without a profile.
 	ln     *quic.Listener
 	accept chan *Stream
 	ctx    context.Context
@@ -223,7 +272,7 @@ func (n *Node) ListenStream(service string, ad *ServiceAd, conf *tls.Config) (*S
 	if conf != nil {
 		kind = wire.ConnStreamTLS
 	}
-	conf, err := n.serverTLS(conf)
+	server, err := n.serverTLS(conf)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +280,7 @@ func (n *Node) ListenStream(service string, ad *ServiceAd, conf *tls.Config) (*S
 	if err != nil {
 		return nil, err
 	}
-	return newStreamListener(socket, conf)
+	return newStreamListener(socket, conf, server)
 }
 
 // listeningSocket makes the socket of a service, or takes the one that streams of an earlier listener still use.
@@ -257,17 +306,21 @@ func (n *Node) listeningSocket(service string, ad *ServiceAd, kind wire.ConnType
 	return s, nil
 }
 
-func newStreamListener(socket *streamSocket, conf *tls.Config) (*StreamListener, error) {
-	ln, err := socket.tr.Listen(conf, quicConfig(false))
+func newStreamListener(socket *streamSocket, conf, server *tls.Config) (*StreamListener, error) {
+	ln, err := socket.tr.Listen(server, quicConfig(false))
 	if err != nil {
 		socket.release()
 		return nil, err
 	}
 	l := &StreamListener{
-		socket: socket, ln: ln,
+		socket: socket, conf: conf, ln: ln,
 		accept: make(chan *Stream, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
 	}
 	l.ctx, l.stop = context.WithCancel(socket.pc.ctx)
+	n := socket.node
+	n.streamsMu.Lock()
+	n.listeners[l.Service()] = l
+	n.streamsMu.Unlock()
 	for range acceptors {
 		socket.node.wg.Go(l.acceptConns)
 	}
@@ -295,7 +348,7 @@ func (l *StreamListener) Close() error {
 	l.once.Do(func() {
 		l.stop()
 		_ = l.ln.Close()
-		ad := l.socket.stopListening() // From here on acceptConns counts nothing new in wg.
+		ad := l.socket.stopListening(l) // From here on acceptConns counts nothing new in wg.
 		l.wg.Wait()
 		l.refuseWaiting()
 		n := l.socket.node
@@ -328,11 +381,20 @@ func (l *StreamListener) refuseWaiting() {
 	for {
 		select {
 		case s := <-l.accept:
-			_ = s.qc.CloseWithError(codeAccept, "Listener Closed")
+			s.refuseUnaccepted()
 		default:
 			return
 		}
 	}
+}
+
+// refuseUnaccepted ends a stream whose listener closed before anybody took it.
+func (s *Stream) refuseUnaccepted() {
+	if s.mux != nil {
+		s.abort(codeRefused)
+		return
+	}
+	_ = s.qc.CloseWithError(codeAccept, "Listener Closed")
 }
 
 // acceptConns accepts connections until the listener is closed. Those that have not opened their stream yet are bounded.
@@ -368,6 +430,14 @@ func (l *StreamListener) acceptConns() {
 
 // open waits for the stream of a new connection and hands it to Accept.
 func (l *StreamListener) open(qc *quic.Conn) {
+	if qc.ConnectionState().TLS.NegotiatedProtocol == muxALPN {
+		n := l.socket.node
+		m := n.newMux(qc, l.socket, qc.RemoteAddr().(*streamAddr).Addr)
+		m.conf = l.conf
+		m.start()
+		n.wg.Go(m.serve)
+		return
+	}
 	qs, reason := l.firstStream(qc)
 	if reason != "" {
 		_ = qc.CloseWithError(codeAccept, reason)
@@ -379,7 +449,7 @@ func (l *StreamListener) open(qc *quic.Conn) {
 	select {
 	case l.accept <- st:
 	case <-l.ctx.Done():
-		_ = qc.CloseWithError(codeAccept, "Listener Closed")
+		st.refuseUnaccepted()
 	case <-qc.Context().Done():
 	}
 }

@@ -1,0 +1,446 @@
+package netceptor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// muxALPN is what two nodes of this implementation agree on instead of [streamALPN]: the connection then carries any
+// number of streams to any service of the node that has the TLS profile of the service it was made to.
+//
+// Each bidirectional stream of the dialer begins with a kind:
+//
+//	1  a service stream: u8 length, service name. The answer is u8 status; 0 opens the stream, and what follows in both
+//	   directions is the application's. Any other status is followed by u8 length and a text, and the stream is over.
+//	2  the liveness stream: one byte every two seconds while there are service streams; never answered.
+//
+// FIN, reset (STOP_SENDING and RESET_STREAM with the application's code) and flow control are those of QUIC. The
+// connection itself ends with application error 0, "normal close", when it has carried nothing for a while.
+const muxALPN = "receptor-mux/1"
+
+const (
+	muxService byte = 1
+	muxBeat    byte = 2
+
+	muxOpen     byte = 0
+	muxUnknown  byte = 1 // No such service.
+	muxIdentity byte = 2 // The service has another TLS profile: it needs a connection of its own.
+	muxBusy     byte = 3 // Too many streams wait to be accepted.
+
+	beatEvery   = 2 * time.Second
+	pathLost    = 3 * beatEvery    // Without a packet for this long, a connection with streams is given up.
+	muxRest     = 15 * time.Second // A connection without streams is kept this long for the next one.
+	muxHeader   = 10 * time.Second // How long a stream may take to say what it is for.
+	staleAfter  = 2 * time.Second  // How long a connection that was at rest may take to answer before it is given up.
+	sharedDial  = 100 * time.Millisecond
+	codePath    = quic.ApplicationErrorCode(501)
+	codeRefused = quic.StreamErrorCode(500)
+)
+
+var (
+	errPathLost  = fmt.Errorf("path lost: nothing received for %v", pathLost)
+	errOtherMux  = errors.New("the service has another TLS profile")
+	errMuxBusy   = errors.New("the service does not accept streams as fast as they come")
+	errMuxFull   = errors.New("no more streams fit on the connection")
+	errMuxBroken = errors.New("the connection has ended")
+)
+
+// muxKey says which streams may share a connection: those to one node with one client profile.
+type muxKey struct {
+	node wire.NodeID
+	conf *tls.Config
+}
+
+// mux is a connection that carries many streams.
+type mux struct {
+	node   *Node
+	qc     *quic.Conn
+	socket *streamSocket
+	dialer bool
+	key    muxKey      // Of the dialer.
+	conf   *tls.Config // Of the service the connection was made to.
+	local  Addr
+	remote Addr
+
+	mu      sync.Mutex
+	streams map[*Stream]struct{}
+	resting time.Time // Since when there are no streams.
+	cause   error     // Why this side gave the connection up.
+}
+
+// newMux takes over a connection and one use of its socket.
+func (n *Node) newMux(qc *quic.Conn, socket *streamSocket, remote Addr) *mux {
+	return &mux{
+		node: n, qc: qc, socket: socket, local: socket.pc.LocalAddr().(Addr), remote: remote,
+		streams: map[*Stream]struct{}{}, resting: time.Now(),
+	}
+}
+
+// start watches the connection until its end.
+func (m *mux) start() {
+	n := m.node
+	n.streamsMu.Lock()
+	n.muxes[m] = struct{}{}
+	n.streamsMu.Unlock()
+	n.wg.Go(func() {
+		m.watch()
+		n.streamsMu.Lock()
+		delete(n.muxes, m)
+		n.streamsMu.Unlock()
+		m.endStreams()
+		m.socket.release()
+	})
+}
+
+// watch keeps the connection alive while it has streams, gives it up when its path is lost, and ends it when it is not
+// needed any more.
+func (m *mux) watch() {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	var beat *quic.Stream
+	var packets uint64
+	heard := time.Now()
+	for {
+		select {
+		case <-m.qc.Context().Done():
+			return
+		case <-tick.C:
+		}
+		m.mu.Lock()
+		busy, resting := len(m.streams) > 0, m.resting
+		m.mu.Unlock()
+		if received := m.qc.ConnectionStats().PacketsReceived; received != packets || !busy {
+			packets, heard = received, time.Now()
+		}
+		switch {
+		case busy && time.Since(heard) >= pathLost:
+			m.giveUp(errPathLost)
+		case busy && m.dialer:
+			beat = m.beat(beat)
+		case !busy && m.dialer && time.Since(resting) >= muxRest:
+			_ = m.qc.CloseWithError(codeNormal, reasonNormal)
+		}
+	}
+}
+
+// beat writes to the liveness stream, which it opens the first time.
+func (m *mux) beat(s *quic.Stream) *quic.Stream {
+	if s == nil {
+		var err error
+		if s, err = m.qc.OpenStream(); err != nil {
+			return nil // All streams are in use; they are beat enough if they move, and else there is a next time.
+		}
+	}
+	_ = s.SetWriteDeadline(time.Now().Add(beatEvery))
+	_, _ = s.Write([]byte{muxBeat})
+	return s
+}
+
+// giveUp ends the connection and all its streams with an error.
+func (m *mux) giveUp(cause error) {
+	m.mu.Lock()
+	if m.cause == nil {
+		m.cause = cause
+	}
+	m.mu.Unlock()
+	_ = m.qc.CloseWithError(codePath, cause.Error())
+}
+
+func (m *mux) broken() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cause
+}
+
+// endStreams tells every stream that the connection is gone.
+func (m *mux) endStreams() {
+	m.mu.Lock()
+	streams := m.streams
+	m.streams = nil
+	m.mu.Unlock()
+	for s := range streams {
+		m.node.dropStream(s)
+		s.markDone()
+	}
+}
+
+// adopt makes a stream of this connection known; false if the connection has ended.
+func (m *mux) adopt(qs *quic.Stream, local, remote Addr) (*Stream, bool) {
+	s := &Stream{node: m.node, qc: m.qc, qs: qs, mux: m, local: local, remote: remote, done: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.streams == nil {
+		return nil, false
+	}
+	m.streams[s] = struct{}{}
+	m.node.addStream(s)
+	return s, true
+}
+
+// leave takes a finished stream off the connection.
+func (m *mux) leave(s *Stream) {
+	m.mu.Lock()
+	delete(m.streams, s)
+	if len(m.streams) == 0 {
+		m.resting = time.Now()
+	}
+	m.mu.Unlock()
+	m.node.dropStream(s)
+	s.markDone()
+}
+
+// atRest reports whether the connection carries nothing, so that nobody knows whether its path still exists.
+func (m *mux) atRest() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.streams) == 0
+}
+
+// open opens a stream to a service over the connection.
+func (m *mux) open(ctx context.Context, to Addr) (*Stream, error) {
+	if m.atRest() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, staleAfter, errMuxBroken)
+		defer cancel()
+	}
+	qs, err := m.qc.OpenStream()
+	if err != nil {
+		if m.qc.Context().Err() != nil {
+			return nil, errMuxBroken
+		}
+		return nil, errMuxFull
+	}
+	s, ok := m.adopt(qs, m.local, to)
+	if !ok {
+		return nil, errMuxBroken
+	}
+	status, text, err := m.ask(ctx, qs, to.Service)
+	switch {
+	case err == nil && status == muxOpen:
+		return s, nil
+	case err == nil:
+		err = statusError(status, text)
+		_ = s.Close()
+	default:
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		} else if m.qc.Context().Err() != nil {
+			err = errMuxBroken
+		}
+		s.abort(codeReadCancel)
+	}
+	if errors.Is(err, errMuxBroken) {
+		m.giveUp(errPathLost)
+	}
+	return nil, err
+}
+
+// ask sends the header of a service stream and waits for the answer.
+func (m *mux) ask(ctx context.Context, qs *quic.Stream, service string) (status byte, text string, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = qs.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	header := append([]byte{muxService, byte(len(service))}, service...)
+	if _, err := qs.Write(header); err != nil {
+		return 0, "", err
+	}
+	var b [256]byte
+	if _, err := io.ReadFull(qs, b[:1]); err != nil || b[0] == muxOpen {
+		return b[0], "", err
+	}
+	status = b[0]
+	if _, err := io.ReadFull(qs, b[:1]); err != nil {
+		return 0, "", err
+	}
+	n, err := io.ReadFull(qs, b[:b[0]])
+	return status, string(b[:n]), err
+}
+
+func statusError(status byte, text string) error {
+	switch status {
+	case muxUnknown:
+		return ErrServiceUnknown
+	case muxIdentity:
+		return errOtherMux
+	case muxBusy:
+		return errMuxBusy
+	default:
+		return fmt.Errorf("refused with status %d: %.255q", status, text)
+	}
+}
+
+// serve accepts streams on a connection that was made to a service of this node.
+func (m *mux) serve() {
+	for {
+		qs, err := m.qc.AcceptStream(m.node.ctx)
+		if err != nil {
+			return
+		}
+		m.node.wg.Go(func() { m.receive(qs) })
+	}
+}
+
+// receive finds out what a stream is for.
+func (m *mux) receive(qs *quic.Stream) {
+	_ = qs.SetDeadline(time.Now().Add(muxHeader))
+	var b [256]byte
+	_, err := io.ReadFull(qs, b[:1])
+	switch {
+	case err != nil || b[0] != muxService && b[0] != muxBeat:
+		qs.CancelRead(codeRefused)
+		qs.CancelWrite(codeRefused)
+		return
+	case b[0] == muxBeat:
+		_ = qs.SetDeadline(time.Time{})
+		_, _ = io.Copy(io.Discard, qs)
+		_ = qs.Close()
+		return
+	}
+	var size [1]byte
+	if _, err = io.ReadFull(qs, size[:]); err == nil {
+		_, err = io.ReadFull(qs, b[:size[0]])
+	}
+	if err != nil {
+		qs.CancelRead(codeRefused)
+		qs.CancelWrite(codeRefused)
+		return
+	}
+	m.dispatch(qs, string(b[:size[0]]))
+}
+
+// dispatch hands a stream to the listener of its service, or refuses it.
+func (m *mux) dispatch(qs *quic.Stream, service string) {
+	n := m.node
+	n.streamsMu.Lock()
+	l := n.listeners[service]
+	n.streamsMu.Unlock()
+	switch {
+	case l == nil:
+		refuse(qs, muxUnknown, string(wire.ProblemServiceUnknown))
+	case l.conf != m.conf:
+		refuse(qs, muxIdentity, errOtherMux.Error())
+	case len(l.accept) == cap(l.accept):
+		refuse(qs, muxBusy, errMuxBusy.Error())
+	default:
+		if _, err := qs.Write([]byte{muxOpen}); err != nil {
+			return
+		}
+		_ = qs.SetDeadline(time.Time{})
+		s, ok := m.adopt(qs, Addr{n.id, service}, m.remote)
+		if !ok {
+			return
+		}
+		select {
+		case l.accept <- s:
+		case <-l.ctx.Done():
+			s.abort(codeRefused)
+		case <-m.qc.Context().Done():
+		}
+	}
+}
+
+func refuse(qs *quic.Stream, status byte, text string) {
+	_, _ = qs.Write(append([]byte{status, byte(len(text))}, text...))
+	_ = qs.Close()
+	qs.CancelRead(codeRefused)
+}
+
+// muxTo returns a connection that streams to a node can share, nil if there is none. If one is being made right now, it
+// waits a little for it.
+func (n *Node) muxTo(ctx context.Context, key muxKey) *mux {
+	for waited := false; ; waited = true {
+		n.streamsMu.Lock()
+		if list := n.shared[key]; len(list) > 0 {
+			m := list[len(list)-1]
+			n.streamsMu.Unlock()
+			return m
+		}
+		dialing := n.dialing[key]
+		n.streamsMu.Unlock()
+		if dialing == nil || waited {
+			return nil
+		}
+		timer := time.NewTimer(sharedDial)
+		select {
+		case <-dialing:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// share offers a dialled connection to later streams until it ends.
+func (n *Node) share(m *mux) {
+	n.streamsMu.Lock()
+	n.shared[m.key] = append(n.shared[m.key], m)
+	n.streamsMu.Unlock()
+	context.AfterFunc(m.qc.Context(), func() { n.unshare(m) })
+}
+
+// unshare keeps further streams off a connection.
+func (n *Node) unshare(m *mux) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	list := slices.DeleteFunc(n.shared[m.key], func(other *mux) bool { return other == m })
+	if len(list) == 0 {
+		delete(n.shared, m.key)
+		return
+	}
+	n.shared[m.key] = list
+}
+
+// dialBegins notes that a connection is being made; the function it returns notes the end of that.
+func (n *Node) dialBegins(key muxKey) (ends func()) {
+	done := make(chan struct{})
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	if n.dialing[key] == nil {
+		n.dialing[key] = done
+	}
+	return func() {
+		n.streamsMu.Lock()
+		defer n.streamsMu.Unlock()
+		if n.dialing[key] == done {
+			delete(n.dialing, key)
+		}
+		close(done)
+	}
+}
+
+// failMuxes ends connections to and from a node that are known to lead nowhere.
+func (n *Node) failMuxes(cause error, which func(*mux) bool) {
+	n.streamsMu.Lock()
+	var hit []*mux
+	for m := range n.muxes {
+		if which(m) {
+			hit = append(hit, m)
+		}
+	}
+	n.streamsMu.Unlock()
+	for _, m := range hit {
+		m.giveUp(cause)
+	}
+}
+
+// finishMuxes waits, at a node's end, until what was written to shared connections has arrived, within a limit.
+func (n *Node) finishMuxes(limit time.Duration) {
+	n.streamsMu.Lock()
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for m := range n.muxes {
+		wg.Go(func() { awaitDelivery(m.qc, ctx.Done(), nil) })
+	}
+	n.streamsMu.Unlock()
+	wg.Wait()
+}

@@ -1,0 +1,284 @@
+package netceptor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// echoOn serves echo streams on a node until the test ends.
+func echoOn(tb testing.TB, n *Node, service string) *StreamListener {
+	tb.Helper()
+	ln, err := n.ListenStream(service, nil, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		for {
+			s, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(s, s)
+				_ = s.Close()
+			}()
+		}
+	}()
+	tb.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+func exchange(t *testing.T, from *Node, to wire.NodeID, service, text string) {
+	t.Helper()
+	s, err := from.DialStream(t.Context(), to, service, nil)
+	if err != nil {
+		t.Errorf("dial %s:%s: %v", to, service, err)
+		return
+	}
+	defer s.Close()
+	_, _ = io.WriteString(s, text)
+	_ = s.CloseWrite()
+	if got, err := io.ReadAll(s); err != nil || string(got) != text {
+		t.Errorf("echo of %q from %s:%s gave %q, %v", text, to, service, got, err)
+	}
+}
+
+func (n *Node) connections() (muxes, streams int) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	return len(n.muxes), len(n.streams)
+}
+
+func TestStreamsShareAConnection(t *testing.T) {
+	nodes := chain(t, "a", "b", "c")
+	echoOn(t, nodes[2], "one")
+	echoOn(t, nodes[2], "two")
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() { exchange(t, nodes[0], "c", "one", "hello") })
+		wg.Go(func() { exchange(t, nodes[0], "c", "two", "there") })
+	}
+	wg.Wait()
+	for _, n := range []*Node{nodes[0], nodes[2]} {
+		if muxes, _ := n.connections(); muxes > 3 {
+			t.Errorf("%s holds %d connections after 100 streams at once, want few", n.ID(), muxes)
+		}
+	}
+	if _, err := nodes[0].DialStream(t.Context(), "c", "none", nil); !errors.Is(err, ErrServiceUnknown) {
+		t.Errorf("dial of an unknown service over a shared connection: %v, want ErrServiceUnknown", err)
+	}
+}
+
+// TestManyStreamsOpen opens more than fit on one connection and leaves them open.
+func TestManyStreamsOpen(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	echoOn(t, nodes[1], "echo")
+	var open []*Stream
+	for i := range 250 {
+		s, err := nodes[0].DialStream(t.Context(), "b", "echo", nil)
+		if err != nil {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+		open = append(open, s)
+	}
+	for i, s := range open {
+		_, _ = s.Write([]byte{byte(i)})
+		var b [1]byte
+		if _, err := io.ReadFull(s, b[:]); err != nil || b[0] != byte(i) {
+			t.Fatalf("stream %d echoed %d, %v", i, b[0], err)
+		}
+		_ = s.Close()
+	}
+}
+
+func TestASlowReaderHoldsBackOnlyItself(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	ln, err := nodes[1].ListenStream("stuck", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	echoOn(t, nodes[1], "echo")
+	for range 5 { // Five full streams are more than one connection's window was, once.
+		s, err := nodes[0].DialStream(t.Context(), "b", "stuck", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		_ = s.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		buf := make([]byte, 1<<20)
+		for {
+			if _, err := s.Write(buf); err != nil {
+				break // Nobody reads.
+			}
+		}
+	}
+	exchange(t, nodes[0], "b", "echo", "still moving")
+	if muxes, streams := nodes[0].connections(); muxes != 1 || streams < 5 {
+		t.Errorf("%d connections with %d streams, want one with all of them", muxes, streams)
+	}
+}
+
+// TestStreamsWithExistingNodes plays a node that knows only the base protocol, as dialler and as listener.
+func TestStreamsWithExistingNodes(t *testing.T) {
+	nodes := chain(t, "old", "new")
+	nodes[0].protocols = []string{streamALPN}
+	echoOn(t, nodes[0], "echo")
+	echoOn(t, nodes[1], "echo")
+	exchange(t, nodes[0], "new", "echo", "from old to new")
+	exchange(t, nodes[1], "old", "echo", "from new to old")
+	for _, n := range nodes {
+		if muxes, _ := n.connections(); muxes != 0 {
+			t.Errorf("%s shares %d connections with a node that cannot", n.ID(), muxes)
+		}
+	}
+}
+
+// TestALostPathIsAnError cuts the link under an open stream, without anybody saying goodbye.
+func TestALostPathIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		a, hub, b := s.add("a"), s.add("hub"), s.add("b")
+		_, _ = hub, b
+		s.link("hub", "a", 1)
+		s.link("hub", "b", 1)
+		s.settle("start", 5*time.Second)
+		ln, err := b.ListenStream("svc", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := a.DialStream(t.Context(), "b", "svc", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // An idle stream lives.
+		_, _ = st.Write([]byte("x"))
+		if _, err := io.ReadFull(far, make([]byte, 1)); err != nil {
+			t.Fatalf("after a minute of silence: %v", err)
+		}
+		s.cut("hub", "b")
+		start := time.Now()
+		var wg sync.WaitGroup
+		for _, end := range []*Stream{st, far} {
+			wg.Go(func() {
+				_, err := end.Read(make([]byte, 1))
+				if _, reset := errors.AsType[*ResetError](err); !reset {
+					t.Errorf("%s read %v after its path was lost, want a ResetError", end.LocalAddr(), err)
+				}
+				if took := time.Since(start); took > 10*time.Second {
+					t.Errorf("%s noticed its lost path after %v", end.LocalAddr(), took)
+				}
+			})
+		}
+		wg.Wait()
+		_ = ln.Close()
+		s.close()
+	})
+}
+
+// TestARestartedNodeIsDialledAnew: a shared connection to a node's former life is not waited for.
+func TestARestartedNodeIsDialledAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		a := s.add("a")
+		s.add("b")
+		s.link("a", "b", 1)
+		s.settle("start", 5*time.Second)
+		echoOn(t, s.nodes["b"], "echo")
+		exchange(t, a, "b", "echo", "before")
+		s.cut("a", "b")
+		_ = s.nodes["b"].Close()
+		time.Sleep(time.Second)
+		s.add("b")
+		s.link("a", "b", 1)
+		s.settle("again", 5*time.Second)
+		echoOn(t, s.nodes["b"], "echo")
+		start := time.Now()
+		exchange(t, a, "b", "echo", "after")
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("the dial took %v", took)
+		}
+		s.close()
+	})
+}
+
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		a, b := s.add("a"), s.add("b")
+		s.link("a", "b", 1)
+		s.settle("start", 5*time.Second)
+		ln := echoOn(t, b, "echo")
+		exchange(t, a, "b", "echo", "hello")
+		time.Sleep(muxRest + 2*beatEvery + time.Second)
+		synctest.Wait()
+		for _, n := range []*Node{a, b} {
+			if muxes, streams := n.connections(); muxes != 0 || streams != 0 {
+				t.Errorf("%s still holds %d connections and %d streams", n.ID(), muxes, streams)
+			}
+		}
+		_ = ln.Close()
+		s.close()
+	})
+}
+
+func TestResetsAreExact(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	for _, protocols := range [][]string{streamProtocols, {streamALPN}} {
+		nodes[0].protocols = protocols
+		ln, err := nodes[1].ListenStream("svc", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := nodes[0].DialStream(t.Context(), "b", "svc", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = far.CloseRead() // The dialler's writes fail, its reads go on.
+		for err == nil {
+			_, err = st.Write(make([]byte, 1000))
+		}
+		if reset, ok := errors.AsType[*ResetError](err); !ok || !reset.Remote || reset.Code != 499 {
+			t.Errorf("%v: write after the peer stopped reading: %v", protocols, err)
+		}
+		_, _ = io.WriteString(far, "answer")
+		_ = far.CloseWrite()
+		if got, err := io.ReadAll(st); err != nil || string(got) != "answer" {
+			t.Errorf("%v: read %q, %v", protocols, got, err)
+		}
+		_ = st.Close()
+		_ = ln.Close()
+	}
+}
+
+func BenchmarkOpenStream(b *testing.B) {
+	for name, protocols := range map[string][]string{"shared": streamProtocols, "own": {streamALPN}} {
+		b.Run(name, func(b *testing.B) {
+			nodes := chain(b, "a", "hub", "b")
+			nodes[0].protocols = protocols
+			echoOn(b, nodes[2], "echo")
+			for b.Loop() {
+				s, err := nodes[0].DialStream(context.Background(), "b", "echo", nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = s.Close()
+			}
+		})
+	}
+}
