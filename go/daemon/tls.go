@@ -24,7 +24,7 @@ type tlsProfiles struct {
 // loadProfiles reads the files of all TLS profiles and reports everything that is wrong with them.
 func (d *Daemon) loadProfiles() error {
 	d.profiles = tlsProfiles{make(map[string]*identity.ServerProfile), make(map[string]*identity.ClientProfile)}
-	owner := identity.Owner{Node: d.cfg.Node().ID, Logger: d.log}
+	owner := identity.Owner{Node: d.cfg.Node().ID, Logger: d.log, Peer: peerNode}
 	var problems error
 	for pos, s := range config.All[config.TLSServer](d.cfg) {
 		p, err := identity.NewServer(identity.ServerOptions{
@@ -87,7 +87,7 @@ func (d *Daemon) serverStreamTLS(name string) (*tls.Config, error) {
 	if p == nil {
 		return nil, err
 	}
-	return p.StreamConfig(peerNode), nil
+	return p.StreamConfig(), nil
 }
 
 // clientStreamTLS is the configuration for streams to a node; nil without a profile.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -32,7 +33,20 @@ type ClientProfile struct {
 	cas     *authorities
 	pins    pins
 	refused *refusals
+
+	mu      sync.Mutex
+	streams map[wire.NodeID]*tls.Config // Made with the files of made.
+	made    files
 }
+
+// files are what a configuration was made with.
+type files struct {
+	own *tls.Certificate
+	cas *x509.CertPool
+}
+
+// maxStreamConfigs bounds how many configurations for streams are kept.
+const maxStreamConfigs = 1024
 
 // NewClient checks the options, loads the files and warns of what will surprise.
 func NewClient(opt ClientOptions, owner Owner) (*ClientProfile, error) {
@@ -91,9 +105,25 @@ func (p *ClientProfile) LinkConfig(host string) *tls.Config {
 	return c
 }
 
-// StreamConfig is for streams to a service of a node. The certificate of the service must carry the node's ID.
+// StreamConfig is for streams to a service of a node. The certificate of the service must carry the node's ID. For one
+// node it is the same one until the profile's files change: streams with one configuration may share a connection, and
+// those that begin after a change are judged by the new files.
 func (p *ClientProfile) StreamConfig(node wire.NodeID) *tls.Config {
-	return p.config(true, &verifier{check: nodeName, node: node})
+	now := files{cas: p.cas.pool()}
+	if p.own != nil {
+		now.own = p.own.current()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams == nil || p.made != now || len(p.streams) >= maxStreamConfigs {
+		p.streams, p.made = make(map[wire.NodeID]*tls.Config), now
+	}
+	c := p.streams[node]
+	if c == nil {
+		c = p.config(true, &verifier{check: nodeName, node: node})
+		p.streams[node] = c
+	}
+	return c
 }
 
 // config is the common part; v has what the server must be called.

@@ -4,8 +4,8 @@
 // A profile is made of files and rules once, and then gives a *tls.Config for each use:
 //
 //	server, err := identity.NewServer(identity.ServerOptions{Name: "mesh", Cert: "node.crt", Key: "node.key",
-//		RequireClientCert: true, ClientCAs: "ca.crt"}, identity.Owner{Node: "hub", Logger: log})
-//	l, err := node.ListenStream("backup", nil, server.StreamConfig(peer))
+//		RequireClientCert: true, ClientCAs: "ca.crt"}, identity.Owner{Node: "hub", Logger: log, Peer: peer})
+//	l, err := node.ListenStream("backup", nil, server.StreamConfig())
 //
 //	client, err := identity.NewClient(identity.ClientOptions{Name: "mesh", Cert: "node.crt", Key: "node.key",
 //		RootCAs: "ca.crt"}, identity.Owner{Node: "edge", Logger: log})

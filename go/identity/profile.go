@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,9 @@ type Owner struct {
 	Node   wire.NodeID
 	Logger *slog.Logger     // nil discards.
 	Now    func() time.Time // For validity periods; nil is time.Now.
+	// Peer returns the node behind the address that a stream's handshake comes from, as its packets claim. nil knows
+	// none, so services that require certificates refuse everybody.
+	Peer func(net.Addr) (wire.NodeID, bool)
 }
 
 func (o Owner) withDefaults() Owner {
@@ -28,6 +32,9 @@ func (o Owner) withDefaults() Owner {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Peer == nil {
+		o.Peer = func(net.Addr) (wire.NodeID, bool) { return "", false }
 	}
 	return o
 }

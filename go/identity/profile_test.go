@@ -33,7 +33,7 @@ func longPin(cert *x509.Certificate) string {
 func server(t testing.TB, node wire.NodeID, opt ServerOptions) *ServerProfile {
 	t.Helper()
 	opt.Name = "srv"
-	p, err := NewServer(opt, Owner{Node: node})
+	p, err := NewServer(opt, Owner{Node: node, Peer: peerNode})
 	if err != nil {
 		t.Fatal(err)
 	}

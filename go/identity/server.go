@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -36,6 +35,7 @@ type ServerProfile struct {
 	cas     *authorities
 	pins    pins
 	refused *refusals
+	stream  *tls.Config
 }
 
 // NewServer checks the options, loads the files and warns of what will surprise.
@@ -71,6 +71,7 @@ func (p *ServerProfile) load() (err error) {
 	case !opt.RequireClientCert && opt.ClientCAs != "":
 		log.Warn("clientcas without requireclientcert: clients need a certificate all the same, but their node IDs are not checked")
 	}
+	p.stream = p.streamConfig()
 	return nil
 }
 
@@ -92,15 +93,18 @@ func (p *ServerProfile) LinkConfig() *tls.Config { return p.config(false, anyNam
 // SocketConfig is for listeners whose clients are programs: the control service on TCP and proxies.
 func (p *ServerProfile) SocketConfig() *tls.Config { return p.config(false, anyName, "") }
 
-// StreamConfig is for services in the mesh. peer returns the node behind an address that the handshake comes from, as
-// its packets claim; with RequireClientCert the client's certificate must carry that node's ID.
-func (p *ServerProfile) StreamConfig(peer func(net.Addr) (wire.NodeID, bool)) *tls.Config {
+// StreamConfig is for services in the mesh; with RequireClientCert a client's certificate must carry the ID of the node
+// that its packets come from (see [Owner]). It is the same one every time: services with one profile may share
+// connections.
+func (p *ServerProfile) StreamConfig() *tls.Config { return p.stream }
+
+func (p *ServerProfile) streamConfig() *tls.Config {
 	c := p.config(true, anyName, "")
 	if !p.opt.RequireClientCert {
 		return c
 	}
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		node, ok := peer(hello.Conn.RemoteAddr())
+		node, ok := p.owner.Peer(hello.Conn.RemoteAddr())
 		if !ok {
 			return nil, p.refused.note(fmt.Errorf("%s is not the address of a node", hello.Conn.RemoteAddr()))
 		}
