@@ -2,18 +2,20 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // memoryLimit bounds what one direction of a memory link holds, in bytes: then the writer waits, as on a socket.
-const memoryLimit = 1 << 20
+const memoryLimit = 256 << 10
 
 // Memory is a network inside the process: names instead of addresses, no system calls, safe in a testing/synctest
-// bubble (everything that waits waits on channels).
+// bubble (everything that waits waits on channels and conditions).
 type Memory struct {
 	mu        sync.Mutex
 	listeners map[string]*memoryListener
@@ -93,88 +95,22 @@ func (l *memoryListener) Close() error {
 
 // Pipe returns the two ends of a link in memory.
 func Pipe() (Conn, Conn) {
-	ab, ba := newLane(), newLane()
+	ab, ba := newLane(memoryLimit), newLane(memoryLimit)
 	return &memoryConn{in: ba, out: ab}, &memoryConn{in: ab, out: ba}
-}
-
-// lane is one direction. Batches are appended to pending until the reader takes all of it.
-type lane struct {
-	mu      sync.Mutex
-	pending wire.Batch
-	closed  bool          // By either end.
-	changed chan struct{} // Closed and replaced at every change.
-}
-
-func newLane() *lane { return &lane{changed: make(chan struct{})} }
-
-func (l *lane) notifyLocked() {
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *lane) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.closed {
-		l.closed = true
-		l.notifyLocked()
-	}
-}
-
-func (l *lane) read(spare wire.Batch) (wire.Batch, error) {
-	for {
-		l.mu.Lock()
-		if len(l.pending) > 0 {
-			got := l.pending
-			l.pending = spare[:0]
-			l.notifyLocked()
-			l.mu.Unlock()
-			return got, nil
-		}
-		closed, changed := l.closed, l.changed
-		l.mu.Unlock()
-		if closed {
-			return nil, io.EOF
-		}
-		<-changed
-	}
-}
-
-func (l *lane) write(b wire.Batch) error {
-	for {
-		l.mu.Lock()
-		if l.closed {
-			l.mu.Unlock()
-			return io.ErrClosedPipe
-		}
-		if len(l.pending) < memoryLimit {
-			l.pending = append(l.pending, b...)
-			l.notifyLocked()
-			l.mu.Unlock()
-			return nil
-		}
-		changed := l.changed
-		l.mu.Unlock()
-		<-changed
-	}
 }
 
 type memoryConn struct {
 	in, out *lane
 	last    wire.Batch
-	mu      sync.Mutex
-	closed  bool
+	closed  atomic.Bool
 }
 
 func (c *memoryConn) String() string { return "memory" }
 
 func (c *memoryConn) ReadBatch() (wire.Batch, error) {
 	got, err := c.in.read(c.last)
-	if err != nil && c.isClosed() {
-		err = ErrClosed
-	}
 	c.last = got
-	return got, err
+	return got, c.cause(err)
 }
 
 func (c *memoryConn) WriteBatch(parts ...wire.Batch) error {
@@ -182,27 +118,26 @@ func (c *memoryConn) WriteBatch(parts ...wire.Batch) error {
 		if len(p) == 0 {
 			continue
 		}
-		if err := c.out.write(p); err != nil {
-			if c.isClosed() {
-				return ErrClosed
-			}
+		if err := c.out.write(p); errors.Is(err, io.EOF) {
+			return c.cause(io.ErrClosedPipe)
+		} else if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *memoryConn) isClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
+// cause is ErrClosed in the place of err if this end was closed.
+func (c *memoryConn) cause(err error) error {
+	if err != nil && c.closed.Load() {
+		return ErrClosed
+	}
+	return err
 }
 
 func (c *memoryConn) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.in.close()
-	c.out.close()
+	c.closed.Store(true)
+	c.in.close(io.EOF)
+	c.out.close(io.EOF)
 	return nil
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,8 @@ type streamConn struct {
 	start, end int
 	err        error // Of the last read, reported once the whole messages before it are out.
 
-	parts net.Buffers // Scratch of WriteBatch.
+	parts   [][]byte    // Scratch of WriteBatch.
+	sending net.Buffers // The unsent rest of it; a field because WriteTo would move a variable to the heap.
 
 	once     sync.Once
 	closeErr error
@@ -98,8 +100,8 @@ func (c *streamConn) WriteBatch(parts ...wire.Batch) error {
 			bufs = append(bufs, p)
 		}
 	}
-	c.parts = bufs // WriteTo consumes its receiver, so it gets a copy of the slice header.
-	_, err := bufs.WriteTo(c.conn)
+	c.parts, c.sending = bufs, bufs
+	_, err := c.sending.WriteTo(c.conn)
 	if errors.Is(err, net.ErrClosed) {
 		return ErrClosed
 	}
@@ -107,8 +109,17 @@ func (c *streamConn) WriteBatch(parts ...wire.Batch) error {
 }
 
 func (c *streamConn) Close() error {
-	c.once.Do(func() { c.closeErr = c.conn.Close() })
+	c.once.Do(func() { c.closeErr = hangUp(c.conn) })
 	return c.closeErr
+}
+
+// hangUp closes the connection below TLS, if there is TLS: saying goodbye in TLS waits for a peer that does not read.
+// The messages are framed and their order is the protocol's business, so a cut is no attack that TLS would notice.
+func hangUp(conn net.Conn) error {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	return conn.Close()
 }
 
 type tcpDialer struct{ address string }
@@ -127,7 +138,11 @@ func (d tcpDialer) Dial(ctx context.Context) (Conn, error) {
 	return NewStream(conn, "tcp"), nil
 }
 
-type tcpListener struct{ net.Listener }
+type tcpListener struct {
+	net.Listener
+	once sync.Once
+	err  error // Of closing.
+}
 
 // ListenTCP accepts TCP links on address, host:port; port 0 takes any free one.
 func ListenTCP(address string) (Listener, error) {
@@ -135,12 +150,12 @@ func ListenTCP(address string) (Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tcpListener{l}, nil
+	return &tcpListener{Listener: l}, nil
 }
 
-func (l tcpListener) Addr() string { return l.Listener.Addr().String() }
+func (l *tcpListener) Addr() string { return l.Listener.Addr().String() }
 
-func (l tcpListener) Accept() (Conn, error) {
+func (l *tcpListener) Accept() (Conn, error) {
 	conn, err := l.Listener.Accept()
 	if errors.Is(err, net.ErrClosed) {
 		return nil, fmt.Errorf("tcp listener %s: %w", l.Addr(), ErrClosed)
@@ -149,4 +164,9 @@ func (l tcpListener) Accept() (Conn, error) {
 		return nil, err
 	}
 	return NewStream(conn, "tcp"), nil
+}
+
+func (l *tcpListener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
 }

@@ -1,0 +1,76 @@
+//go:build !linux
+
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// endpoint is the address of a peer.
+type endpoint struct{ netip.AddrPort }
+
+// udpReceiver reads datagrams, one at a time.
+type udpReceiver struct {
+	conn *net.UDPConn
+	buf  []byte
+	from endpoint
+	n    int
+}
+
+func newUDPReceiver(conn *net.UDPConn) (*udpReceiver, error) {
+	return &udpReceiver{conn: conn, buf: make([]byte, 1<<16)}, nil
+}
+
+func (r *udpReceiver) receive() (int, error) {
+	n, from, err := r.conn.ReadFromUDPAddrPort(r.buf)
+	r.n, r.from = n, endpoint{netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
+	return 1, err
+}
+
+func (r *udpReceiver) datagram(int) (endpoint, []byte) { return r.from, r.buf[:r.n] }
+
+// udpSender writes datagrams, one at a time.
+type udpSender struct{ conn *net.UDPConn }
+
+func newUDPSender(conn *net.UDPConn) (*udpSender, error) { return &udpSender{conn}, nil }
+
+// send writes every message of parts as one datagram, to the peer or, if that is nil, to where the socket is connected.
+// Messages that are too large are left out and reported by ErrTooLarge at the end.
+func (s *udpSender) send(to *endpoint, parts []wire.Batch) error {
+	tooLarge := 0
+	for _, b := range parts {
+		for msg, rest, ok := b.Next(); ok; msg, rest, ok = rest.Next() {
+			err := s.sendOne(to, msg)
+			switch {
+			case errors.Is(err, ErrTooLarge) || errors.Is(err, syscall.EMSGSIZE):
+				tooLarge++
+			case err != nil && !errors.Is(err, syscall.ENOBUFS):
+				return err
+			}
+		}
+	}
+	if tooLarge > 0 {
+		return fmt.Errorf("%w: %d of them, a datagram holds %d bytes", ErrTooLarge, tooLarge, MaxUDPMessage)
+	}
+	return nil
+}
+
+func (s *udpSender) sendOne(to *endpoint, msg []byte) error {
+	switch {
+	case len(msg) == 0:
+		return nil
+	case len(msg) > MaxUDPMessage:
+		return ErrTooLarge
+	case to == nil:
+		_, err := s.conn.Write(msg)
+		return err
+	}
+	_, err := s.conn.WriteToUDPAddrPort(msg, to.AddrPort)
+	return err
+}
