@@ -107,6 +107,10 @@ func (r *argReader) value(token string, pos Position) {
 		r.problem(pos, paramHint(e, name), "config error: unknown field name %s", name)
 		return
 	}
+	if q.kind == kindRules {
+		r.firewallRules(e, q, name, text, pos)
+		return
+	}
 	v, err := fromText(q.kind, text, r.lists[q.name])
 	if err != nil {
 		e.broken = true

@@ -248,7 +248,7 @@ func TestArgumentErrors(t *testing.T) {
 		{"F017", "--config=x.yml", "command error: unknown config type config=x.yml (write --config x.yml)"},
 		{"F017", "--", "command error: unknown config type "},
 		{"F018", "--tcp-peer adress=h:1", "config error: unknown field name adress (did you mean address?)"},
-		{"F018", "--node firewallrules=[]", "config error: unknown field name firewallrules"},
+		{"F018", "--node firewallrule=[]", "config error: unknown field name firewallrule (did you mean firewallrules?)"},
 		{"F018", "--trace x=1", "config error: unknown field name x (trace has no parameters)"},
 		{"F019", "--tcp-peer redial=no", "error in --tcp-peer: required parameter missing: address"},
 		{"F019", "-tcp-server port=1", "error in -tcp-server: required parameters missing: remotenode, remoteservice"},
@@ -322,7 +322,7 @@ func TestF016ImplicitNode(t *testing.T) {
 	}
 	cfg := mustParse(t, "--local-only")
 	want := Node{ID: wire.NodeID(host), DataDir: "/tmp/receptor", MaxIdle: MinIdle}
-	if cfg.Node() != want || names(cfg) != "local-only node" {
+	if !reflect.DeepEqual(cfg.Node(), want) || names(cfg) != "local-only node" {
 		t.Errorf("got %+v in %q, want %+v last", cfg.Node(), names(cfg), want)
 	}
 }

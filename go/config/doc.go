@@ -28,6 +28,28 @@
 // turn one thing into another (the node ID `yes` into true, 5.5 into 5.500000, port 27520.7 into 27520) the value is
 // refused with the advice to quote it. An integer where text is wanted is taken as decimal text.
 //
+// # Firewall rules
+//
+// The node's firewallrules are a list, of which the first rule that matches a packet decides. Package policy says what
+// rules mean; note that /a|b/ matches what begins with a or ends with b, and /(a|b)/ the whole names:
+//
+//	---
+//	- node:
+//	    id: hub
+//	    firewallrules:
+//	      - action: accept
+//	        fromnode: /(edge|laptop)-[0-9]+/
+//	        toservice: control
+//	      - action: reject
+//	        toservice: control
+//
+// On a command line they are a JSON list of the same:
+//
+//	--node id=hub 'firewallrules=[{"action":"reject","toservice":"control"}]'
+//
+// Each problem is reported with the number of its rule, counted from 0, and the line. Values are text: one that YAML
+// reads as something else is refused with the advice to quote it.
+//
 // # Decisions
 //
 //   - An empty argument is an error: to give an empty value, name the parameter (`id=`).

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/pyreceptor/pyreceptor/go/policy"
 )
 
 // checkResult is the property of both parsers: a configuration that holds what it promises, or an error that says
@@ -18,6 +20,9 @@ func checkResult(t *testing.T, cfg *Config, err error) {
 	case cfg.Node().ID == "" || cfg.Node().MaxIdle < MinIdle:
 		t.Fatalf("got node %+v", cfg.Node())
 	}
+	if _, err := policy.Compile(cfg.Node().FirewallRules); err != nil {
+		t.Fatalf("got rules that do not compile: %v", err)
+	}
 	for _, l := range All[TCPListener](cfg) {
 		if !positive(l.Cost) {
 			t.Fatalf("got cost %v", l.Cost)
@@ -28,7 +33,7 @@ func checkResult(t *testing.T, cfg *Config, err error) {
 func FuzzYAML(f *testing.F) {
 	for _, seed := range []string{
 		"- node:\n    id: a\n- local-only\n", "- tcp-listener: {port: 0x10, nodecost: {a: 1.5}, allowedpeers: [a, y, ~]}\n",
-		"- &a\n  node: {<<: *a}\n", "- tcp-peer: &p {address: 'h:1'}\n- tcp-peer: {<<: [*p, *p]}\n", "a: b", "- ? [a]\n  : b\n", "- !!binary aGVsbG8=\n", "- [*x]",
+		"- &a\n  node: {<<: *a}\n", "- tcp-peer: &p {address: 'h:1'}\n- tcp-peer: {<<: [*p, *p]}\n", "- node: {id: a, firewallrules: [&r {ACTION: drop, tonode: /a|b/}, {<<: *r, action: y}, ~, [x]]}\n", "a: b", "- ? [a]\n  : b\n", "- !!binary aGVsbG8=\n", "- [*x]",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -41,7 +46,7 @@ func FuzzYAML(f *testing.F) {
 }
 
 func FuzzArgs(f *testing.F) {
-	for _, seed := range []string{"--node id=a", "-tcp-listener 1 nodecost={\"a\":1} allowedpeers=[\"a\"]", "--help", "--version --trace", "", "-- - --=x", "--control-service permissions=0660 service="} {
+	for _, seed := range []string{"--node id=a", "-tcp-listener 1 nodecost={\"a\":1} allowedpeers=[\"a\"]", `--node a firewallrules=[{"action":"drop","tonode":"/"}] FIREWALLRULES=[null,{}]`, "--help", "--version --trace", "", "-- - --=x", "--control-service permissions=0660 service="} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -61,6 +62,7 @@ const (
 	kindBool
 	kindList  // []string
 	kindCosts // map[string]float64
+	kindRules // []policy.Rule
 )
 
 var kindLabels = [...]string{
@@ -70,6 +72,7 @@ var kindLabels = [...]string{
 	kindBool:   "bool",
 	kindList:   "[]string (may be repeated)",
 	kindCosts:  "JSON dict of string to float64",
+	kindRules:  "JSON list of dicts",
 }
 
 // goTypes are the type names in error texts.
@@ -80,9 +83,11 @@ var goTypes = [...]string{
 	kindBool:   "bool",
 	kindList:   "[]string",
 	kindCosts:  "map[string]float64",
+	kindRules:  "[]map[string]string",
 }
 
-// param describes one parameter. Values are string, int, float64, bool, []string or map[string]float64 by kind.
+// param describes one parameter. Values are string, int, float64, bool, []string, map[string]float64 or []policy.Rule
+// by kind.
 type param struct {
 	name     string
 	help     string
@@ -155,6 +160,10 @@ func costs[S any, K ~string](name, help string, at func(*S) *map[K]float64) para
 	}}
 }
 
+func firewallRules[S any](name, help string, at func(*S) *[]policy.Rule) param {
+	return param{name: name, help: help, kind: kindRules, set: func(s, v any) { *at(s.(*S)) = v.([]policy.Rule) }}
+}
+
 // lookup returns the directive called name (lower case), nil if there is none.
 func lookup(name string) *directive {
 	all := schema()
@@ -179,6 +188,8 @@ var schema = sync.OnceValue(func() []*directive {
 			Node{DataDir: "/tmp/receptor"}, checkNode,
 			text("id", "Node ID, unique in the mesh", func(n *Node) *wire.NodeID { return &n.ID }).shown("local host name"),
 			text("datadir", "Directory in which to store units of work", func(n *Node) *string { return &n.DataDir }),
+			firewallRules("firewallrules", `Which packets may pass, first match wins, as [{"action":"reject","fromnode":"/edge.*/","toservice":"control"}]`,
+				func(n *Node) *[]policy.Rule { return &n.FirewallRules }),
 			text("maxidleconnectiontimeout", "How long a link may be silent before it is dropped, as a duration such as 1.5h, 30m or 30m10s",
 				func(n *Node) *string { return &n.maxIdle }).shown("21s"),
 		),

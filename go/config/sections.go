@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -23,6 +24,8 @@ type Node struct {
 	ID      wire.NodeID   // Never empty: the host's name where none was given.
 	DataDir string        // Parent of the unit folders. Never empty.
 	MaxIdle time.Duration // How long a link may stay silent before it counts as dead; at least MinIdle.
+	// FirewallRules decide about every packet, the first that matches; none accepts all. They compile.
+	FirewallRules []policy.Rule
 
 	maxIdle string // As written.
 }

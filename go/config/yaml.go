@@ -181,6 +181,10 @@ func (f *fileReader) param(e *entry, n *yaml.Node, name string, value *yaml.Node
 		f.fail(n, paramHint(e, name), "field %s not defined for command %s: unknown field name %s", name, e.spec.name, name)
 		return
 	}
+	if q.kind == kindRules {
+		f.firewallRules(e, q, name, value)
+		return
+	}
 	v, err := f.convert(q.kind, target(value))
 	if err != nil {
 		e.broken = true

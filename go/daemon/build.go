@@ -15,6 +15,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -110,7 +111,11 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err := d.loadProfiles(); err != nil {
 		return err
 	}
-	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.log, MaxIdle: node.MaxIdle})
+	firewall, err := compileFirewall(node.FirewallRules)
+	if err != nil {
+		return err
+	}
+	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.log, MaxIdle: node.MaxIdle, Policy: firewall})
 	if err != nil {
 		return err
 	}
@@ -131,6 +136,14 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	}
 	d.log.Info("Initialization complete")
 	return nil
+}
+
+// compileFirewall makes the policy of a node; without rules there is none, which costs nothing per packet.
+func compileFirewall(rules []policy.Rule) (*policy.Policy, error) {
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	return policy.Compile(rules)
 }
 
 // located adds where the directive stands that led to err.

@@ -54,7 +54,7 @@ func ParseRule(fields map[string]any) (Rule, []Problem) {
 		case seen[folded]:
 			problems = append(problems, Problem{key, "invalid firewall rule. " + folded + " is given twice", "keys may have any letter case"})
 		case !isText:
-			problems = append(problems, Problem{key, "invalid firewall rule. " + key + " must be a string", "write it in quotes"})
+			problems = append(problems, Problem{key, "invalid firewall rule. " + key + " must be a string", "write it in quotes, or leave it out"})
 		default:
 			*at = text
 		}
