@@ -182,6 +182,13 @@ func (b *Backend) redial(d link.Dialer) {
 		if b.opt.NoRedial {
 			return
 		}
+		if linked, ok := errors.AsType[*linkedError](err); ok { // The peer dials too: wait until its link is gone.
+			select {
+			case <-linked.by.ended:
+			case <-b.ctx.Done():
+				return
+			}
+		}
 		if peer != "" && time.Since(started) > stableAfter {
 			delay = redialFirst
 		}

@@ -29,7 +29,8 @@ type neighbour struct {
 	opt   LinkOptions
 	queue *sendQueue
 
-	heard       atomic.Int64  // Unix nanoseconds of the last batch received.
+	heard       atomic.Int64  // Unix nanoseconds of the last batch received,
+	spoke       atomic.Int64  // and of the last one written.
 	established chan struct{} // Closed when the handshake is done.
 	ended       chan struct{} // Closed when the link's end has begun.
 	written     chan struct{} // Closed when the writer is gone.
@@ -38,6 +39,7 @@ type neighbour struct {
 	id      wire.NodeID // Empty during the handshake.
 	cost    float64
 	listsUs bool  // The peer has listed this node as its neighbour.
+	beats   bool  // Both sides keep the link alive.
 	cause   error // Why the link ended.
 }
 
@@ -120,6 +122,7 @@ func (nb *neighbour) write() {
 		if !ok {
 			return
 		}
+		nb.spoke.Store(time.Now().UnixNano())
 		if err := nb.conn.WriteBatch(control, data); err != nil {
 			nb.end(fmt.Errorf("write: %w", err))
 			return
@@ -161,6 +164,7 @@ func (nb *neighbour) sayHello() bool {
 		return false
 	}
 	u := n.ownUpdateLocked(0)
+	u.KeepAlive = uint32(beatPeriod / time.Millisecond)
 	msg, err := u.Append(nil)
 	if err != nil {
 		return false
@@ -233,7 +237,7 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 		if up {
 			err = n.receiveRouteLocked(nb, u)
 		} else {
-			err = nb.establishLocked(u.ForwardingNode)
+			err = nb.establishLocked(u)
 			up = err == nil
 		}
 		if err != nil {
@@ -244,6 +248,7 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 		if up {
 			n.receiveAdvertLocked(nb, msg)
 		}
+	case wire.TypeBeat: // Having been heard is all there is to it.
 	default:
 		if up {
 			n.count.dropMalformed.Add(1)
@@ -259,8 +264,8 @@ func (nb *neighbour) rejectLocked(cause error) {
 }
 
 // establishLocked ends the handshake: the peer has introduced itself.
-func (nb *neighbour) establishLocked(peer wire.NodeID) error {
-	n := nb.node
+func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
+	n, peer := nb.node, u.ForwardingNode
 	switch {
 	case peer == "":
 		return errors.New("the peer gave no node ID")
@@ -269,9 +274,10 @@ func (nb *neighbour) establishLocked(peer wire.NodeID) error {
 	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
 		return fmt.Errorf("peer %.100s is not in the allowed peers of this backend", peer)
 	case n.links[peer] != nil:
-		return fmt.Errorf("already connected to %s by %s", peer, n.links[peer].conn)
+		return &linkedError{peer: peer, by: n.links[peer]}
 	}
 	nb.id, nb.cost = peer, nb.opt.Cost
+	nb.beats = u.KeepAlive > 0 && time.Duration(u.KeepAlive)*time.Millisecond <= beatPeriod
 	if c, ok := nb.opt.NodeCost[peer]; ok {
 		nb.cost = c
 	}
@@ -285,6 +291,38 @@ func (nb *neighbour) establishLocked(peer wire.NodeID) error {
 	n.log.Info("Connection established with "+string(peer), "link", nb.conn.String(), "cost", nb.cost)
 	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost})
 	return nil
+}
+
+// linkedError refuses a second link to a peer.
+type linkedError struct {
+	peer wire.NodeID
+	by   *neighbour
+}
+
+func (e *linkedError) Error() string {
+	return fmt.Sprintf("already connected to %s by %s", e.peer, e.by.conn)
+}
+
+// beat speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up does
+// not judge others by it: what they have said meanwhile is still to be read.
+func (n *Node) beat() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	heldUp := now.Sub(n.beaten) > beatPeriod
+	n.beaten = now
+	for id, nb := range n.links {
+		if !nb.beats {
+			continue
+		}
+		if now.Sub(time.Unix(0, nb.spoke.Load())) >= beatPeriod-beatCheck {
+			nb.sendControl(wire.BeatMessage)
+		}
+		if !heldUp && now.Sub(time.Unix(0, nb.heard.Load())) > beatLimit {
+			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, beatLimit))
+			nb.endLocked(fmt.Errorf("nothing received for %v", beatLimit), false)
+		}
+	}
 }
 
 // closeIdle ends the links that have been silent for too long.

@@ -22,6 +22,9 @@ const (
 	routePeriod  = 10 * time.Second
 	advertPeriod = 60 * time.Second
 	idleCheck    = 5 * time.Second
+	beatPeriod   = time.Second              // Between two of ours: how often each side of a link speaks,
+	beatLimit    = 3*beatPeriod - beatCheck // and how long it may be silent before the link is dead.
+	beatCheck    = 250 * time.Millisecond
 	sweepPeriod  = 60 * time.Second
 	defaultIdle  = 2*routePeriod + time.Second
 	floodDelay   = 10 * time.Millisecond  // After a change, so that changes that come together are told together.
@@ -87,6 +90,8 @@ type Node struct {
 	links        map[wire.NodeID]*neighbour // Established.
 	pending      map[*neighbour]struct{}    // In the handshake.
 	updates      map[wire.NodeID]heardUpdate
+	beaten       time.Time  // When the links were last checked for silence.
+	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
 	own          map[string]*advertised
 	workCommands []wire.WorkCommand
@@ -214,6 +219,8 @@ func (n *Node) run() {
 	defer idle.Stop()
 	sweep := time.NewTicker(sweepPeriod)
 	defer sweep.Stop()
+	beat := time.NewTicker(beatCheck)
+	defer beat.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -222,6 +229,8 @@ func (n *Node) run() {
 			return
 		case <-idle.C:
 			n.closeIdle()
+		case <-beat.C:
+			n.beat()
 		case <-sweep.C:
 			n.sweep()
 		case <-n.kick:

@@ -115,6 +115,10 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		nb.listsUs = true
 	}
 	fx := n.db.Apply(u, time.Now())
+	if fx.Shutdown && !n.hasTwinLocked() {
+		n.logForgeryLocked(nb, u)
+		return nil
+	}
 	if fx.Shutdown {
 		n.log.Error(fmt.Sprintf("We are a duplicate node with ID %s and epoch %d.  Shutting down.", n.id, n.epoch), "peer", nb.id)
 		n.shutdown(ErrDuplicateNode)
@@ -146,6 +150,26 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		n.sendUpdateLocked(&u, nb)
 	}
 	return nil
+}
+
+// hasTwinLocked reports whether another node with our ID is in the mesh, as far as can be known without asking it: some
+// node that we have no link to lists us as its neighbour. A notice alone is no proof, since anybody can send one.
+func (n *Node) hasTwinLocked() bool {
+	for name, peers := range n.db.Known() {
+		if _, lists := peers[n.id]; lists && name != n.id && n.links[name] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
+	if n.forgeryFrom == nb {
+		return
+	}
+	n.forgeryFrom = nb
+	n.log.Warn("ignored a notice that this node is a duplicate: no other node has a link to one with this ID",
+		"peer", nb.id, "epoch", u.UpdateEpoch)
 }
 
 // computeRoutesLocked computes the shortest paths and publishes the forwarding table.

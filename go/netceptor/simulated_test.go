@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -668,6 +669,104 @@ func TestRouteMeansAnswers(t *testing.T) {
 					t.Logf("%s: %+v %v", m.ID(), m.Counters(), m.Status().RoutingTable)
 				}
 			}
+		}
+	})
+}
+
+// TestForgedTwinNotice: what anybody can send does not end a node.
+func TestForgedTwinNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, peer, hello("p"))
+		for _, epoch := range []uint64{1, n.Epoch() - 1, n.Epoch() + 1} {
+			u := wire.RouteUpdate{NodeID: "n", UpdateID: randomName(), UpdateEpoch: epoch, UpdateSequence: 1, ForwardingNode: "p", SuspectedDuplicate: n.Epoch()}
+			msg, _ := u.Append(nil)
+			say(t, peer, msg)
+		}
+		synctest.Wait()
+		if n.Err() != nil || len(n.Status().Connections) != 1 {
+			t.Errorf("after forged notices the node is %v with links %v, want it running with one", n.Err(), n.Status().Connections)
+		}
+	})
+}
+
+func TestSilentLinkBetweenTwoOfOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		u := wire.RouteUpdate{NodeID: "p", UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: 1, ForwardingNode: "p", KeepAlive: 1000}
+		msg, _ := u.Append(nil)
+		say(t, peer, msg)
+		beats := listen(peer, wire.TypeBeat)
+		for i := range 20 { // Late by half a second, again and again: that is no reason.
+			time.Sleep(1500 * time.Millisecond)
+			say(t, peer, wire.BeatMessage)
+			if len(n.Status().Connections) != 1 {
+				t.Fatalf("the link ended after beat %d although it was alive", i)
+			}
+		}
+		start := time.Now()
+		count := 0
+		for range beats {
+			count++
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("a silent link was closed after %v, want at most 3s", took)
+		}
+		if count < 25 {
+			t.Errorf("%d keep-alive messages in half a minute, want about one a second", count)
+		}
+	})
+}
+
+// countingDialer counts the connections it makes.
+type countingDialer struct {
+	link.Dialer
+	dials *atomic.Int32
+}
+
+func (d countingDialer) Dial(ctx context.Context) (link.Conn, error) {
+	d.dials.Add(1)
+	return d.Dialer.Dial(ctx)
+}
+
+// TestBothDial: the dialler that comes second waits until the standing link is gone, and then makes one.
+func TestBothDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		a, b := s.add("a"), s.add("b")
+		s.link("a", "b", 1)
+		s.settle("first link", 5*time.Second)
+		l, err := s.net.Listen("back")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Listen(l, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		var dials atomic.Int32
+		if _, err := a.Dial(countingDialer{s.net.Dialer("back"), &dials}, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if got := dials.Load(); got > 2 {
+			t.Errorf("the second dialler dialled %d times in ten minutes beside a standing link", got)
+		}
+		before := dials.Load()
+		s.cut("a", "b")
+		time.Sleep(time.Second)
+		if len(a.Status().Connections) != 1 || dials.Load() != before+1 {
+			t.Errorf("a second after the first link was cut: links %v, %d more dials; want one of each", a.Status().Connections, dials.Load()-before)
 		}
 	})
 }

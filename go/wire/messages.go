@@ -16,6 +16,9 @@ type RouteUpdate struct {
 	Connections        map[NodeID]float64 // Neighbour to link cost. A null decodes as nil, which is not the same as {}.
 	ForwardingNode     NodeID             // The neighbour that put the message on this link; rewritten at every hop.
 	SuspectedDuplicate uint64             // Non-zero: the epoch of a node that uses the origin's ID as well.
+	// KeepAlive is how often the sender of a handshake message speaks on a link, in milliseconds; 0 stands for the
+	// route period of ten seconds and is left out. Existing nodes neither send nor read it.
+	KeepAlive uint32 `json:",omitempty"`
 }
 
 // ParseRouteUpdate decodes a whole route message. Field names match in any letter case and unknown fields are ignored,

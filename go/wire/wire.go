@@ -25,6 +25,7 @@ const (
 	TypeRoute  Type = 1 // JSON, [RouteUpdate]; also the handshake message.
 	TypeAdvert Type = 2 // JSON, [Advertisement].
 	TypeReject Type = 3 // The receiver closes the link. Content is never read; "[]" is sent.
+	TypeBeat   Type = 4 // Empty; says that the sender lives. Only between neighbours that both announced it ([RouteUpdate.KeepAlive]).
 )
 
 // String returns the name of the type, or its number.
@@ -62,6 +63,9 @@ var (
 	ErrServiceLength = errors.New("service name too long")
 	ErrFrameLength   = errors.New("message does not fit in a frame")
 )
+
+// BeatMessage is the whole keep-alive message.
+var BeatMessage = []byte{byte(TypeBeat)}
 
 // RejectMessage is the whole reject message as peers send it.
 var RejectMessage = []byte{byte(TypeReject), '[', ']'}
