@@ -228,6 +228,9 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 	case wire.TypeReject:
 		return up, errPeerRejected
 	case wire.TypeRoute:
+		if up && n.isCopyLocked(nb, msg) {
+			return up, nil
+		}
 		u, perr := wire.ParseRouteUpdate(msg)
 		if perr != nil {
 			n.count.dropMalformed.Add(1)
@@ -255,6 +258,13 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 		}
 	}
 	return up, nil
+}
+
+// isCopyLocked reports whether a route message brings nothing new: an update that has come by another way. What the peer
+// says of itself is always read, since the link depends on it.
+func (n *Node) isCopyLocked(nb *neighbour, msg []byte) bool {
+	node, id, ok := wire.PeekRoute(msg)
+	return ok && string(node) != string(nb.id) && n.db.Seen(id)
 }
 
 // rejectLocked tells the peer that the link is refused and closes it.

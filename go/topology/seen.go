@@ -44,6 +44,12 @@ func (s *seenIDs) add(id string, now time.Time) bool {
 	return true
 }
 
+// has reports whether id was added and is remembered.
+func (s *seenIDs) has(id []byte) bool {
+	_, ok := s.set[maphash.Bytes(s.seed, id)]
+	return ok
+}
+
 // expire forgets what is older than Retention. After a flood of IDs the memory is given back.
 func (s *seenIDs) expire(now time.Time) {
 	limit := now.Add(-Retention).UnixNano()

@@ -155,6 +155,9 @@ func (db *DB) Apply(u wire.RouteUpdate, now time.Time) Effects {
 	return e
 }
 
+// Seen reports whether an update with this ID was applied within [Retention]: applying it again would do nothing.
+func (db *DB) Seen(updateID []byte) bool { return db.seen.has(updateID) }
+
 // applyOwn handles an update that carries our own ID.
 func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
 	switch {
