@@ -110,12 +110,7 @@ func checkLogLevel(c *checker, l *LogLevel) {
 }
 
 func checkTCPListener(c *checker, l *TCPListener) {
-	c.cost(l.Cost)
-	for _, peer := range slices.Sorted(maps.Keys(l.NodeCost)) {
-		if !positive(l.NodeCost[peer]) {
-			c.refuse("nodecost", "", "connection cost must be positive for %s", peer)
-		}
-	}
+	c.costs(l.Cost, l.NodeCost)
 	c.tlsServer("tls", l.TLS)
 }
 
@@ -216,6 +211,15 @@ func (c *checker) address(param, address string) {
 func (c *checker) cost(cost float64) {
 	if !positive(cost) {
 		c.refuse("cost", "", "connection cost must be positive")
+	}
+}
+
+func (c *checker) costs(cost float64, nodeCost map[wire.NodeID]float64) {
+	c.cost(cost)
+	for _, peer := range slices.Sorted(maps.Keys(nodeCost)) {
+		if !positive(nodeCost[peer]) {
+			c.refuse("nodecost", "", "connection cost must be positive for %s", peer)
+		}
 	}
 }
 

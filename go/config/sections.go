@@ -71,6 +71,47 @@ type TCPPeer struct {
 	AllowedPeers []wire.NodeID // As in TCPListener.
 }
 
+// UDPListener accepts links from peers over UDP.
+type UDPListener struct {
+	BindAddr     string                  // Host part, IPv6 in brackets.
+	Port         int                     // 0 means any free port.
+	Cost         float64                 // Of every link, > 0.
+	NodeCost     map[wire.NodeID]float64 // Overrides Cost by peer.
+	AllowedPeers []wire.NodeID           // nil admits everybody, an empty list nobody.
+}
+
+// UDPPeer keeps a link to one peer over UDP.
+type UDPPeer struct {
+	Address      string        // host:port
+	Redial       bool          // Try again after a failure or loss.
+	Cost         float64       // > 0; the other end must use the same.
+	AllowedPeers []wire.NodeID // As in UDPListener.
+}
+
+// WSListener accepts links from peers over WebSocket.
+type WSListener struct {
+	BindAddr     string // Host part, IPv6 in brackets.
+	Port         int    // 0 means any free port.
+	Path         string // Begins with a slash. If it ends with one, everything below is served too.
+	TLS          string
+	Cost         float64                 // Of every link, > 0.
+	NodeCost     map[wire.NodeID]float64 // Overrides Cost by peer.
+	AllowedPeers []wire.NodeID           // nil admits everybody, an empty list nobody.
+}
+
+// WSPeer keeps a link to one peer over WebSocket.
+type WSPeer struct {
+	Address      string // A ws:// or wss:// URL.
+	Redial       bool   // Try again after a failure or loss.
+	TLS          string
+	HeaderName   string // One more header of the request; empty: none.
+	HeaderValue  string
+	Cost         float64       // > 0; the other end must use the same.
+	AllowedPeers []wire.NodeID // As in WSListener.
+
+	header string // As written.
+}
+
 // TCPServer is a TCP port whose connections go to a service in the mesh.
 type TCPServer struct {
 	Port          int

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -30,7 +29,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Runner is the path of the receptor binary, which runs the commands of units; "" is this program's own.
 	Runner string
-	// Environ is the environment of commands; nil is that of this process.
+	// Environ is the environment of commands, and says which HTTP proxies to use; nil is that of this process.
 	Environ []string
 }
 
@@ -78,6 +77,7 @@ type Daemon struct {
 
 	cfg      *config.Config
 	profiles tlsProfiles
+	environ  []string // Names the proxies of links.
 	log      *slog.Logger
 	ctx      context.Context // Ends with Close.
 	stop     context.CancelFunc
@@ -97,7 +97,10 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, log: opts.Logger}
+	d := &Daemon{cfg: cfg, log: opts.Logger, environ: opts.Environ}
+	if d.environ == nil {
+		d.environ = os.Environ()
+	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx, opts); err != nil {
 		_ = d.Close()
@@ -191,9 +194,15 @@ func (d *Daemon) open(section any) error {
 	case config.TCPListener:
 		return d.tcpListener(s)
 	case config.TCPPeer:
-		opt := netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial}
-		_, err := d.Node.Dial(link.DialTCP(s.Address), opt)
-		return err
+		return d.tcpPeer(s)
+	case config.UDPListener:
+		return d.udpListener(s)
+	case config.UDPPeer:
+		return d.dial(link.DialUDP(s.Address), netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial})
+	case config.WSListener:
+		return d.wsListener(s)
+	case config.WSPeer:
+		return d.wsPeer(s)
 	case config.TCPServer:
 		return d.tcpServer(s)
 	case config.TCPClient:
@@ -202,16 +211,6 @@ func (d *Daemon) open(section any) error {
 		return d.controlService(s)
 	}
 	return nil
-}
-
-func (d *Daemon) tcpListener(s config.TCPListener) error {
-	l, err := link.ListenTCP(s.BindAddr + ":" + strconv.Itoa(s.Port))
-	if err != nil {
-		return err
-	}
-	d.log.Debug("Listening on TCP " + l.Addr())
-	_, err = d.Node.Listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
-	return err
 }
 
 // Close stops everything in the reverse order of its start and waits for it: sockets and links are closed, units of

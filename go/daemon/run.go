@@ -40,7 +40,7 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	if !hasBackend(cfg) {
 		opts.Logger.Warn("Nothing to do - no backends are running.")
 		fmt.Fprintf(opts.Stderr, "Run %s --help for command line instructions.\n", opts.Program)
-		fmt.Fprintf(opts.Stderr, "Add tcp-listener or tcp-peer to connect to other nodes, or local-only to run without links.\n")
+		fmt.Fprintf(opts.Stderr, "Add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.\n")
 		return ErrNothingToDo
 	}
 	d, err := Build(ctx, cfg, opts)
@@ -66,7 +66,7 @@ func showVersion(opts Options) error {
 func hasBackend(cfg *config.Config) bool {
 	for _, d := range cfg.Directives {
 		switch d.Section.(type) {
-		case config.TCPListener, config.TCPPeer, config.LocalOnly:
+		case config.TCPListener, config.TCPPeer, config.UDPListener, config.UDPPeer, config.WSListener, config.WSPeer, config.LocalOnly:
 			return true
 		}
 	}
