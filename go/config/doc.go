@@ -61,5 +61,9 @@
 //   - A node ID names a folder, so it must be valid UTF-8 of at most 255 bytes without `/` and control characters, and
 //     neither `.` nor `..`.
 //   - `tcplisten: PORT` listens on the loopback address; other addresses are given as HOST:PORT.
+//   - TLS profiles may be used before they are defined. A name that two tls-servers or two tls-clients have is an error:
+//     the later would silently replace the earlier. A server and a client may share a name.
+//   - `cert-init` refuses keys of less than 1024 bits, which TLS libraries do not accept; a certificate whose end is not
+//     after its start is refused, and so are output files that are also input or each other.
 //   - `allowedpeers:` with nothing after it is the same as leaving it out; `allowedpeers: []` admits nobody.
 package config
