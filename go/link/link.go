@@ -23,7 +23,7 @@ type Conn interface {
 	// that the peer closed.
 	ReadBatch() (wire.Batch, error)
 	// WriteBatch sends whole frames, the parts in order, and returns when the memory may be used again. It blocks while
-	// the peer does not read.
+	// the peer does not read. A *[TooLargeError] is no end of the link, every other error is.
 	WriteBatch(parts ...wire.Batch) error
 	Close() error
 	// String names the connection in logs, for example "tcp 127.0.0.1:40312->127.0.0.1:2222".

@@ -24,8 +24,24 @@ const (
 	udpPause        = 10 * time.Millisecond
 )
 
-// ErrTooLarge means that a message was too large for the transport and was left out; the link is as good as before.
-var ErrTooLarge = errors.New("message too large for the link")
+// TooLargeError is what WriteBatch returns after it has left out messages that are too large for the transport and sent
+// the others. The link is as good as before.
+type TooLargeError struct {
+	Messages int // How many.
+	Limit    int // Bytes that one may have, at most; the network may allow less.
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%d messages too large for a link of %d bytes per message", e.Messages, e.Limit)
+}
+
+// tooLarge is nil for no messages.
+func tooLarge(messages int) error {
+	if messages == 0 {
+		return nil
+	}
+	return &TooLargeError{Messages: messages, Limit: MaxUDPMessage}
+}
 
 var errEvicted = errors.New("given up for newer sessions: no answer yet, and too many strangers at a time")
 

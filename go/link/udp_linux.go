@@ -144,35 +144,32 @@ var sendJobs = sync.Pool{New: func() any {
 }}
 
 // send writes every message of parts as one datagram, to the peer or, if that is nil, to where the socket is connected.
-// Messages that are too large are left out and reported by ErrTooLarge at the end.
+// Messages that are too large are left out and reported by a *TooLargeError at the end.
 func (s *udpSender) send(to *endpoint, parts []wire.Batch) error {
 	j := sendJobs.Get().(*sendJob)
 	defer j.release()
-	tooLarge := 0
+	large := 0
 	for _, b := range parts {
 		for msg, rest, ok := b.Next(); ok; msg, rest, ok = rest.Next() {
 			switch {
 			case len(msg) == 0:
 				continue
 			case len(msg) > MaxUDPMessage:
-				tooLarge++
+				large++
 				continue
 			}
 			j.add(to, msg)
 			if j.n == sendMany {
-				if err := j.flush(s.raw, &tooLarge); err != nil {
+				if err := j.flush(s.raw, &large); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	if err := j.flush(s.raw, &tooLarge); err != nil {
+	if err := j.flush(s.raw, &large); err != nil {
 		return err
 	}
-	if tooLarge > 0 {
-		return fmt.Errorf("%w: %d of them, a datagram holds %d bytes", ErrTooLarge, tooLarge, MaxUDPMessage)
-	}
-	return nil
+	return tooLarge(large)
 }
 
 func (j *sendJob) add(to *endpoint, msg []byte) {
@@ -187,7 +184,7 @@ func (j *sendJob) add(to *endpoint, msg []byte) {
 }
 
 // flush sends what was added. A datagram for which there is no memory is lost, as on the way.
-func (j *sendJob) flush(raw syscall.RawConn, tooLarge *int) error {
+func (j *sendJob) flush(raw syscall.RawConn, large *int) error {
 	for j.sent = 0; j.sent < j.n; {
 		if err := raw.Write(j.call); err != nil {
 			return err
@@ -196,7 +193,7 @@ func (j *sendJob) flush(raw syscall.RawConn, tooLarge *int) error {
 		case j.errno == 0:
 			continue
 		case errors.Is(j.errno, unix.EMSGSIZE):
-			*tooLarge++
+			*large++
 		case errors.Is(j.errno, unix.ENOBUFS) || errors.Is(j.errno, unix.ENOMEM):
 		default:
 			return fmt.Errorf("sendmmsg: %w", j.errno)

@@ -4,7 +4,6 @@ package link
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -41,36 +40,28 @@ type udpSender struct{ conn *net.UDPConn }
 func newUDPSender(conn *net.UDPConn) (*udpSender, error) { return &udpSender{conn}, nil }
 
 // send writes every message of parts as one datagram, to the peer or, if that is nil, to where the socket is connected.
-// Messages that are too large are left out and reported by ErrTooLarge at the end.
+// Messages that are too large are left out and reported by a *TooLargeError at the end.
 func (s *udpSender) send(to *endpoint, parts []wire.Batch) error {
-	tooLarge := 0
+	large := 0
 	for _, b := range parts {
 		for msg, rest, ok := b.Next(); ok; msg, rest, ok = rest.Next() {
-			err := s.sendOne(to, msg)
+			err := error(syscall.EMSGSIZE)
 			switch {
-			case errors.Is(err, ErrTooLarge) || errors.Is(err, syscall.EMSGSIZE):
-				tooLarge++
+			case len(msg) == 0:
+				continue
+			case len(msg) > MaxUDPMessage:
+			case to == nil:
+				_, err = s.conn.Write(msg)
+			default:
+				_, err = s.conn.WriteToUDPAddrPort(msg, to.AddrPort)
+			}
+			switch {
+			case errors.Is(err, syscall.EMSGSIZE):
+				large++
 			case err != nil && !errors.Is(err, syscall.ENOBUFS):
 				return err
 			}
 		}
 	}
-	if tooLarge > 0 {
-		return fmt.Errorf("%w: %d of them, a datagram holds %d bytes", ErrTooLarge, tooLarge, MaxUDPMessage)
-	}
-	return nil
-}
-
-func (s *udpSender) sendOne(to *endpoint, msg []byte) error {
-	switch {
-	case len(msg) == 0:
-		return nil
-	case len(msg) > MaxUDPMessage:
-		return ErrTooLarge
-	case to == nil:
-		_, err := s.conn.Write(msg)
-		return err
-	}
-	_, err := s.conn.WriteToUDPAddrPort(msg, to.AddrPort)
-	return err
+	return tooLarge(large)
 }

@@ -29,13 +29,14 @@ type Counters struct {
 	DropUnknownHash, DropNoRoute, DropQueueFull, DropExpired uint64
 	DropMalformed, DropReceiver, DropSpoofed                 uint64
 	DropFirewall                                             uint64 // Rejected or dropped by [Config].Policy.
+	DropTooLarge                                             uint64 // Messages that a link could not carry.
 }
 
 type counters struct {
 	forwarded, delivered, originated                         atomic.Uint64
 	dropUnknownHash, dropNoRoute, dropQueueFull, dropExpired atomic.Uint64
 	dropMalformed, dropReceiver, dropSpoofed                 atomic.Uint64
-	dropFirewall                                             atomic.Uint64
+	dropFirewall, dropTooLarge                               atomic.Uint64
 }
 
 // Counters returns the packet counts.
@@ -46,7 +47,7 @@ func (n *Node) Counters() Counters {
 		DropUnknownHash: c.dropUnknownHash.Load(), DropNoRoute: c.dropNoRoute.Load(),
 		DropQueueFull: c.dropQueueFull.Load(), DropExpired: c.dropExpired.Load(),
 		DropMalformed: c.dropMalformed.Load(), DropReceiver: c.dropReceiver.Load(), DropSpoofed: c.dropSpoofed.Load(),
-		DropFirewall: c.dropFirewall.Load(),
+		DropFirewall: c.dropFirewall.Load(), DropTooLarge: c.dropTooLarge.Load(),
 	}
 }
 

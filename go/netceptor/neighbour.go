@@ -34,6 +34,7 @@ type neighbour struct {
 	established chan struct{} // Closed when the handshake is done.
 	ended       chan struct{} // Closed when the link's end has begun.
 	written     chan struct{} // Closed when the writer is gone.
+	warned      bool          // The writer has complained about a message that is too large.
 
 	// Guarded by node.mu.
 	id      wire.NodeID // Empty during the handshake.
@@ -123,11 +124,24 @@ func (nb *neighbour) write() {
 			return
 		}
 		nb.spoke.Store(time.Now().UnixNano())
-		if err := nb.conn.WriteBatch(control, data); err != nil {
+		err := nb.conn.WriteBatch(control, data)
+		if large, ok := errors.AsType[*link.TooLargeError](err); ok {
+			nb.leftOut(large)
+		} else if err != nil {
 			nb.end(fmt.Errorf("write: %w", err))
 			return
 		}
 	}
+}
+
+// leftOut counts messages that the link cannot carry, and says so once per link.
+func (nb *neighbour) leftOut(large *link.TooLargeError) {
+	nb.node.count.dropTooLarge.Add(uint64(large.Messages))
+	if nb.warned {
+		return
+	}
+	nb.warned = true
+	nb.node.log.Warn("a message was too large for the link and is lost, as others like it will be", "link", nb.conn.String(), "err", large)
 }
 
 // introduce repeats the handshake message until the peer has introduced itself.
