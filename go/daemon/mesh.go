@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -16,11 +18,48 @@ type workMesh struct {
 }
 
 func (m workMesh) DialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (workceptor.Stream, error) {
-	s, err := m.daemon.dialStream(ctx, node, service, tlsClient)
+	s, err := m.daemon.openStream(ctx, node, service, tlsClient)
 	if err != nil {
 		return nil, clientError{err}
 	}
-	return s, nil
+	if tlsClient == "" {
+		return s, nil
+	}
+	secure, err := greeted(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return secure, nil
+}
+
+// greetedStream is a stream whose first byte has been read.
+type greetedStream struct {
+	*netceptor.Stream
+	first []byte
+}
+
+// greeted waits for the first byte of a control service. A dial may succeed before the service has looked at this node's
+// certificate; if it does not like it, there is no greeting but an error, which is one of the dial.
+func greeted(ctx context.Context, s *netceptor.Stream) (*greetedStream, error) {
+	defer context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(time.Unix(1, 0)) })()
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(s, first); err != nil {
+		_ = s.Abort(0)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return &greetedStream{s, first}, nil
+}
+
+func (s *greetedStream) Read(p []byte) (int, error) {
+	if len(s.first) > 0 && len(p) > 0 {
+		n := copy(p, s.first)
+		s.first = s.first[n:]
+		return n, nil
+	}
+	return s.Stream.Read(p)
 }
 
 func (m workMesh) WaitRoute(ctx context.Context, node wire.NodeID) error {

@@ -108,13 +108,18 @@ func peerNode(a net.Addr) (wire.NodeID, bool) {
 	return addr.Node, ok
 }
 
-// dialStream opens a stream to a service of a node, with a TLS client profile if there is a name.
-func (d *Daemon) dialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (workceptor.Stream, error) {
+// openStream opens a stream to a service of a node, with a TLS client profile if there is a name.
+func (d *Daemon) openStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (*netceptor.Stream, error) {
 	conf, err := d.clientStreamTLS(tlsClient, node)
 	if err != nil {
 		return nil, err
 	}
-	s, err := d.Node.DialStream(ctx, node, service, conf)
+	return d.Node.DialStream(ctx, node, service, conf)
+}
+
+// dialStream is openStream for the control service.
+func (d *Daemon) dialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (workceptor.Stream, error) {
+	s, err := d.openStream(ctx, node, service, tlsClient)
 	if err != nil {
 		return nil, err // Not a nil *Stream in an interface.
 	}
