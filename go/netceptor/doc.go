@@ -34,8 +34,8 @@
 // stream and sends one zero byte; the rest is the application's. When both directions are done the connection is closed
 // with application error 0, "normal close", once the peer has everything.
 //
-// Between two nodes of this implementation, "receptor-mux/1": one connection to a node, for one TLS profile, carries
-// many streams to any of its services (mux.go has the bytes). Opening one takes a round trip and no handshake; its end
+// Between two nodes of this implementation, "receptor-mux/1": one connection to a service, for one TLS profile, carries
+// many streams to it (mux.go has the bytes). Firewalls see the service of each. Opening one takes a round trip and no handshake; its end
 // ends nothing else; resets carry the application's code exactly; a slow reader holds back only its own stream; a path
 // on which nothing arrives for six seconds ends its streams with a [ResetError], never with a clean end.
 //

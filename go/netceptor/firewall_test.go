@@ -349,3 +349,38 @@ func TestForwardingUnderAPolicyAllocatesNothing(t *testing.T) {
 		t.Errorf("the rule was not asked: %+v", c)
 	}
 }
+
+// TestSharedConnectionsHideNoService: a stream to a service that a rule rejects does not travel as one to another
+// service, wherever the rule stands and whatever the dialling node does.
+func TestSharedConnectionsHideNoService(t *testing.T) {
+	for _, node := range []wire.NodeID{"a", "b", "c"} {
+		t.Run(string(node), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLine(t)
+				defer l.close()
+				for _, service := range []string{"open", "closed"} {
+					ln, err := l.nodes["c"].ListenStream(service, nil, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer ln.Close()
+				}
+				l.nodes[node].SetPolicy(rules(t, policy.Rule{Action: "reject", ToService: "closed"}))
+				s, err := l.nodes["a"].DialStream(t.Context(), "c", "open", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				if _, err := l.nodes["a"].DialStream(t.Context(), "c", "closed", nil); !errors.Is(err, ErrFirewall) {
+					t.Errorf("dial of the other service: %v, want blocked by firewall", err)
+				}
+				if s.mux == nil {
+					t.Fatal("the stream is on no shared connection")
+				}
+				if s, err := s.mux.open(t.Context(), Addr{"c", "closed"}); !errors.Is(err, errOtherMux) {
+					t.Errorf("a dialler that asks for the other service all the same got %v, %v", s, err)
+				}
+			})
+		})
+	}
+}

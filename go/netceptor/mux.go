@@ -16,7 +16,8 @@ import (
 )
 
 // muxALPN is what two nodes of this implementation agree on instead of [streamALPN]: the connection then carries any
-// number of streams to any service of the node that has the TLS profile of the service it was made to.
+// number of streams to the service it was made to. Streams to another service need another connection: firewalls on the
+// way judge packets by their service, and would not see that a stream inside is for one that they hold back.
 //
 // Each bidirectional stream of the dialer begins with a kind:
 //
@@ -34,7 +35,7 @@ const (
 
 	muxOpen     byte = 0
 	muxUnknown  byte = 1 // No such service.
-	muxIdentity byte = 2 // The service has another TLS profile: it needs a connection of its own.
+	muxIdentity byte = 2 // Another service, or another TLS profile by now: it needs a connection of its own.
 	muxBusy     byte = 3 // Too many streams wait to be accepted.
 
 	beatEvery   = 2 * time.Second
@@ -49,16 +50,17 @@ const (
 
 var (
 	errPathLost  = fmt.Errorf("path lost: nothing received for %v", pathLost)
-	errOtherMux  = errors.New("the service has another TLS profile")
+	errOtherMux  = errors.New("the connection was made to another service or TLS profile")
 	errMuxBusy   = errors.New("the service does not accept streams as fast as they come")
 	errMuxFull   = errors.New("no more streams fit on the connection")
 	errMuxBroken = errors.New("the connection has ended")
 )
 
-// muxKey says which streams may share a connection: those to one node with one client profile.
+// muxKey says which streams may share a connection: those to one service of one node with one client profile.
 type muxKey struct {
-	node wire.NodeID
-	conf *tls.Config
+	node    wire.NodeID
+	service string
+	conf    *tls.Config
 }
 
 // mux is a connection that carries many streams.
@@ -324,6 +326,8 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 	l := n.listeners[service]
 	n.streamsMu.Unlock()
 	switch {
+	case service != m.local.Service:
+		refuse(qs, muxIdentity, errOtherMux.Error())
 	case l == nil:
 		refuse(qs, muxUnknown, string(wire.ProblemServiceUnknown))
 	case l.conf != m.conf:
@@ -354,7 +358,7 @@ func refuse(qs *quic.Stream, status byte, text string) {
 	qs.CancelRead(codeRefused)
 }
 
-// muxTo returns a connection that streams to a node can share, nil if there is none. If one is being made right now, it
+// muxTo returns a connection that streams to a service can share, nil if there is none. If one is being made right now, it
 // waits a little for it.
 func (n *Node) muxTo(ctx context.Context, key muxKey) *mux {
 	for waited := false; ; waited = true {

@@ -32,6 +32,7 @@ const (
 	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
 	advertDelay  = 50 * time.Millisecond
 	routingDelay = 2 * time.Millisecond
+	smallMesh    = 64              // Up to so many nodes a new one is routed to at once.
 	closeLinger  = 3 * time.Second // How long Close waits for streams whose last bytes are on their way.
 )
 
@@ -98,9 +99,8 @@ type Node struct {
 	routes       *topology.Table
 	floodAt      time.Time // When the next own update is due.
 	floodedAt    time.Time
-	floodTokens  float64       // How many floods may go out at once.
-	routesAt     time.Time     // When routes are to be computed; zero if they are current.
-	routesTook   time.Duration // By the last computation.
+	floodTokens  float64   // How many floods may go out at once.
+	routesAt     time.Time // When routes are to be computed; zero if they are current.
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
 	routeChange  chan struct{} // Closed and replaced when the routes change.

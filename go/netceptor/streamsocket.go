@@ -139,7 +139,7 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 	if d := n.table.Load().byName[to.Node]; d == nil || d.next == nil && !d.self {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): " + ErrNoRoute.Error(), Err: ErrNoRoute}
 	}
-	key := muxKey{to.Node, conf}
+	key := muxKey{to.Node, service, conf}
 	for m := n.muxTo(ctx, key); m != nil; m = n.muxTo(ctx, key) {
 		st, err := m.open(ctx, to)
 		switch {
