@@ -9,9 +9,8 @@ import (
 // more comes, the oldest goes: strangers who open many and finish none cannot keep a newcomer out, and an honest one
 // has as long as it takes to open a whole set.
 type newest[T comparable] struct {
-	limit int
-
 	mu    sync.Mutex
+	limit int
 	order list.List // Of T, oldest first.
 	at    map[T]*list.Element
 }

@@ -85,8 +85,12 @@ func parseWebSocketURL(address string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %s is not a valid URL: %w", address, err)
 	}
+	shown := address
+	if u.User != nil {
+		shown = u.Redacted()
+	}
 	bad := func(why string) (*url.URL, error) {
-		return nil, fmt.Errorf("address %s: malformed ws or wss URL: %s", u.Redacted(), why)
+		return nil, fmt.Errorf("address %s: malformed ws or wss URL: %s", shown, why)
 	}
 	switch {
 	case u.Scheme != "ws" && u.Scheme != "wss":

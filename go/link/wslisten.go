@@ -142,7 +142,7 @@ func (l *webSocketListener) track(conn net.Conn, state http.ConnState) {
 func (l *webSocketListener) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !l.serves(r.URL.Path):
-		http.NotFound(w, r)
+		refuse(w, r, http.StatusNotFound, errors.New("no WebSocket on this path"))
 		return
 	case r.Method != http.MethodGet:
 		refuse(w, r, http.StatusMethodNotAllowed, errors.New("a WebSocket is asked for by GET"))
@@ -180,6 +180,7 @@ func (l *webSocketListener) serves(path string) bool {
 }
 
 func refuse(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // Nobody waits for a body.
 	header := w.Header()
 	switch status {
 	case http.StatusMethodNotAllowed:
