@@ -14,6 +14,13 @@
 // socket finds all of them. Then control services, proxies, listeners and peers open in the order they were written. On
 // an error, what was opened is closed again, sockets on disk included.
 //
+// # TLS
+//
+// The files of all TLS profiles are loaded and checked before anything is started, and everything wrong with them is
+// reported at once. Afterwards they are read again when they change, with no reload: see package identity, which also
+// says who is checked for what. The directives cert-init, cert-makereq and cert-signreq run instead of a node; files
+// they overwrite are replaced as a whole, and private keys always have mode 0600.
+//
 // # Ending
 //
 // When the context of [Run] ends (SIGINT, SIGTERM), sockets, links and streams are closed and Run returns nil; it does

@@ -83,7 +83,7 @@ type keyPair struct {
 	skipNames bool
 
 	mu     sync.Mutex
-	warned *tls.Certificate // The one whose expiry was logged.
+	warned expiryNote // The last one.
 }
 
 func newKeyPair(owner Owner, section, certFile, keyFile string, skipNames bool) (*keyPair, error) {
@@ -128,6 +128,12 @@ func (k *keyPair) checkNames(leaf *x509.Certificate) error {
 	return nil
 }
 
+// expiryNote is what was logged about the end of a certificate's validity.
+type expiryNote struct {
+	pair    *tls.Certificate
+	expired bool
+}
+
 // current returns the certificate to show. An expired one is shown as well: peers then say what is wrong.
 func (k *keyPair) current() *tls.Certificate {
 	pair := k.get()
@@ -135,13 +141,14 @@ func (k *keyPair) current() *tls.Certificate {
 	if left > expiryWarning {
 		return pair
 	}
+	note := expiryNote{pair, left < 0}
 	k.mu.Lock()
-	first := k.warned != pair
-	k.warned = pair
+	first := k.warned != note
+	k.warned = note
 	k.mu.Unlock()
 	switch log := k.owner.Logger.With("profile", k.section, "file", k.certFile, "not_after", pair.Leaf.NotAfter); {
 	case !first:
-	case left < 0:
+	case note.expired:
 		log.Error("TLS certificate has expired: peers refuse it until the file is replaced")
 	default:
 		log.Warn("TLS certificate expires soon: replace the file, the node reads it again by itself")

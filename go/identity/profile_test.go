@@ -470,3 +470,50 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		t.Errorf("logged %d, counted %d", n, r.number())
 	}
 }
+
+func TestExpiryIsLoggedOnceEach(t *testing.T) {
+	dir := t.TempDir()
+	ca, now := testCA(t, "ca"), time.Now()
+	p := issue(t, dir, ca, Validity{NotAfter: now.Add(time.Hour)}, nodes("n1"))
+	var log logged
+	owner := Owner{Node: "n1", Logger: log.logger(), Now: func() time.Time { return now }}
+	srv, err := NewServer(ServerOptions{Name: "s", Cert: p.crt, Key: p.key}, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		srv.Expiry()
+		if n := log.count("expires soon"); n != 1 {
+			t.Errorf("%d warnings, want 1", n)
+		}
+	}
+	now = now.Add(2 * time.Hour)
+	for range 3 {
+		srv.Expiry()
+		if n := log.count("has expired"); n != 1 {
+			t.Errorf("%d errors, want 1", n)
+		}
+	}
+}
+
+// What a peer's certificate says goes into errors, but not as it likes.
+func TestHostileNamesInErrors(t *testing.T) {
+	b := newBelow(t)
+	hostile := Names{DNS: []string{"x\nERROR all is lost\x1b[2J"}, Nodes: []wire.NodeID{"evil\nline", wire.NodeID(strings.Repeat("y", 9000))}}
+	for range 400 {
+		hostile.DNS = append(hostile.DNS, strings.Repeat("z", 60))
+	}
+	p := issue(t, b.dir, b.ca, Validity{}, hostile)
+	srv := server(t, "hub", ServerOptions{Cert: p.crt, Key: p.key, SkipReceptorNamesCheck: true})
+	for name, conf := range map[string]*tls.Config{
+		"host": client(t, "edge", ClientOptions{RootCAs: b.cas}).LinkConfig("localhost"),
+		"node": client(t, "edge", ClientOptions{RootCAs: b.cas}).StreamConfig("hub"),
+	} {
+		conf = conf.Clone()
+		conf.NextProtos = nil
+		o := meet(t, conf, srv.LinkConfig())
+		if o.client == nil || len(o.client.Error()) > 4096 || strings.ContainsAny(o.client.Error(), "\n\x1b") {
+			t.Errorf("%s: got %q", name, o.client)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -61,7 +62,7 @@ func printable(id wire.NodeID) string {
 
 // printableText quotes what would disturb a terminal or a log.
 func printableText(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)
 	}
 	return s
@@ -89,7 +90,31 @@ type verifier struct {
 	now   func() time.Time
 }
 
+// verify returns why the peer is refused. The text can go to a log, whatever the peer's certificate says.
 func (v *verifier) verify(state tls.ConnectionState) error {
+	if err := v.judge(state); err != nil {
+		return &refusal{err}
+	}
+	return nil
+}
+
+// refusal is an error with the text cut to size and made printable.
+type refusal struct{ err error }
+
+// maxRefusal is the longest text, in bytes.
+const maxRefusal = 2048
+
+func (r *refusal) Unwrap() error { return r.err }
+
+func (r *refusal) Error() string {
+	s := r.err.Error()
+	if len(s) > maxRefusal {
+		s = s[:maxRefusal] + "..."
+	}
+	return printableText(s)
+}
+
+func (v *verifier) judge(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return fmt.Errorf("RVF failed: %w", ErrNoCertificate)
 	}
