@@ -157,12 +157,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 // hasTwinLocked reports whether another node with our ID is in the mesh, as far as can be known without asking it: some
 // node that we have no link to lists us as its neighbour. A notice alone is no proof, since anybody can send one.
 func (n *Node) hasTwinLocked() bool {
-	for name, peers := range n.db.Known() {
-		if _, lists := peers[n.id]; lists && name != n.id && n.links[name] == nil {
-			return true
-		}
-	}
-	return false
+	return len(n.db.StrangersThatListUs()) > 0
 }
 
 func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {

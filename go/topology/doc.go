@@ -28,9 +28,12 @@
 //  5. A smaller epoch than the stored one, or the same with a sequence that is not larger: ignored.
 //  6. A cost that is not above zero, not a number, or above [MaxCost]: the whole update is ignored, since a cost that
 //     is not positive freezes the path computation of some nodes it might reach.
-//  7. Otherwise the list replaces the stored one if it differs. Edges that other nodes announced towards the origin are
-//     removed unless it lists those nodes as well; none is added. An edge removed so returns with the next update of the
-//     node that announces it. Our own links are not touched: only [DB.SetLink] and [DB.RemoveLink] change them.
+//  7. Otherwise the list replaces the stored one if it differs. Our own links are not touched: only [DB.SetLink] and
+//     [DB.RemoveLink] change them.
+//
+// An edge counts if both ends list each other, or if the other end has not been heard yet. Existing nodes instead delete
+// one-sided edges as updates come in, so that what they know after a link came up depends on the order of the updates,
+// and may be wrong until the next period. Both agree once the two ends have been heard.
 //
 // A null list is an empty one, except that it does not make a node known that nobody knew: that node is no destination
 // until it lists something, if only {}.

@@ -57,7 +57,7 @@ func (p *pathScratch) compute(db *DB) {
 			continue
 		}
 		p.done[e.node] = true
-		for _, a := range p.arcsOf(db.order[e.node]) {
+		for _, a := range p.arcsOf(db, db.order[e.node]) {
 			if !p.done[a.to] {
 				p.offer(a.to, label{cost: e.cost + a.cost, hops: e.hops + 1, first: e.first})
 			}
@@ -65,13 +65,13 @@ func (p *pathScratch) compute(db *DB) {
 	}
 }
 
-func (p *pathScratch) arcsOf(n *node) []arc {
+func (p *pathScratch) arcsOf(db *DB, n *node) []arc {
 	if n.arcs.numbering == p.numbering {
 		return n.arcs.list
 	}
 	n.arcs.list, n.arcs.numbering = n.arcs.list[:0], p.numbering
 	for name, cost := range n.edges {
-		if i, ok := p.index[name]; ok {
+		if i, ok := p.index[name]; ok && db.order[i].confirms(n.name) {
 			n.arcs.list = append(n.arcs.list, arc{cost, i})
 		}
 	}

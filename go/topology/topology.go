@@ -102,6 +102,7 @@ func New(self wire.NodeID, epoch uint64) *DB {
 	}
 	db.self = db.add(self)
 	db.list(db.self)
+	db.self.updated = true
 	return db
 }
 
@@ -173,7 +174,7 @@ func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
 	return Effects{DuplicateOf: u.UpdateEpoch, Ignored: IgnoredNewTwin}
 }
 
-// replace makes edges the list of n and removes the edges of others towards n that it does not confirm.
+// replace makes edges the list of n.
 func (db *DB) replace(n *node, edges map[wire.NodeID]float64) {
 	db.list(n)
 	for name := range n.edges {
@@ -184,10 +185,8 @@ func (db *DB) replace(n *node, edges map[wire.NodeID]float64) {
 	for name, cost := range edges {
 		db.setEdge(n, name, cost)
 	}
-	for _, x := range slices.Clone(db.listers[n.name]) {
-		if _, confirmed := edges[x.name]; !confirmed {
-			db.removeEdge(x, n.name)
-		}
+	for _, x := range db.listers[n.name] {
+		x.arcs.stale() // What n says decides whether their edges to it count.
 	}
 	db.bytes -= n.bytes
 	n.bytes = sizeOf(n.name, edges)
@@ -207,7 +206,33 @@ func (db *DB) setEdge(n *node, to wire.NodeID, cost float64) {
 		db.listers[to] = append(db.listers[to], n)
 	}
 	n.edges[to] = cost
+	db.edgeChanged(n, to)
+}
+
+// edgeChanged notes that the edge from n to another node, and whether the one back counts, must be looked at again.
+func (db *DB) edgeChanged(n *node, to wire.NodeID) {
 	n.arcs.stale()
+	if x := db.nodes[to]; x != nil {
+		x.arcs.stale()
+	}
+}
+
+// confirms reports whether an edge from a node called name to n counts: n lists it too, or has not been heard yet. An
+// edge that one end alone knows is one that is just coming up or going down, whatever order the news of it come in.
+func (n *node) confirms(name wire.NodeID) bool {
+	_, back := n.edges[name]
+	return back || !n.updated
+}
+
+// StrangersThatListUs returns the nodes that call us their neighbour although we have no link to them.
+func (db *DB) StrangersThatListUs() []wire.NodeID {
+	var names []wire.NodeID
+	for _, x := range db.listers[db.self.name] {
+		if _, linked := db.self.edges[x.name]; !linked {
+			names = append(names, x.name)
+		}
+	}
+	return names
 }
 
 func (db *DB) removeEdge(n *node, to wire.NodeID) {
@@ -215,7 +240,7 @@ func (db *DB) removeEdge(n *node, to wire.NodeID) {
 		return
 	}
 	delete(n.edges, to)
-	n.arcs.stale()
+	db.edgeChanged(n, to)
 	if n == db.self {
 		return
 	}
@@ -256,15 +281,28 @@ func (db *DB) RemoveLink(peer wire.NodeID) {
 // Links returns a copy of our own links: neighbour to cost.
 func (db *DB) Links() map[wire.NodeID]float64 { return maps.Clone(db.self.edges) }
 
-// Known returns a copy of the table: every node with its neighbours, ourselves included.
+// Known returns the table: every node with the neighbours that confirm their link to it, ourselves included.
 func (db *DB) Known() map[wire.NodeID]map[wire.NodeID]float64 {
 	known := make(map[wire.NodeID]map[wire.NodeID]float64, len(db.order))
 	for _, n := range db.order {
 		if n.listed {
-			known[n.name] = maps.Clone(n.edges)
+			known[n.name] = db.confirmed(n)
 		}
 	}
 	return known
+}
+
+func (db *DB) confirmed(n *node) map[wire.NodeID]float64 {
+	if n == db.self { // Our own links are what they are.
+		return maps.Clone(n.edges)
+	}
+	edges := make(map[wire.NodeID]float64, len(n.edges))
+	for name, cost := range n.edges {
+		if x := db.nodes[name]; x == nil || x.confirms(n.name) {
+			edges[name] = cost
+		}
+	}
+	return edges
 }
 
 // Knows reports whether name is in the database: ourselves, a neighbour, or the origin of an accepted update that was not

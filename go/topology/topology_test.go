@@ -107,22 +107,22 @@ func TestApply(t *testing.T) {
 			known: map[wire.NodeID]edges{"c": {}, "b": {"a": 1}},
 		},
 		{
-			name:   "the edge returns with the next update of its owner",
+			name:   "an edge counts as soon as both ends list it, in whatever order they say so",
 			before: []wire.RouteUpdate{update("c", 10, 6, edges{})},
-			u:      update("b", 10, 6, edges{"a": 1, "c": 2}), want: changed,
-			known: map[wire.NodeID]edges{"c": {}, "b": {"a": 1, "c": 2}},
+			u:      update("c", 10, 7, edges{"b": 2}), want: changed,
+			known: map[wire.NodeID]edges{"c": {"b": 2}, "b": {"a": 1, "c": 2}},
 		},
 		{
 			name: "our own links stay whatever others say", u: update("b", 10, 6, edges{"c": 2}), want: changed,
-			known: map[wire.NodeID]edges{"b": {"c": 2}},
+			known: map[wire.NodeID]edges{"a": {"b": 1}, "b": {"c": 2}},
 		},
 		{
 			name: "no edge is added on behalf of others", u: update("c", 10, 6, edges{"b": 2, "a": 1}), want: changed,
-			known: map[wire.NodeID]edges{"c": {"b": 2, "a": 1}},
+			known: map[wire.NodeID]edges{"c": {"b": 2}},
 		},
 		{
 			name: "unknown origin", u: update("d", 1, 1, edges{"c": 1}), want: newcomer("d"),
-			known: map[wire.NodeID]edges{"d": {"c": 1}},
+			known: map[wire.NodeID]edges{"d": {}}, // Until c confirms it.
 		},
 		{
 			name: "unknown origin without neighbours", u: update("d", 1, 1, edges{}), want: newcomer("d"),
