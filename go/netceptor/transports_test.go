@@ -281,13 +281,13 @@ func TestLinkLeavesOutWhatIsTooLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, size := range []int{wire.MaxPayload, link.MaxUDPMessage - wire.HeaderLen} {
+	for _, size := range []int{wire.MaxPayload, link.MaxUDPMessage - wire.HeaderSize} {
 		if _, err := out.WriteTo(make([]byte, size), Addr{"a", "in"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	n, _, err := in.ReadFrom(make([]byte, wire.MaxMessage))
-	if err != nil || n != link.MaxUDPMessage-wire.HeaderLen {
+	if err != nil || n != link.MaxUDPMessage-wire.HeaderSize {
 		t.Errorf("got %d bytes, %v; want the smaller of two datagrams", n, err)
 	}
 	if c := b.Counters(); c.DropTooLarge != 1 {
