@@ -62,6 +62,16 @@ func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 	if profile != nil {
 		profile = profile.Clone()
 		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
+		if choose := profile.GetConfigForClient; choose != nil {
+			profile.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				chosen, err := choose(hello)
+				if chosen != nil {
+					chosen = chosen.Clone()
+					chosen.NextProtos, chosen.MinVersion = n.protocols, tls.VersionTLS13
+				}
+				return chosen, err
+			}
+		}
 		return profile, nil
 	}
 	cert, err := n.insecureCert()

@@ -186,10 +186,13 @@ func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error
 	st, err := m.open(ctx, to)
 	if err == nil {
 		n.share(m)
-	} else {
-		m.giveUp(err)
+		return st, nil
 	}
-	return st, err
+	if cause := context.Cause(qc.Context()); errors.Is(err, errMuxBroken) && cause != nil {
+		err = cause // The service has judged this side's certificate, say: not a path that others might find better.
+	}
+	m.giveUp(err)
+	return nil, err
 }
 
 func dialError(to Addr, err error) error {
