@@ -58,7 +58,7 @@ def go_figures(rounds: int) -> list[Row]:
         speed.setdefault(name, []).append(float(value))
     median = {name: statistics.median(values) for name, values in speed.items()}
     quic, tcp = median["QUICInMemory"], median["RawTCP"]
-    rows = [
+    rows: list[Row] = [
         ("raw loopback TCP (Go)", f"{tcp:.0f} MB/s", ""),
         ("quic-go over packets in memory", f"{quic:.0f} MB/s", ""),
     ]
@@ -66,7 +66,26 @@ def go_figures(rounds: int) -> list[Row]:
         value = median[name]
         ratio = f"{value / quic:.0%} of quic-go in memory, {value / tcp:.1%} of TCP"
         rows.append((f"{text} (Go, one process)", f"{value:.0f} MB/s", ratio))
-    return rows
+    return rows + packet_figures(rounds)
+
+
+def packet_figures(rounds: int) -> list[Row]:
+    """What a relay forwards, and how fast streams open."""
+    command = ["go", "test", "-run", "^$", "-bench", "^Benchmark(Forward|Relay|OpenStream)$", "-count", str(rounds)]
+    out = subprocess.run([*command, "./go/netceptor"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+    def nanoseconds(name: str) -> float:
+        found = re.findall(rf"^Benchmark{name}-\d+\s+\d+\s+([\d.]+) ns/op", out, re.MULTILINE)
+        return statistics.median(map(float, found))
+
+    forward, relay = nanoseconds("Forward"), nanoseconds("Relay")
+    shared, own = nanoseconds("OpenStream/shared"), nanoseconds("OpenStream/own")
+    return [
+        ("a relay's own work for a packet of 1 KiB", f"{forward:.0f} ns", f"{1e9 / forward:,.0f} a second"),
+        ("datagrams of 1 KiB, sender to relay to receiver", f"{1e9 / relay:,.0f} a second", "three nodes, one process"),
+        ("streams opened, two hops, between two of ours", f"{1e9 / shared:,.0f} a second", f"{own / shared:.0f} times"),
+        ("streams opened, two hops, to an existing node", f"{1e9 / own:,.0f} a second", "a connection each"),
+    ]
 
 
 @contextmanager
