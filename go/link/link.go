@@ -2,7 +2,25 @@
 //
 // A transport moves bytes and decides nothing: it knows neither message types nor node IDs. Queues, priorities and
 // back-off belong to package netceptor. Messages travel in batches ([wire.Batch]) so that one system call moves as many
-// as are ready, in both directions.
+// as are ready, in both directions. Empty messages, which crash existing nodes, are never sent by UDP and WebSocket and
+// ignored when they come.
+//
+//   - TCP ([DialTCP], [ListenTCP]): every message behind its length, 16 bits, little-endian. At most 65535 bytes.
+//   - TLS ([DialTLS], [ListenTLS]): the same inside TLS, no ALPN. Closing drops the connection without a word in TLS, so
+//     that a peer that does not read cannot delay it.
+//   - UDP ([DialUDP], [ListenUDP]): one datagram per message, at most [MaxUDPMessage] bytes. Larger messages are left
+//     out and reported ([TooLargeError]); existing nodes end the link. Neither order nor arrival is promised.
+//   - WebSocket ([DialWebSocket], [ListenWebSocket]): one binary message per message, never fragmented; text and
+//     fragments are accepted, messages over 65535 bytes end the link, since no TCP link could pass them on. No extension
+//     and no sub-protocol. Closing drops the connection.
+//   - memory ([Memory], [Pipe]), for tests.
+//
+// # Strangers
+//
+// Until a connection is a link it costs little and not for long: a TLS handshake has 15 s and an HTTP request 10 s (its
+// header 5 s and 64 KiB); of each a listener has 512 at a time and gives up the oldest for one more. [ListenUDP] says
+// what holds for datagrams. Failed handshakes come out of Accept as passing errors, one at a time, and never before a
+// connection that is ready.
 package link
 
 import (
