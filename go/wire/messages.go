@@ -23,8 +23,14 @@ type RouteUpdate struct {
 
 // ParseRouteUpdate decodes a whole route message. Field names match in any letter case and unknown fields are ignored,
 // as existing nodes do; integers must be plain (no sign, fraction or exponent) and nothing may follow the object. The
-// meaning of the values is not judged here: see package topology.
+// meaning of the values is not judged here: see package topology. The strings may share memory: who keeps a short one for
+// long clones it.
 func ParseRouteUpdate(msg []byte) (RouteUpdate, error) {
+	if len(msg) > 0 && Type(msg[0]) == TypeRoute {
+		if u, ok := parseRouteLayout(msg[1:]); ok {
+			return u, nil
+		}
+	}
 	var u RouteUpdate
 	if err := parseJSON(msg, TypeRoute, &u); err != nil {
 		return RouteUpdate{}, err
@@ -34,6 +40,9 @@ func ParseRouteUpdate(msg []byte) (RouteUpdate, error) {
 
 // Append appends the whole route message to dst.
 func (u *RouteUpdate) Append(dst []byte) ([]byte, error) {
+	if msg, ok := appendRoute(dst, u); ok {
+		return msg, nil
+	}
 	return appendJSON(dst, TypeRoute, u)
 }
 
