@@ -110,6 +110,7 @@ func opDatagramOpen(_ context.Context, s *session, req *request) (reply, error) 
 		var wg sync.WaitGroup
 		wg.Go(func() { h.datagramsIn(pc, near) })
 		wg.Go(func() { noticesIn(pc, near) })
+		defer context.AfterFunc(pc.Context(), func() { _ = near.Close() })()
 		datagramsOut(pc, near)
 		_ = pc.Close()
 		_ = near.Close()

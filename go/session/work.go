@@ -39,6 +39,7 @@ func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
 	h.spawn("payload", func() {
 		defer close(start.done)
 		defer near.Close() //nolint:errcheck // Only read from.
+		defer context.AfterFunc(h.ctx, func() { _ = near.Close() })()
 		if start.err = sub.ReadPayload(payloadReader{near}); start.err == nil {
 			start.result, start.err = sub.Start(h.ctx)
 		}
