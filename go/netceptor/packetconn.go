@@ -137,6 +137,9 @@ func (pc *PacketConn) Notices() <-chan Notice { return pc.notices }
 // Done is closed when the socket is.
 func (pc *PacketConn) Done() <-chan struct{} { return pc.ctx.Done() }
 
+// Context ends when the socket does.
+func (pc *PacketConn) Context() context.Context { return pc.ctx }
+
 func (pc *PacketConn) notice(n Notice) {
 	select {
 	case pc.notices <- n:
