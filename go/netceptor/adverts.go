@@ -115,7 +115,7 @@ func (n *Node) sendKnownAdvertsLocked(nb *neighbour) {
 		}
 	}
 	for key, ad := range n.adverts {
-		d := n.table.Load().byName[key.node]
+		d := n.table.Load().byName(key.node)
 		if ad.Cancel || key.node == nb.id || d == nil || d.next == nil {
 			continue
 		}

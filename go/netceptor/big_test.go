@@ -53,7 +53,7 @@ func TestMeshAtScale(t *testing.T) {
 func (s *simulation) complete(routes int) bool {
 	for _, n := range s.nodes {
 		n.mu.Lock()
-		known := len(n.routes.ByName)
+		known := n.routes.Len()
 		n.mu.Unlock()
 		if known < routes {
 			return false

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pyreceptor/pyreceptor/go/policy"
+	"github.com/pyreceptor/pyreceptor/go/topology"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -17,10 +18,25 @@ type destination struct {
 	cost float64
 }
 
-// forwarding is an immutable snapshot: every known node by the hash that packets carry.
+// forwarding is an immutable snapshot: every known node, by position in the directory.
 type forwarding struct {
-	byHash map[wire.NodeHash]*destination
-	byName map[wire.NodeID]*destination
+	dir   *topology.Directory
+	dests []destination
+}
+
+// byHash finds a node by the hash that packets carry; nil if it is not known.
+func (f *forwarding) byHash(h wire.NodeHash) *destination {
+	if i, ok := f.dir.ByHash(h); ok {
+		return &f.dests[i]
+	}
+	return nil
+}
+
+func (f *forwarding) byName(name wire.NodeID) *destination {
+	if i, ok := f.dir.ByName(name); ok {
+		return &f.dests[i]
+	}
+	return nil
 }
 
 // Counters are the packets of a node by what became of them, since it started.
@@ -64,7 +80,7 @@ type receiver struct {
 func (r *receiver) lookup(table *forwarding, h wire.Header) (from, to *destination) {
 	if r.table != table || r.fromHash != h.From || r.toHash != h.To {
 		r.table, r.fromHash, r.toHash = table, h.From, h.To
-		r.from, r.to = table.byHash[h.From], table.byHash[h.To]
+		r.from, r.to = table.byHash(h.From), table.byHash(h.To)
 	}
 	return r.from, r.to
 }
@@ -169,7 +185,7 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	case policy.Drop:
 		return nil
 	}
-	dest := n.table.Load().byName[to]
+	dest := n.table.Load().byName(to)
 	h.From, h.To = n.hash, wire.Hash(to)
 	switch {
 	case dest != nil && dest.self:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -106,8 +107,10 @@ func (n *Node) forget(nb *neighbour) (wire.NodeID, error) {
 	if nb.id != "" && n.links[nb.id] == nb {
 		delete(n.links, nb.id)
 		n.db.RemoveLink(nb.id)
-		n.computeRoutesLocked() // At once: packets must not go to a dead link.
-		n.announceLocked()
+		if !n.closed {
+			n.computeRoutesLocked() // At once: packets must not go to a dead link.
+			n.announceLocked()
+		}
 		n.publishLocked(Event{Kind: PeerDown, Node: nb.id, Cost: nb.cost, Err: nb.cause})
 	}
 	return nb.id, nb.cause
@@ -289,7 +292,7 @@ func (nb *neighbour) rejectLocked(cause error) {
 
 // establishLocked ends the handshake: the peer has introduced itself.
 func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
-	n, peer := nb.node, u.ForwardingNode
+	n, peer := nb.node, wire.NodeID(strings.Clone(string(u.ForwardingNode)))
 	switch {
 	case peer == "":
 		return errors.New("the peer gave no node ID")

@@ -90,7 +90,8 @@ type Node struct {
 	sequence     uint64
 	links        map[wire.NodeID]*neighbour // Established.
 	pending      map[*neighbour]struct{}    // In the handshake.
-	updates      map[wire.NodeID]heardUpdate
+	updates      map[wire.NodeID]*heardUpdate
+	scratch      []byte     // Of encodeLocked.
 	beaten       time.Time  // When the links were last checked for silence.
 	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
@@ -126,7 +127,7 @@ func New(cfg Config) (*Node, error) {
 		listeners: map[string]*StreamListener{}, muxes: map[*mux]struct{}{}, shared: map[muxKey][]*mux{}, dialing: map[muxKey]chan struct{}{},
 		links:       map[wire.NodeID]*neighbour{},
 		pending:     map[*neighbour]struct{}{},
-		updates:     map[wire.NodeID]heardUpdate{},
+		updates:     map[wire.NodeID]*heardUpdate{},
 		adverts:     map[advertKey]*advertisement{},
 		own:         map[string]*advertised{},
 		subs:        map[*Subscription]struct{}{},
@@ -296,14 +297,14 @@ func (n *Node) Status() Status {
 		NodeID:               n.id,
 		Connections:          make([]Connection, 0, len(n.links)),
 		KnownConnectionCosts: n.db.Known(),
-		RoutingTable:         make(map[wire.NodeID]wire.NodeID, len(n.routes.ByName)),
+		RoutingTable:         make(map[wire.NodeID]wire.NodeID, n.routes.Len()),
 		Advertisements:       n.advertsLocked(),
 	}
 	for _, id := range slices.Sorted(maps.Keys(n.links)) {
 		s.Connections = append(s.Connections, Connection{NodeID: id, Cost: n.links[id].cost})
 	}
-	for id, r := range n.routes.ByName {
-		s.RoutingTable[id] = r.NextHop
+	for r := range n.routes.All() {
+		s.RoutingTable[r.Node] = r.NextHop
 	}
 	return s
 }
@@ -316,7 +317,7 @@ func (n *Node) WaitRoute(ctx context.Context, node wire.NodeID) (next wire.NodeI
 		n.mu.Lock()
 		change := n.routeChange
 		n.mu.Unlock()
-		if d := n.table.Load().byName[node]; d != nil && (d.self || d.next != nil) {
+		if d := n.table.Load().byName(node); d != nil && (d.self || d.next != nil) {
 			if d.self {
 				return n.id, 0, nil
 			}

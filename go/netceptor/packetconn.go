@@ -234,7 +234,7 @@ func (pc *PacketConn) addr(src packetSource) net.Addr {
 
 // nodeName is the name behind a hash, or the hash itself if the node was forgotten since its packet arrived.
 func (pc *PacketConn) nodeName(hash wire.NodeHash) wire.NodeID {
-	if d := pc.node.table.Load().byHash[hash]; d != nil {
+	if d := pc.node.table.Load().byHash(hash); d != nil {
 		return d.name
 	}
 	return wire.NodeID(fmt.Sprintf("%016x", uint64(hash)))

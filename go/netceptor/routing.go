@@ -77,17 +77,21 @@ func (n *Node) floodLocked(duplicate uint64) {
 		return
 	}
 	u := n.ownUpdateLocked(duplicate)
-	n.sendUpdateLocked(&u, nil)
+	if msg := n.encodeLocked(&u); msg != nil {
+		n.broadcastLocked(msg, nil)
+	}
 }
 
-func (n *Node) sendUpdateLocked(u *wire.RouteUpdate, except *neighbour) {
+// encodeLocked makes the message that this node sends about u; nil if there is none. It is valid until the next call.
+func (n *Node) encodeLocked(u *wire.RouteUpdate) []byte {
 	u.ForwardingNode = n.id
-	msg, err := u.Append(nil)
+	msg, err := u.Append(n.scratch[:0])
 	if err != nil {
 		n.log.Error("route update cannot be encoded", "node", u.NodeID, "err", err)
-		return
+		return nil
 	}
-	n.broadcastLocked(msg, except)
+	n.scratch = msg
+	return msg
 }
 
 // broadcastLocked queues a control message on every established link but one.
@@ -130,14 +134,12 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		n.log.Warn("another node uses this node's ID", "node", n.id, "peer", nb.id, "epoch", fx.DuplicateOf)
 		n.floodLocked(fx.DuplicateOf)
 	}
+	var msg []byte
+	if fx.Forward {
+		msg = n.encodeLocked(&u)
+	}
 	if fx.Ignored == "" && u.SuspectedDuplicate == 0 {
-		if old, known := n.updates[u.NodeID]; known && u.UpdateEpoch > old.update.UpdateEpoch {
-			n.wg.Go(func() {
-				n.failStreams(errPeerRestarted, func(s *Stream) bool { return s.mux == nil && s.remote.Node == u.NodeID })
-				n.failMuxes(errPeerRestarted, func(m *mux) bool { return m.remote.Node == u.NodeID })
-			})
-		}
-		n.updates[u.NodeID] = heardUpdate{u, time.Now()}
+		n.rememberLocked(&u, msg)
 	}
 	if fx.Recompute {
 		n.recomputeLocked()
@@ -148,10 +150,31 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 	if fx.Announce {
 		n.announceLocked()
 	}
-	if fx.Forward {
-		n.sendUpdateLocked(&u, nb)
+	if msg != nil {
+		n.broadcastLocked(msg, nb)
 	}
 	return nil
+}
+
+// rememberLocked keeps the last update of another node, as it was passed on. A new epoch means that the node was
+// restarted: streams to its former life are over.
+func (n *Node) rememberLocked(u *wire.RouteUpdate, msg []byte) {
+	heard := n.updates[u.NodeID]
+	if heard == nil {
+		heard = &heardUpdate{}
+		n.updates[wire.NodeID(strings.Clone(string(u.NodeID)))] = heard
+	} else if u.UpdateEpoch > heard.epoch {
+		n.endFormerLife(wire.NodeID(strings.Clone(string(u.NodeID))))
+	}
+	heard.epoch, heard.at = u.UpdateEpoch, time.Now().UnixNano()
+	heard.msg = append(heard.msg[:0], msg...)
+}
+
+func (n *Node) endFormerLife(peer wire.NodeID) {
+	n.wg.Go(func() {
+		n.failStreams(errPeerRestarted, func(s *Stream) bool { return s.mux == nil && s.remote.Node == peer })
+		n.failMuxes(errPeerRestarted, func(m *mux) bool { return m.remote.Node == peer })
+	})
 }
 
 // hasTwinLocked reports whether another node with our ID is in the mesh, as far as can be known without asking it: some
@@ -173,24 +196,12 @@ func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
 func (n *Node) computeRoutesLocked() {
 	n.routesAt = time.Time{}
 	routes := n.db.Routes()
-	known := n.db.Known()
-	t := &forwarding{
-		byHash: make(map[wire.NodeHash]*destination, len(known)+1),
-		byName: make(map[wire.NodeID]*destination, len(known)+1),
-	}
-	self := &destination{name: n.id, self: true}
-	t.byName[n.id], t.byHash[n.hash] = self, self
-	for name := range known {
-		if name == n.id {
-			continue
-		}
-		d := &destination{name: name}
-		if r, ok := routes.ByName[name]; ok {
+	t := &forwarding{dir: routes.Directory(), dests: make([]destination, routes.Directory().Size())}
+	for i := range t.dests {
+		d := &t.dests[i]
+		d.name, d.self = t.dir.NameAt(i), i == 0
+		if r, ok := routes.At(i); ok {
 			d.next, d.cost = n.links[r.NextHop], r.Cost
-		}
-		t.byName[name] = d
-		if h := wire.Hash(name); t.byHash[h] == nil { // On a collision the first one wins; the own name always does.
-			t.byHash[h] = d
 		}
 	}
 	n.table.Store(t)
@@ -202,8 +213,8 @@ func (n *Node) computeRoutesLocked() {
 	close(n.routeChange)
 	n.routeChange = make(chan struct{})
 	n.publishLocked(Event{Kind: RoutesChanged})
-	if n.log.Enabled(n.ctx, slog.LevelInfo) && len(known) > 1 {
-		n.log.Info(describe(known, routes))
+	if n.log.Enabled(n.ctx, slog.LevelInfo) && routes.Directory().Size() > 1 {
+		n.log.Info(describe(n.db.Known(), routes))
 	}
 }
 
@@ -218,8 +229,9 @@ func describe(known map[wire.NodeID]map[wire.NodeID]float64, routes *topology.Ta
 		}
 	}
 	b.WriteString("\nRouting Table:")
-	for _, id := range slices.Sorted(maps.Keys(routes.ByName)) {
-		fmt.Fprintf(&b, "\n   %s via %s", id, routes.ByName[id].NextHop)
+	all := slices.SortedFunc(routes.All(), func(x, y topology.Route) int { return strings.Compare(string(x.Node), string(y.Node)) })
+	for _, r := range all {
+		fmt.Fprintf(&b, "\n   %s via %s", r.Node, r.NextHop)
 	}
 	return b.String()
 }
@@ -240,8 +252,9 @@ func (n *Node) sweep() {
 
 // heardUpdate is the last update of another node and when it came.
 type heardUpdate struct {
-	update wire.RouteUpdate
-	at     time.Time
+	epoch uint64
+	at    int64  // Unix nanoseconds.
+	msg   []byte // As it was passed on.
 }
 
 // greetLocked tells a new neighbour everything at once instead of at the next period: the last update of every node
@@ -249,13 +262,8 @@ type heardUpdate struct {
 // a route counts too: it may get one by an update that is still on its way, and its own is not repeated then.
 func (n *Node) greetLocked(nb *neighbour) {
 	for name, heard := range n.updates {
-		if name == nb.id || time.Since(heard.at) > 3*routePeriod {
-			continue
-		}
-		u := heard.update
-		u.ForwardingNode = n.id
-		if msg, err := u.Append(nil); err == nil {
-			nb.sendControl(msg)
+		if name != nb.id && len(heard.msg) > 0 && time.Since(time.Unix(0, heard.at)) <= 3*routePeriod {
+			nb.sendControl(heard.msg)
 		}
 	}
 	n.sendKnownAdvertsLocked(nb)

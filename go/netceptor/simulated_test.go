@@ -107,14 +107,14 @@ func (s *simulation) disagreements() []string {
 	truth := s.distances()
 	for i, n := range s.nodes {
 		n.mu.Lock()
-		routes := n.routes.ByName
+		routes := n.routes
 		n.mu.Unlock()
 		for j := range s.nodes {
 			if i == j {
 				continue
 			}
 			want, reachable := truth[[2]wire.NodeID{i, j}]
-			got, has := routes[j]
+			got, has := routes.Route(j)
 			if has != reachable || has && got.Cost != want {
 				wrong = append(wrong, fmt.Sprintf("%s to %s: cost %v (%v), want %v (%v)", i, j, got.Cost, has, want, reachable))
 			}

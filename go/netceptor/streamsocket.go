@@ -136,7 +136,7 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 	if _, err := wire.Service(service); err != nil {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): service name too long", Err: err}
 	}
-	if d := n.table.Load().byName[to.Node]; d == nil || d.next == nil && !d.self {
+	if d := n.table.Load().byName(to.Node); d == nil || d.next == nil && !d.self {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): " + ErrNoRoute.Error(), Err: ErrNoRoute}
 	}
 	key := muxKey{to.Node, service, conf}

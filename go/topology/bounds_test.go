@@ -42,8 +42,8 @@ func TestForgedNames(t *testing.T) {
 	if len(db.order) > testNodes || len(db.order) != len(db.nodes) {
 		t.Errorf("%d nodes in order, %d by name, limit %d", len(db.order), len(db.nodes), testNodes)
 	}
-	if len(db.Routes().ByName) != 2 {
-		t.Errorf("routes %v, want b and c", db.Routes().ByName)
+	if len(db.Routes().ByName()) != 2 {
+		t.Errorf("routes %v, want b and c", db.Routes().ByName())
 	}
 	if !db.Knows(wire.NodeID(fmt.Sprint("forged", 3*testNodes-1))) && refused == 0 {
 		t.Error("the last name is unknown though none was refused")
@@ -75,7 +75,7 @@ func TestForgedReachableNames(t *testing.T) {
 		db.Apply(forged(string(this), testNodes+i, map[wire.NodeID]float64{before: 1, next: 1}), now)
 		before, this = this, next
 	}
-	routes := len(db.Routes().ByName)
+	routes := len(db.Routes().ByName())
 	if routes != testNodes-1 {
 		t.Fatalf("%d routes, want %d", routes, testNodes-1)
 	}
@@ -84,8 +84,8 @@ func TestForgedReachableNames(t *testing.T) {
 			t.Fatalf("newcomer in a table full of reachable nodes: %+v", e)
 		}
 	}
-	if len(db.order) != testNodes || len(db.Routes().ByName) != routes {
-		t.Errorf("%d nodes (limit %d), %d routes, before %d", len(db.order), testNodes, len(db.Routes().ByName), routes)
+	if len(db.order) != testNodes || len(db.Routes().ByName()) != routes {
+		t.Errorf("%d nodes (limit %d), %d routes, before %d", len(db.order), testNodes, len(db.Routes().ByName()), routes)
 	}
 }
 
@@ -158,7 +158,7 @@ func TestHashCollision(t *testing.T) {
 	if r, ok := table.Next(wire.Hash("b")); !ok || r.Node != "b" {
 		t.Errorf("route %+v, want that of b", r)
 	}
-	if name, _ := table.Name(wire.Hash("b")); name != "b" || len(table.ByName) != 2 {
-		t.Errorf("name %q, routes %v", name, table.ByName)
+	if name, _ := table.Name(wire.Hash("b")); name != "b" || len(table.ByName()) != 2 {
+		t.Errorf("name %q, routes %v", name, table.ByName())
 	}
 }

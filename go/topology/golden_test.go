@@ -180,7 +180,7 @@ func FuzzApply(f *testing.F) {
 				t.Fatalf("forwarded and ignored at once, or neither: %+v", e)
 			}
 		}
-		for name, r := range db.Routes().ByName {
+		for name, r := range db.Routes().ByName() {
 			if name == "alpha" || r.Cost <= 0 || math.IsInf(r.Cost, 0) {
 				t.Fatalf("route %+v", r)
 			}

@@ -144,7 +144,7 @@ func oracle(g graph) map[wire.NodeID]path {
 
 func compare(db *topology.DB, g graph) string {
 	want := oracle(g)
-	got := db.Routes().ByName
+	got := db.Routes().ByName()
 	for name, p := range want {
 		r, ok := got[name]
 		if !ok {
@@ -201,7 +201,7 @@ func BenchmarkRoutes1000(b *testing.B) {
 		if e := db.Apply(update("n999", 7, sequence, list), start); !e.Recompute {
 			b.Fatalf("%+v", e)
 		}
-		if len(db.Routes().ByName) != 999 {
+		if len(db.Routes().ByName()) != 999 {
 			b.Fatal("lost a route")
 		}
 	}

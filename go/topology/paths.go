@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"maps"
 	"math"
 	"slices"
 
@@ -16,16 +15,15 @@ type pathScratch struct {
 	done  []bool
 	heap  []entry
 
-	numbering uint64 // Changes with the meaning of positions.
-	index     map[wire.NodeID]int32
-	indexOf   uint64 // The numbering that index is about.
+	dir  *Directory // nil: stale.
+	arcs uint64     // Arcs made under another number than this are stale.
 }
 
 // arcs are the edges of one node that lead to destinations. They are made when a computation comes by and kept until the
-// node's edges or the numbering changes, so a single change in the mesh costs little.
+// node's edges or the destinations change, so a single change in the mesh costs little.
 type arcs struct {
-	list      []arc
-	numbering uint64 // 0: stale.
+	list  []arc
+	valid uint64 // Under which pathScratch.arcs; 0: stale.
 }
 
 type arc struct {
@@ -33,10 +31,13 @@ type arc struct {
 	to   int32
 }
 
-func (a *arcs) stale() { a.numbering = 0 }
+func (a *arcs) stale() { a.valid = 0 }
 
 // renumber notes that there are other destinations now, or other positions.
-func (p *pathScratch) renumber() { p.numbering++ }
+func (p *pathScratch) renumber() { p.dir = nil }
+
+// forgetArcs makes the arcs of all nodes stale.
+func (p *pathScratch) forgetArcs() { p.arcs++ }
 
 // entry is a path that ends at node and has not been judged yet.
 type entry struct {
@@ -49,7 +50,7 @@ type entry struct {
 func (p *pathScratch) compute(db *DB) {
 	p.reset(db)
 	for rank, peer := range p.peers {
-		p.offer(p.index[peer], label{cost: db.self.edges[peer], hops: 1, first: int32(rank)})
+		p.offer(p.dir.byName[peer], label{cost: db.self.edges[rank].cost, hops: 1, first: int32(rank)})
 	}
 	for len(p.heap) > 0 {
 		e := p.pop()
@@ -66,13 +67,13 @@ func (p *pathScratch) compute(db *DB) {
 }
 
 func (p *pathScratch) arcsOf(db *DB, n *node) []arc {
-	if n.arcs.numbering == p.numbering {
+	if n.arcs.valid == p.arcs {
 		return n.arcs.list
 	}
-	n.arcs.list, n.arcs.numbering = n.arcs.list[:0], p.numbering
-	for name, cost := range n.edges {
-		if i, ok := p.index[name]; ok && db.order[i].confirms(n.name) {
-			n.arcs.list = append(n.arcs.list, arc{cost, i})
+	n.arcs.list, n.arcs.valid = slices.Grow(n.arcs.list[:0], len(n.edges)), p.arcs
+	for _, e := range n.edges {
+		if i, ok := p.dir.byName[e.to]; ok && db.order[i].confirms(n.name) {
+			n.arcs.list = append(n.arcs.list, arc{e.cost, i})
 		}
 	}
 	return n.arcs.list
@@ -80,7 +81,10 @@ func (p *pathScratch) arcsOf(db *DB, n *node) []arc {
 
 func (p *pathScratch) reset(db *DB) {
 	n := len(db.order)
-	p.peers = slices.Sorted(maps.Keys(db.self.edges))
+	p.peers = p.peers[:0]
+	for _, e := range db.self.edges { // Sorted by name.
+		p.peers = append(p.peers, e.to)
+	}
 	p.best = slices.Grow(p.best[:0], n)[:n]
 	p.done = slices.Grow(p.done[:0], n)[:n]
 	p.heap = p.heap[:0]
@@ -89,15 +93,8 @@ func (p *pathScratch) reset(db *DB) {
 		p.done[i] = false
 	}
 	p.best[0], p.done[0] = label{}, true // Ourselves.
-	if p.indexOf == p.numbering {
-		return
-	}
-	p.indexOf = p.numbering
-	p.index = make(map[wire.NodeID]int32, n)
-	for i, x := range db.order {
-		if x.listed {
-			p.index[x.name] = int32(i)
-		}
+	if p.dir == nil {
+		p.dir = newDirectory(db)
 	}
 }
 

@@ -2,10 +2,12 @@ package topology
 
 import (
 	"cmp"
-	"maps"
+	"iter"
 	"math"
 	"slices"
+	"strings"
 	"time"
+	"unique"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -69,10 +71,12 @@ type node struct {
 	updated bool // Epoch and sequence are set.
 	epoch   uint64
 	seq     uint64
-	heard   time.Time               // Last accepted update; zero if none and not swept yet.
-	edges   map[wire.NodeID]float64 // Own map, changed in place.
-	bytes   int                     // What it counts against MaxBytes.
-	arcs    arcs                    // The same edges, ready for the path computation.
+	heard   time.Time // Last accepted update; zero if none and not swept yet.
+	edges   edges
+	bytes   int  // What it counts against MaxBytes.
+	arcs    arcs // The same edges, ready for the path computation.
+
+	shared unique.Handle[wire.NodeID] // Of name: databases in one process share it.
 }
 
 // DB is the link-state database of one node. It is not safe for concurrent use.
@@ -80,10 +84,9 @@ type DB struct {
 	self  *node // Its edges are the own links.
 	epoch uint64
 
-	nodes   map[wire.NodeID]*node
-	order   []*node                 // The same nodes, in the order in which they were learnt; self first.
-	listers map[wire.NodeID][]*node // By name, the nodes with an edge towards it; ourselves are not among them.
-	bytes   int
+	nodes map[wire.NodeID]*node
+	order []*node // The same nodes, in the order in which they were learnt; self first.
+	bytes int
 
 	maxNodes, maxBytes int
 
@@ -97,7 +100,7 @@ type DB struct {
 // New returns the database of the node self, whose own updates carry the given epoch.
 func New(self wire.NodeID, epoch uint64) *DB {
 	db := &DB{
-		epoch: epoch, nodes: map[wire.NodeID]*node{}, listers: map[wire.NodeID][]*node{}, seen: newSeenIDs(MaxSeen),
+		epoch: epoch, nodes: map[wire.NodeID]*node{}, seen: newSeenIDs(MaxSeen),
 		maxNodes: MaxNodes, maxBytes: MaxBytes,
 	}
 	db.self = db.add(self)
@@ -134,12 +137,15 @@ func (db *DB) Apply(u wire.RouteUpdate, now time.Time) Effects {
 			return Effects{Ignored: IgnoredBadCost}
 		}
 	}
-	changed := n == nil || !n.listed && u.Connections != nil || n.listed && !maps.Equal(n.edges, u.Connections)
+	changed := n == nil || !n.listed && u.Connections != nil || n.listed && !n.edges.equal(u.Connections)
 	if changed && !db.makeRoom(n, u, now) {
 		return Effects{Ignored: IgnoredTooMuch}
 	}
 	if n == nil {
 		n = db.add(u.NodeID)
+	}
+	if !n.updated {
+		db.paths.forgetArcs() // Edges to it counted until now, whether it lists them or not.
 	}
 	n.updated, n.epoch, n.seq, n.heard = true, u.UpdateEpoch, u.UpdateSequence, now
 	e := Effects{Forward: true, Announce: !known}
@@ -177,16 +183,13 @@ func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
 // replace makes edges the list of n.
 func (db *DB) replace(n *node, edges map[wire.NodeID]float64) {
 	db.list(n)
-	for name := range n.edges {
-		if _, stays := edges[name]; !stays {
-			db.removeEdge(n, name)
+	for _, e := range slices.Clone(n.edges) {
+		if _, stays := edges[e.to]; !stays {
+			db.removeEdge(n, e.to)
 		}
 	}
 	for name, cost := range edges {
 		db.setEdge(n, name, cost)
-	}
-	for _, x := range db.listers[n.name] {
-		x.arcs.stale() // What n says decides whether their edges to it count.
 	}
 	db.bytes -= n.bytes
 	n.bytes = sizeOf(n.name, edges)
@@ -198,15 +201,25 @@ func (db *DB) list(n *node) {
 	if !n.listed {
 		n.listed = true
 		db.paths.renumber()
+		db.paths.forgetArcs()
 	}
 }
 
 func (db *DB) setEdge(n *node, to wire.NodeID, cost float64) {
-	if _, had := n.edges[to]; !had && n != db.self {
-		db.listers[to] = append(db.listers[to], n)
+	i, had := n.edges.find(to)
+	if !had {
+		n.edges = slices.Insert(n.edges, i, edge{to: db.ownName(to)})
 	}
-	n.edges[to] = cost
+	n.edges[i].cost = cost
 	db.edgeChanged(n, to)
+}
+
+// ownName returns name as a string that shares no memory with a message.
+func (db *DB) ownName(name wire.NodeID) wire.NodeID {
+	if n := db.nodes[name]; n != nil {
+		return n.name
+	}
+	return wire.NodeID(strings.Clone(string(name)))
 }
 
 // edgeChanged notes that the edge from n to another node, and whether the one back counts, must be looked at again.
@@ -220,15 +233,16 @@ func (db *DB) edgeChanged(n *node, to wire.NodeID) {
 // confirms reports whether an edge from a node called name to n counts: n lists it too, or has not been heard yet. An
 // edge that one end alone knows is one that is just coming up or going down, whatever order the news of it come in.
 func (n *node) confirms(name wire.NodeID) bool {
-	_, back := n.edges[name]
+	_, back := n.edges.find(name)
 	return back || !n.updated
 }
 
 // StrangersThatListUs returns the nodes that call us their neighbour although we have no link to them.
 func (db *DB) StrangersThatListUs() []wire.NodeID {
 	var names []wire.NodeID
-	for _, x := range db.listers[db.self.name] {
-		if _, linked := db.self.edges[x.name]; !linked {
+	for _, x := range db.order {
+		_, listed := x.edges.find(db.self.name)
+		if _, linked := db.self.edges.find(x.name); listed && !linked {
 			names = append(names, x.name)
 		}
 	}
@@ -236,20 +250,9 @@ func (db *DB) StrangersThatListUs() []wire.NodeID {
 }
 
 func (db *DB) removeEdge(n *node, to wire.NodeID) {
-	if _, had := n.edges[to]; !had {
-		return
-	}
-	delete(n.edges, to)
-	db.edgeChanged(n, to)
-	if n == db.self {
-		return
-	}
-	l := db.listers[to]
-	i := slices.Index(l, n)
-	if l = slices.Delete(l, i, i+1); len(l) == 0 {
-		delete(db.listers, to)
-	} else {
-		db.listers[to] = l
+	if i, had := n.edges.find(to); had {
+		n.edges = slices.Delete(n.edges, i, i+1)
+		db.edgeChanged(n, to)
 	}
 }
 
@@ -279,7 +282,7 @@ func (db *DB) RemoveLink(peer wire.NodeID) {
 }
 
 // Links returns a copy of our own links: neighbour to cost.
-func (db *DB) Links() map[wire.NodeID]float64 { return maps.Clone(db.self.edges) }
+func (db *DB) Links() map[wire.NodeID]float64 { return db.self.edges.asMap() }
 
 // Known returns the table: every node with the neighbours that confirm their link to it, ourselves included.
 func (db *DB) Known() map[wire.NodeID]map[wire.NodeID]float64 {
@@ -294,15 +297,15 @@ func (db *DB) Known() map[wire.NodeID]map[wire.NodeID]float64 {
 
 func (db *DB) confirmed(n *node) map[wire.NodeID]float64 {
 	if n == db.self { // Our own links are what they are.
-		return maps.Clone(n.edges)
+		return n.edges.asMap()
 	}
-	edges := make(map[wire.NodeID]float64, len(n.edges))
-	for name, cost := range n.edges {
-		if x := db.nodes[name]; x == nil || x.confirms(n.name) {
-			edges[name] = cost
+	known := make(map[wire.NodeID]float64, len(n.edges))
+	for _, e := range n.edges {
+		if x := db.nodes[e.to]; x == nil || x.confirms(n.name) {
+			known[e.to] = e.cost
 		}
 	}
-	return edges
+	return known
 }
 
 // Knows reports whether name is in the database: ourselves, a neighbour, or the origin of an accepted update that was not
@@ -323,8 +326,8 @@ func (db *DB) Sweep(now time.Time) {
 }
 
 func (db *DB) reachable(n *node, t *Table) bool {
-	_, ok := t.ByName[n.name]
-	_, linked := db.self.edges[n.name]
+	_, ok := t.Route(n.name)
+	_, linked := db.self.edges.find(n.name)
 	return ok || linked || n == db.self
 }
 
@@ -373,8 +376,8 @@ func (db *DB) forget(which func(*node) bool) {
 		if n == db.self || !which(n) {
 			return false
 		}
-		for name := range n.edges {
-			db.removeEdge(n, name)
+		for _, e := range n.edges {
+			db.edgeChanged(n, e.to)
 		}
 		delete(db.nodes, n.name)
 		db.bytes -= n.bytes
@@ -383,12 +386,15 @@ func (db *DB) forget(which func(*node) bool) {
 	})
 	if removed {
 		db.paths.renumber()
+		db.paths.forgetArcs()
 		db.table = nil
 	}
 }
 
 func (db *DB) add(name wire.NodeID) *node {
-	n := &node{name: name, hash: wire.Hash(name), edges: map[wire.NodeID]float64{}, bytes: sizeOf(name, nil)}
+	shared := unique.Make(name)
+	name = shared.Value()
+	n := &node{name: name, shared: shared, hash: wire.Hash(name), bytes: sizeOf(name, nil)}
 	db.nodes[name] = n
 	db.order = append(db.order, n)
 	db.bytes += n.bytes
@@ -410,35 +416,130 @@ type Route struct {
 	Cost    float64     // Sum over the path.
 }
 
+// Directory gives every destination of a moment a position. It never changes, and the tables computed while the
+// destinations stay the same share one.
+type Directory struct {
+	names  []wire.NodeID // By position; "" for what is no destination. Position 0 is the node itself.
+	byName map[wire.NodeID]int32
+	byHash map[wire.NodeHash]int32
+}
+
+// Size is above every position.
+func (d *Directory) Size() int { return len(d.names) }
+
+// NameAt returns the name at a position; "" if no destination has it.
+func (d *Directory) NameAt(i int) wire.NodeID { return d.names[i] }
+
+// ByName returns the position of a node.
+func (d *Directory) ByName(name wire.NodeID) (int, bool) {
+	i, ok := d.byName[name]
+	return int(i), ok
+}
+
+// ByHash returns the position of the node with this hash; of two names with one hash, of the one learnt first. It does
+// not allocate.
+func (d *Directory) ByHash(hash wire.NodeHash) (int, bool) {
+	i, ok := d.byHash[hash]
+	return int(i), ok
+}
+
+func newDirectory(db *DB) *Directory {
+	d := &Directory{
+		names:  make([]wire.NodeID, len(db.order)),
+		byName: make(map[wire.NodeID]int32, len(db.order)), byHash: make(map[wire.NodeHash]int32, len(db.order)),
+	}
+	for i, n := range db.order {
+		if !n.listed {
+			continue
+		}
+		d.names[i], d.byName[n.name] = n.name, int32(i)
+		if _, taken := d.byHash[n.hash]; !taken {
+			d.byHash[n.hash] = int32(i)
+		}
+	}
+	return d
+}
+
 // Table holds the routes of one moment. It never changes and is safe for concurrent use.
 type Table struct {
-	// ByName holds the route to every node that can be reached, without ourselves. Read only.
-	ByName map[wire.NodeID]Route
+	dir  *Directory
+	hops []hop // By position.
+	len  int
+}
 
-	routes []Route
-	byHash map[wire.NodeHash]int32 // Index into routes.
-	names  map[wire.NodeHash]wire.NodeID
+// hop is where packets for one destination go next; an empty name stands for no route.
+type hop struct {
+	next wire.NodeID
+	cost float64
+}
+
+// Directory returns the destinations that the table is about, those without a route included.
+func (t *Table) Directory() *Directory { return t.dir }
+
+// Len is the number of nodes that can be reached, without ourselves.
+func (t *Table) Len() int { return t.len }
+
+// At returns the route to the node at a position of the directory.
+func (t *Table) At(i int) (Route, bool) {
+	h := t.hops[i]
+	return Route{Node: t.dir.names[i], NextHop: h.next, Cost: h.cost}, h.next != ""
+}
+
+// Route returns the route to a node.
+func (t *Table) Route(name wire.NodeID) (Route, bool) {
+	i, ok := t.dir.byName[name]
+	if !ok {
+		return Route{}, false
+	}
+	return t.At(int(i))
+}
+
+// All yields the route to every node that can be reached, without ourselves, in the order in which they were learnt.
+func (t *Table) All() iter.Seq[Route] {
+	return func(yield func(Route) bool) {
+		for i := range t.hops {
+			if r, ok := t.At(i); ok && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 // Next returns the route to the node with this hash. It does not allocate. Of two names with one hash the one that was
 // learnt first has it.
 func (t *Table) Next(hash wire.NodeHash) (Route, bool) {
-	i, ok := t.byHash[hash]
+	i, ok := t.dir.byHash[hash]
 	if !ok {
 		return Route{}, false
 	}
-	return t.routes[i], true
+	return t.At(int(i))
 }
 
-// Name returns the name behind a hash if the node is known: ourselves or another one, whether it can be reached or not.
-// Packets from or to any other hash belong to nobody.
+// Name returns the name behind a hash if it is a destination: ourselves or another node, whether it can be reached or
+// not. Packets from or to any other hash belong to nobody.
 func (t *Table) Name(hash wire.NodeHash) (wire.NodeID, bool) {
-	name, ok := t.names[hash]
-	return name, ok
+	i, ok := t.dir.byHash[hash]
+	if !ok {
+		return "", false
+	}
+	return t.dir.names[i], true
 }
 
 // Equal reports whether both tables lead to the same nodes by the same next hops at the same costs.
-func (t *Table) Equal(o *Table) bool { return maps.Equal(t.ByName, o.ByName) }
+func (t *Table) Equal(o *Table) bool {
+	if t.dir == o.dir {
+		return slices.Equal(t.hops, o.hops)
+	}
+	if t.len != o.len {
+		return false
+	}
+	for r := range t.All() {
+		if other, ok := o.Route(r.Node); !ok || other != r {
+			return false
+		}
+	}
+	return true
+}
 
 // Routes computes the shortest paths. It returns the same Table until the topology changes.
 func (db *DB) Routes() *Table {
@@ -446,26 +547,14 @@ func (db *DB) Routes() *Table {
 		return db.table
 	}
 	db.paths.compute(db)
-	t := &Table{
-		ByName: make(map[wire.NodeID]Route, len(db.order)),
-		byHash: make(map[wire.NodeHash]int32, len(db.order)),
-		names:  make(map[wire.NodeHash]wire.NodeID, len(db.order)),
-		routes: make([]Route, 0, len(db.order)),
-	}
-	for i, n := range db.order {
-		if _, taken := t.names[n.hash]; !taken {
-			t.names[n.hash] = n.name
-		}
+	t := &Table{dir: db.paths.dir, hops: make([]hop, db.paths.dir.Size())}
+	for i := range t.hops {
 		l := db.paths.best[i]
-		if i == 0 || math.IsInf(l.cost, 1) || !n.listed {
+		if i == 0 || math.IsInf(l.cost, 1) || !db.order[i].listed {
 			continue
 		}
-		r := Route{Node: n.name, NextHop: db.paths.peers[l.first], Cost: l.cost}
-		t.ByName[n.name] = r
-		if t.names[n.hash] == n.name {
-			t.byHash[n.hash] = int32(len(t.routes))
-		}
-		t.routes = append(t.routes, r)
+		t.hops[i] = hop{next: db.paths.peers[l.first], cost: l.cost}
+		t.len++
 	}
 	db.table = t
 	return t

@@ -220,7 +220,7 @@ func wantRoutes(t *testing.T, db *topology.DB, want ...string) {
 	t.Helper()
 	table := db.Routes()
 	got := map[string]bool{}
-	for name, r := range table.ByName {
+	for name, r := range table.ByName() {
 		got[fmt.Sprint(r.Node, " ", r.NextHop, " ", r.Cost)] = true
 		if byHash, ok := table.Next(wire.Hash(name)); !ok || byHash != r {
 			t.Errorf("by hash %v %v, by name %v", byHash, ok, r)
@@ -307,7 +307,7 @@ func TestTable(t *testing.T) {
 	if db.Routes() != first {
 		t.Error("an unchanged update made a new table")
 	}
-	db.Apply(update("far", 1, 1, nil), start)
+	db.Apply(update("far", 1, 1, edges{}), start)
 	second := db.Routes()
 	if !second.Equal(first) {
 		t.Error("a node without a route changed the routes")
@@ -324,8 +324,8 @@ func TestTable(t *testing.T) {
 		t.Error("there is a route to ourselves")
 	}
 	db.RemoveLink("b")
-	if third := db.Routes(); third.Equal(second) || len(second.ByName) != 1 || len(third.ByName) != 0 {
-		t.Errorf("after the link was lost: %v, before: %v", third.ByName, second.ByName)
+	if third := db.Routes(); third.Equal(second) || len(second.ByName()) != 1 || len(third.ByName()) != 0 {
+		t.Errorf("after the link was lost: %v, before: %v", third.ByName(), second.ByName())
 	}
 	if n := testing.AllocsPerRun(100, func() { second.Next(wire.Hash("b")) }); n != 0 {
 		t.Errorf("Next allocates %v times", n)
