@@ -28,6 +28,7 @@ var only = map[string][]string{
 	"C":                   {"capi"},
 	"os/signal":           {"go/cmd", "go/workceptor/runner", "capi"}, // See TestLibraryLeavesSignalsAlone.
 	"gopkg.in/yaml.v3":    {"go/config"},
+	"github.com/gorilla/": {"go/link"},
 	"k8s.io/":             {"go/cmd/receptor-kubernetes"},
 	module + "go/session": {"go/cmd", "capi", "go/session"},
 }

@@ -25,9 +25,12 @@ const (
 
 // WebSocketOptions are what a dialer needs beside the URL. The zero value is usable.
 type WebSocketOptions struct {
-	TLS     *tls.Config // For wss; nil: certificates that the system trusts, for the host of the URL.
-	Header  http.Header // Sent with the request.
-	Environ []string    // NAME=value; HTTP_PROXY, HTTPS_PROXY and NO_PROXY say which proxy to use. nil: none.
+	TLS    *tls.Config // For wss; nil: certificates that the system trusts, for the host of the URL.
+	Header http.Header // Sent with the request.
+	// Environ has entries NAME=value, of which HTTP_PROXY (for ws), HTTPS_PROXY (for wss) and NO_PROXY say which proxy to
+	// use: http://host:port, which is asked to CONNECT, or socks5://host:port, either with user:password@. This machine is
+	// reached without. nil: no proxy. A program's own environment is its own business: this package does not read it.
+	Environ []string
 }
 
 type webSocketDialer struct {
