@@ -133,15 +133,6 @@ func TestUDPSessionStartsAnew(t *testing.T) {
 	}
 }
 
-// sender makes up the address of a peer.
-func sender(t *testing.T, i int) endpoint {
-	t.Helper()
-	var e endpoint
-	e.raw[0], e.raw[2], e.raw[3], e.length = syscall.AF_INET, byte(i>>8), byte(i), 16
-	copy(e.raw[4:], []byte{127, 0, 0, 1})
-	return e
-}
-
 // Strangers push each other out, never those who have answered.
 func TestUDPStrangersAreBounded(t *testing.T) {
 	l := listenUDP(t, "127.0.0.1:0")
@@ -164,7 +155,7 @@ func TestUDPStrangersAreBounded(t *testing.T) {
 	var strangers []Conn
 	const flood = 5 * maxNewSessions
 	for i := range flood {
-		l.deliver(sender(t, i), []byte("boo"))
+		l.deliver(sender(i), []byte("boo"))
 		s, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +196,7 @@ func TestUDPUnreadMessagesAreBounded(t *testing.T) {
 	const peers = 100
 	for i := range peers {
 		for range 2 * sessionInbox / len(msg) {
-			l.deliver(sender(t, i), msg)
+			l.deliver(sender(i), msg)
 		}
 	}
 	if held := l.held.Load(); held > listenerInbox+int64(len(msg))+wire.FrameOverhead || held < listenerInbox/2 {
