@@ -181,20 +181,63 @@ type backendConfig struct {
 	NodeCost     map[string]float64 `json:"node_cost"`
 }
 
-// tcpAddress strips the scheme of an address; other transports are refused by name.
-func tcpAddress(address string) (string, error) {
+// transport splits an address into its transport and what is behind the scheme.
+func transport(address string) (scheme, rest string, err error) {
 	scheme, rest, ok := strings.Cut(address, "://")
-	switch {
-	case !ok:
-		rest = address
-	case scheme != "tcp":
-		return "", badRequest(fmt.Sprintf("address %q: transport %q is not known; tcp://host:port is", address, scheme))
+	if !ok {
+		scheme, rest = "tcp", address
 	}
-	rest = strings.TrimSuffix(rest, "/")
-	if !strings.Contains(rest, ":") {
-		return "", badRequest(fmt.Sprintf("address %q: no port; tcp://host:port is expected", address))
+	switch scheme {
+	case "ws", "wss":
+		return scheme, rest, nil
+	case "tcp", "udp":
+		rest = strings.TrimSuffix(rest, "/")
+		if !strings.Contains(rest, ":") {
+			return "", "", badRequest(fmt.Sprintf("address %q: no port; %s://host:port is expected", address, scheme))
+		}
+		return scheme, rest, nil
+	default:
+		return "", "", badRequest(fmt.Sprintf("address %q: transport %q is not known; tcp, udp, ws and wss are", address, scheme))
 	}
-	return rest, nil
+}
+
+// dialer makes the dialer of an address.
+func (h *host) dialer(address string) (link.Dialer, error) {
+	scheme, rest, err := transport(address)
+	if err != nil {
+		return nil, err
+	}
+	switch scheme {
+	case "udp":
+		return link.DialUDP(rest), nil
+	case "ws", "wss":
+		d, err := link.DialWebSocket(address, link.WebSocketOptions{Environ: h.environ})
+		if err != nil {
+			return nil, badRequest(err.Error())
+		}
+		return d, nil
+	default:
+		return link.DialTCP(rest), nil
+	}
+}
+
+// listener opens the listener of an address.
+func listener(address string) (link.Listener, error) {
+	scheme, rest, err := transport(address)
+	if err != nil {
+		return nil, err
+	}
+	switch scheme {
+	case "udp":
+		return link.ListenUDP(rest)
+	case "ws":
+		bind, path, _ := strings.Cut(rest, "/")
+		return link.ListenWebSocket(bind, "/"+path, nil)
+	case "wss":
+		return nil, badRequest(fmt.Sprintf("address %q: a listener with TLS takes a certificate, which only a configuration file can name", address))
+	default:
+		return link.ListenTCP(rest)
+	}
 }
 
 func (b *backendConfig) options() netceptor.LinkOptions {
@@ -350,11 +393,11 @@ func configText(err error) string {
 }
 
 func (h *host) dial(b *backendConfig) (uint64, error) {
-	address, err := tcpAddress(b.Address)
+	d, err := h.dialer(b.Address)
 	if err != nil {
 		return 0, err
 	}
-	backend, err := h.built().Node.Dial(link.DialTCP(address), b.options())
+	backend, err := h.built().Node.Dial(d, b.options())
 	if err != nil {
 		return 0, toError(err, BadConfig)
 	}
@@ -362,11 +405,7 @@ func (h *host) dial(b *backendConfig) (uint64, error) {
 }
 
 func (h *host) listen(b *backendConfig) (id uint64, bound string, err error) {
-	address, err := tcpAddress(b.Address)
-	if err != nil {
-		return 0, "", err
-	}
-	l, err := link.ListenTCP(address)
+	l, err := listener(b.Address)
 	if err != nil {
 		return 0, "", toError(err, BadConfig)
 	}

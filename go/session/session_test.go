@@ -198,7 +198,7 @@ func TestOpenErrors(t *testing.T) {
 	p.refused(BadRequest, "frobnicate")
 	p.refused(BadRequest, "open", "config", "text")
 	p.refused(BadConfig, "open", "config", map[string]any{"node": "localhost"})
-	p.refused(BadRequest, "open", "config", map[string]any{"node": "x", "peers": []any{map[string]any{"address": "udp://h:1"}}})
+	p.refused(BadRequest, "open", "config", map[string]any{"node": "x", "peers": []any{map[string]any{"address": "carrier-pigeon://h:1"}}})
 	p.refused(BadConfig, "open", "config", map[string]any{"file": "/nonexistent/receptor.yml"})
 	p.must("open", "config", map[string]any{"node": "n"})
 	p.refused(BadRequest, "open", "config", map[string]any{"node": "again"})
@@ -503,4 +503,26 @@ func TestNodeFromFile(t *testing.T) {
 	if ok, _ := p.must("open", "config", map[string]any{"file": file}); ok["node"] != "from-file" {
 		t.Errorf("opened %v", ok)
 	}
+}
+
+// TestTransports links two nodes over each transport that an address can name.
+func TestTransports(t *testing.T) {
+	for _, scheme := range []string{"tcp", "udp", "ws"} {
+		t.Run(scheme, func(t *testing.T) {
+			b := open(t)
+			b.must("open", "config", map[string]any{"node": "b"})
+			bound, _ := b.must("listen.add", "address", scheme+"://127.0.0.1:0")
+			a := open(t)
+			peer := fmt.Sprintf("%s://%s", scheme, bound["address"])
+			a.must("open", "config", map[string]any{"node": "a", "peers": []any{map[string]any{"address": peer}}})
+			a.must("route.wait", "node", "b", "timeout", 20)
+			b.must("route.wait", "node", "a", "timeout", 20)
+			a.must("ping", "node", "b")
+		})
+	}
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "n"})
+	p.refused(BadRequest, "peer.add", "address", "ws://user@host/")
+	p.refused(BadRequest, "listen.add", "address", "wss://127.0.0.1:0/")
+	p.refused(BadRequest, "listen.add", "address", "udp://nowhere")
 }

@@ -60,7 +60,8 @@ BackendID: TypeAlias = int | str  # Names a dialer or a listener of a node; only
 class Peer:
     """A neighbour to dial.
 
-    address: ``tcp://host:port`` or ``host:port``.
+    address: ``tcp://host:port``, ``udp://host:port``, ``ws://host:port/path`` or ``wss://host:port/path`` (with a
+        certificate that the system trusts); ``host:port`` is TCP.
     cost: what the link adds to a route, > 0; both ends must use the same.
     redial: dial again when the link is lost; False gives up after the first failure or loss.
     allowed_peers: node IDs that may be at the other end; None admits everybody.
@@ -88,7 +89,7 @@ class Peer:
 class LinkListener:
     """An address where neighbours may dial in.
 
-    address: ``tcp://host:port`` or ``host:port``; port 0 takes a free one.
+    address: ``tcp://host:port``, ``udp://host:port`` or ``ws://host:port/path``; port 0 takes a free one.
     cost: what its links add to a route, > 0.
     node_cost: other costs for the neighbours named.
     allowed_peers: node IDs that may dial in; None admits everybody.
