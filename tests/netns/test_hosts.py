@@ -1,0 +1,328 @@
+r"""Daemons on three hosts, which are network namespaces: delays, losses, cut links, a second path, a partition.
+
+    laptop --- hub --- edge        cost 1 each
+       \_______________/           cost 5
+
+Needs root, the ``ip`` and ``tc`` programs and a kernel that lets us; without them the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receptor._daemon import find
+from receptorctl import ReceptorControl
+
+# A silent link is given up after at most 26 s, and dialled again after at most 20 s, or 15 s later if a dial hangs.
+PATIENCE_S = 75.0
+PORT = 2222
+HOSTS = ("laptop", "hub", "edge")
+LINKS = (("laptop", "hub"), ("hub", "edge"), ("laptop", "edge"))
+
+# Writes numbered lines, the next one whenever its standard input, a named pipe, says so: tests decide when it goes on.
+COUNTER = "exec 3<>{fifo}; while read -r n <&3; do echo line $n; [ $n = end ] && break; done"
+
+
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not within {PATIENCE_S} s"
+        time.sleep(0.05)  # There is no event to wait for in another process.
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def must(*words: str) -> None:
+    done = command(*words)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+
+
+class Network:
+    """Three namespaces, each with a wire to the two others. ``close`` removes them, whatever has become of them."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def namespace(self, host: str) -> str:
+        return f"receptor-{os.getpid()}-{host}"
+
+    def lay(self) -> None:
+        for host in HOSTS:
+            name = self.namespace(host)
+            made = command("ip", "netns", "add", name)
+            if made.returncode != 0:
+                pytest.skip(f"no network namespace can be made here: {made.stderr.strip()}")
+            self.made.append(name)
+            must("ip", "-n", name, "link", "set", "lo", "up")
+        for number, (a, b) in enumerate(LINKS):
+            near, far = self.namespace(a), self.namespace(b)
+            made = command(
+                "ip", "link", "add", f"to-{b}", "netns", near, "type", "veth", "peer", "name", f"to-{a}", "netns", far
+            )
+            if made.returncode != 0:
+                pytest.skip(f"no wire between namespaces can be made here: {made.stderr.strip()}")
+            for name, host, peer in ((near, a, b), (far, b, a)):
+                address = f"{self.address(number, host)}/24"
+                must("ip", "-n", name, "address", "add", address, "dev", f"to-{peer}")
+                must("ip", "-n", name, "link", "set", f"to-{peer}", "up")
+
+    @staticmethod
+    def address(number: int, host: str) -> str:
+        return f"10.77.{number}.{1 + HOSTS.index(host)}"
+
+    def switch(self, a: str, b: str, state: str) -> None:
+        """Turn a wire ``down`` or ``up`` at one end: nobody is told, packets just do not arrive."""
+        must("ip", "-n", self.namespace(a), "link", "set", f"to-{b}", state)
+
+    def disturb(self, a: str, b: str, how: str) -> None:
+        """Let the kernel delay or lose packets, in both directions. ``how`` is for tc: a discipline and its options."""
+        for host, peer in ((a, b), (b, a)):
+            place = ("qdisc", "add", "dev", f"to-{peer}", "root")
+            done = command("tc", "-n", self.namespace(host), *place, *how.split())
+            if done.returncode != 0:
+                pytest.skip(f"this kernel has no {how.split()[0]}: {done.stderr.strip()}")
+
+    def dropped(self, *links: tuple[str, str]) -> int:
+        """How many packets the kernel has dropped at the ends of these wires."""
+        ends = [*links, *(link[::-1] for link in links)]
+        shown = [
+            command("tc", "-n", self.namespace(host), "-s", "qdisc", "show", "dev", f"to-{peer}") for host, peer in ends
+        ]
+        return sum(int(number) for show in shown for number in re.findall(r"dropped (\d+)", show.stdout))
+
+    def close(self) -> None:
+        for name in self.made:
+            for pid in command("ip", "netns", "pids", name).stdout.split():  # What a daemon that failed has left.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for name in self.made:
+            must("ip", "netns", "delete", name)  # And with it its ends of the wires.
+        self.made.clear()
+
+
+class Daemon:
+    """The daemon of one host. Its control socket is a file, which the test reaches from outside."""
+
+    def __init__(self, program: str, network: Network, folder: Path, host: str, *directives: str) -> None:
+        self.host, self.socket, self.log = host, folder / f"{host}.sock", folder / f"{host}.log"
+        words = [
+            "ip", "netns", "exec", network.namespace(host), program, "--node", f"id={host}", f"datadir={folder}/data",
+            "--log-level", "info", "--control-service", "service=control", f"filename={self.socket}", *directives,
+        ]  # fmt: skip
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+        wait_for(f"start of {host}", self.started)
+
+    def started(self) -> bool:
+        assert self.process.poll() is None, f"{self.host} ended:\n{self.log.read_text()}"
+        return "Initialization complete" in self.log.read_text()
+
+    def ask(self, text: str) -> Any:
+        with ReceptorControl(str(self.socket)) as control:
+            return control.simple_command(text)
+
+    def path(self, node: str) -> list[str]:
+        """The nodes on the way to another, this one included."""
+        answer = self.ask(f"traceroute {node}")
+        hops = [answer[key] for key in sorted(answer, key=int)]
+        return [hop["From"] for hop in hops] if "Error" not in hops[-1] else []
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+
+class Unit:
+    """Work that laptop has given to edge; its output is read as it comes."""
+
+    def __init__(self, laptop: Daemon, work_type: str, payload: bytes, **params: str) -> None:
+        self.laptop = laptop
+        with ReceptorControl(str(laptop.socket)) as control:
+            self.id: str = control.submit_work(work_type, payload, node="edge", params=params)["unitid"]
+        with ReceptorControl(str(laptop.socket)) as control:
+            self.output = control.get_work_results(self.id)
+
+    def take(self, size: int) -> bytes:
+        return self.output.read(size)
+
+    def finish(self) -> tuple[bytes, str]:
+        """The rest of the output and the unit's detail; the unit is released."""
+        with self.output:
+            rest = self.output.read()
+        wait_for("the unit's end", lambda: self.laptop.ask(f"work status {self.id}")["StateName"] != "Running")
+        detail: str = self.laptop.ask(f"work status {self.id}")["Detail"]
+        assert self.laptop.ask(f"work release {self.id}") == {"released": self.id}
+        return rest, detail
+
+
+class Counter(Unit):
+    """A unit that writes a line whenever it is told to, wherever the links are."""
+
+    def __init__(self, laptop: Daemon, folder: Path) -> None:
+        self.fifo = folder / "go"
+        os.mkfifo(self.fifo)
+        self.expected = b""
+        super().__init__(laptop, "sh", b"", params=f"'{COUNTER.format(fifo=self.fifo)}'")
+
+    def write(self, word: str) -> None:
+        with self.fifo.open("w") as pipe:
+            pipe.write(f"{word}\n")
+        self.expected += f"line {word}\n".encode()
+
+
+class Hosts:
+    def __init__(self, network: Network, folder: Path, stack: contextlib.ExitStack, kind: str) -> None:
+        program = find()
+        assert program is not None, "the receptor daemon is not installed beside this Python"
+        self.network, self.folder = network, folder
+
+        def start(host: str, *directives: str) -> Daemon:
+            daemon = Daemon(program, network, folder, host, *directives)
+            stack.callback(daemon.close)
+            return daemon
+
+        def peer(number: int, host: str, cost: int) -> tuple[str, ...]:
+            return (f"--{kind}-peer", f"address={network.address(number, host)}:{PORT}", f"cost={cost}")
+
+        listen = (f"--{kind}-listener", f"port={PORT}")
+        shell = ("--work-command", "worktype=sh", "command=sh", "params=-c", "allowruntimeparams=true")
+        work = (*shell, "--work-command", "worktype=cat", "command=cat")
+        self.hub = start("hub", *listen, "cost=1")
+        self.edge = start("edge", *listen, "cost=5", *peer(1, "hub", 1), *work)
+        self.laptop = start("laptop", *peer(0, "hub", 1), *peer(2, "edge", 5))
+        self.wait_path("laptop", "hub", "edge")
+        wait_for("both links of laptop", lambda: len(self.laptop.ask("status")["Connections"]) == 2)
+
+    def wait_path(self, *nodes: str) -> None:
+        """Wait until packets go this way, there and back."""
+        wait_for(f"path {nodes}", lambda: self.laptop.path("edge") == list(nodes))
+        wait_for(f"path back {nodes}", lambda: self.edge.path("laptop") == list(nodes)[::-1])
+
+
+@pytest.fixture
+def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hosts]:
+    """The mesh; a test may ask for links of another ``kind`` than tcp."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    for program in ("ip", "tc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no {program} program here: install iproute2")
+    with contextlib.ExitStack() as stack:
+        network = Network()
+        stack.callback(network.close)
+        network.lay()
+        yield Hosts(network, tmp_path, stack, getattr(request, "param", "tcp"))
+
+
+def test_three_hosts(hosts: Hosts) -> None:
+    assert hosts.laptop.ask("status")["RoutingTable"] == {"hub": "hub", "edge": "hub"}
+    payload = os.urandom(300_000)
+    assert Unit(hosts.laptop, "cat", payload).finish() == (payload, "exit status 0")
+
+
+DISTURBANCES = {
+    "delay": "netem delay 40ms",
+    "loss": "netem loss 10%",
+    "all": "netem delay 30ms 20ms 25% loss 5% duplicate 2%",
+    "narrow": "tbf rate 8mbit burst 5kb limit 10kb",  # What does not fit in the queue is lost.
+}
+
+
+@pytest.mark.parametrize("hosts", ["tcp", "udp"], indirect=True)
+@pytest.mark.parametrize("how", DISTURBANCES)
+def test_delay_and_loss(hosts: Hosts, how: str) -> None:
+    for a, b in LINKS[:2]:
+        hosts.network.disturb(a, b, DISTURBANCES[how])
+    if how == "delay":
+        assert hosts.laptop.ask("ping edge")["Time"] >= 4 * 40e6  # Nanoseconds; two links, there and back.
+    payload = os.urandom(1_000_000)
+    assert Unit(hosts.laptop, "cat", payload).finish() == (payload, "exit status 0")
+    if how == "narrow":
+        assert hosts.network.dropped(*LINKS[:2]) > 0, "the wires were not narrow enough to lose anything"
+
+
+def test_a_cut_link_is_gone_around_and_comes_back(hosts: Hosts) -> None:
+    hosts.network.switch("laptop", "hub", "down")
+    hosts.wait_path("laptop", "edge")
+    status = hosts.laptop.ask("status")
+    assert status["Connections"] == [{"NodeID": "edge", "Cost": 5}]
+    assert status["RoutingTable"] == {"hub": "edge", "edge": "edge"}
+    payload = os.urandom(100_000)
+    assert Unit(hosts.laptop, "cat", payload).finish() == (payload, "exit status 0")
+    hosts.network.switch("laptop", "hub", "up")
+    hosts.wait_path("laptop", "hub", "edge")
+
+
+def test_work_goes_on_over_the_second_path(hosts: Hosts) -> None:
+    counter = Counter(hosts.laptop, hosts.folder)
+    counter.write("1")
+    got = counter.take(len(counter.expected))
+    hosts.network.switch("hub", "edge", "down")
+    counter.write("2")
+    got += counter.take(len(counter.expected) - len(got))  # Before the link is back.
+    hosts.wait_path("laptop", "edge")
+    hosts.network.switch("hub", "edge", "up")
+    counter.write("end")
+    rest, detail = counter.finish()
+    assert (got + rest, detail) == (counter.expected, "exit status 0")
+
+
+@pytest.mark.parametrize("hosts", ["tcp", "udp"], indirect=True)
+def test_a_partition_heals(hosts: Hosts) -> None:
+    counter = Counter(hosts.laptop, hosts.folder)
+    counter.write("1")
+    got = counter.take(len(counter.expected))
+    for peer in ("hub", "edge"):
+        hosts.network.switch("laptop", peer, "down")
+    wait_for("loss of both links", lambda: not hosts.laptop.ask("status")["Connections"])
+    assert hosts.laptop.ask("ping edge")["Error"] == "no route to node"
+    for word in map(str, range(2, 200)):
+        counter.write(word)  # The command goes on without its submitter.
+    hosts.network.switch("laptop", "hub", "up")
+    counter.write("end")
+    rest, detail = counter.finish()
+    assert (got + rest, detail) == (counter.expected, "exit status 0")
+    hosts.network.switch("laptop", "edge", "up")
+    wait_for("both links of laptop", lambda: len(hosts.laptop.ask("status")["Connections"]) == 2)
+
+
+def test_wires_that_come_and_go(hosts: Hosts) -> None:
+    counter = Counter(hosts.laptop, hosts.folder)
+    for turn, (a, b) in enumerate((*LINKS, *LINKS)):
+        hosts.network.switch(a, b, "down")
+        counter.write(f"{turn}-down")
+        hosts.network.switch(a, b, "up")
+        counter.write(f"{turn}-up")
+    counter.write("end")
+    output, detail = counter.finish()
+    assert (output, detail) == (counter.expected, "exit status 0")
+
+
+def test_a_lost_hub(hosts: Hosts) -> None:
+    """The hub is cut off from both others, which still have each other."""
+    hosts.network.switch("hub", "laptop", "down")
+    hosts.network.switch("hub", "edge", "down")
+    wait_for("loss of both links", lambda: not hosts.hub.ask("status")["Connections"])
+    hosts.wait_path("laptop", "edge")
+    assert hosts.hub.ask("ping laptop")["Error"] == "no route to node"
+    hosts.network.switch("hub", "laptop", "up")
+    hosts.network.switch("hub", "edge", "up")
+    hosts.wait_path("laptop", "hub", "edge")
