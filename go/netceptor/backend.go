@@ -75,6 +75,22 @@ func (n *Node) Dial(d link.Dialer, opt LinkOptions) (*Backend, error) {
 	return b, nil
 }
 
+// AddLink runs one link over a connection that the caller has made, by whatever means ([link.NewStream] makes a link of
+// any byte stream). The node owns conn from then on. The backend ends with the link: see [Backend.Done].
+func (n *Node) AddLink(conn link.Conn, opt LinkOptions) (*Backend, error) {
+	b, err := n.newBackend(conn.String(), opt)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	b.spawn(func() {
+		peer, err := b.carry(conn)
+		b.report(peer, err, false)
+		b.stop()
+	})
+	return b, nil
+}
+
 func (n *Node) newBackend(name string, opt LinkOptions) (*Backend, error) {
 	if err := opt.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -119,6 +135,9 @@ func (b *Backend) Addr() string { return b.addr }
 
 // String names the backend, for example "tcp hub:2222".
 func (b *Backend) String() string { return b.name }
+
+// Done is closed when the backend is, when its node is, and when the one link of [Node.AddLink] has ended.
+func (b *Backend) Done() <-chan struct{} { return b.ctx.Done() }
 
 // Close ends the backend and its links and waits for them. Safe to call twice.
 func (b *Backend) Close() error {

@@ -5,10 +5,30 @@
 //	...
 //	_, err = n.Dial(link.DialTCP("hub.example:2222"), netceptor.LinkOptions{Cost: 1})
 //	_, _, err = n.WaitRoute(ctx, "edge")
-//	s, err := n.DialStream(ctx, "edge", "echo") // *Stream is a net.Conn
+//	s, err := n.DialStream(ctx, "edge", "echo", nil) // *Stream is a net.Conn
 //
 // All methods are safe for concurrent use. A node makes no I/O of its own but through package link, and takes the time
 // from package time, so that whole meshes run in a testing/synctest bubble.
+//
+// # What a program can do with a node
+//
+//   - Be in a mesh without a daemon: [New], and links by [Node.Listen], [Node.Dial] or, over a connection of one's own,
+//     [Node.AddLink]. [LinkOptions] set the cost, costs by peer, and who may connect.
+//   - Open and accept streams, which are net.Conn with deadlines and half close: [Node.DialStream], [Node.ListenStream]. TLS
+//     profiles are plain *tls.Config; naming and registering them is the program's affair.
+//   - Send and receive datagrams by a net.PacketConn with a hop limit, and hear of those that did not arrive:
+//     [Node.ListenPacket], [PacketConn.Notices].
+//   - Measure: [Node.Ping], [Node.Traceroute], [Node.Counters].
+//   - Watch the mesh change: [Node.Subscribe], [Node.WaitRoute].
+//   - Ask what is known: [Node.Status] (links, costs, routes, advertised services) and [Node.Routes] (the way to one node and
+//     its cost).
+//   - Say what may pass: [Config].Policy and [Node.SetPolicy].
+//   - Tell the mesh about services: the [ServiceAd] of a listener.
+//   - Send the log where it belongs: [Config].Logger, a *slog.Logger; without one a node is silent.
+//   - Stop cleanly: [Node.Close], [Backend.Close] and [Backend.Done] wait for, or report, the end of what was started.
+//
+// Work units, the control service, proxies and certificates are packages of their own (workceptor, control, service,
+// identity) that are used in the same way. Package simulation runs whole meshes in one process on a simulated clock.
 //
 // # How packets move
 //

@@ -268,7 +268,8 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 		if up {
 			n.receiveAdvertLocked(nb, msg)
 		}
-	case wire.TypeBeat: // Having been heard is all there is to it.
+	case wire.TypeBeat:
+		nb.beats = nb.beats || up // Over UDP the handshake message that says so may have been lost.
 	default:
 		if up {
 			n.count.dropMalformed.Add(1)

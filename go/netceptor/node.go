@@ -309,6 +309,13 @@ func (n *Node) Status() Status {
 	return s
 }
 
+// Routes returns the routes of this moment.
+func (n *Node) Routes() *topology.Table {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.routes
+}
+
 // WaitRoute waits until node is reachable and returns the neighbour on the way there and the cost of the path. The node
 // itself is reachable through itself at cost 0.
 func (n *Node) WaitRoute(ctx context.Context, node wire.NodeID) (next wire.NodeID, cost float64, err error) {

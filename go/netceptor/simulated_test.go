@@ -770,3 +770,26 @@ func TestBothDial(t *testing.T) {
 		}
 	})
 }
+
+// TestBeatsAreAnswered: a peer whose handshake message got lost on the way is known by its keep-alive messages.
+func TestBeatsAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, peer, hello("p")) // Does not tell of keep-alive messages.
+		beats := listen(peer, wire.TypeBeat)
+		time.Sleep(5 * time.Second)
+		if len(beats) != 0 {
+			t.Error("a peer that may not know them was sent keep-alive messages")
+		}
+		say(t, peer, wire.BeatMessage)
+		time.Sleep(2 * time.Second)
+		if len(beats) == 0 {
+			t.Error("a peer that sends keep-alive messages was sent none")
+		}
+	})
+}
