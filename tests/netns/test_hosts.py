@@ -108,9 +108,8 @@ class Network:
             for pid in command("ip", "netns", "pids", name).stdout.split():  # What a daemon that failed has left.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-        for name in self.made:
-            must("ip", "netns", "delete", name)  # And with it its ends of the wires.
-        self.made.clear()
+        left = [name for name in self.made if command("ip", "netns", "delete", name).returncode != 0]
+        assert not left, f"namespaces that could not be removed: {left}"  # With the others went their wires.
 
 
 class Daemon:
@@ -124,7 +123,6 @@ class Daemon:
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        wait_for(f"start of {host}", self.started)
 
     def started(self) -> bool:
         assert self.process.poll() is None, f"{self.host} ended:\n{self.log.read_text()}"
@@ -197,6 +195,7 @@ class Hosts:
         def start(host: str, *directives: str) -> Daemon:
             daemon = Daemon(program, network, folder, host, *directives)
             stack.callback(daemon.close)
+            wait_for(f"start of {host}", daemon.started)
             return daemon
 
         def peer(number: int, host: str, cost: int) -> tuple[str, ...]:
