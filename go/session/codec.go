@@ -56,10 +56,13 @@ type frameWriter struct {
 	conn *net.UnixConn
 }
 
-// write sends one frame; fd >= 0 goes with its first byte and stays the caller's to close.
+// write sends one frame; fd >= 0 goes with its first byte and is closed, also if the frame cannot be sent.
 func (w *frameWriter) write(v any, fd int) error {
 	frame, err := appendFrame(nil, v)
 	if err != nil {
+		if fd >= 0 {
+			closeFD(fd)
+		}
 		return err
 	}
 	w.mu.Lock()
@@ -72,13 +75,14 @@ func (w *frameWriter) writeLocked(frame []byte, fd int) error {
 		_, err := w.conn.Write(frame)
 		return err
 	}
-	n, _, err := w.conn.WriteMsgUnix(frame, unix.UnixRights(fd), nil)
+	// The first byte alone, so that our copy of the descriptor is gone before the program can act on the frame: a child
+	// that it forks then would inherit the copy and keep the stream open.
+	_, _, err := w.conn.WriteMsgUnix(frame[:1], unix.UnixRights(fd), nil)
+	closeFD(fd)
 	if err != nil {
 		return err
 	}
-	if n < len(frame) {
-		_, err = w.conn.Write(frame[n:])
-	}
+	_, err = w.conn.Write(frame[1:])
 	return err
 }
 

@@ -47,7 +47,7 @@ type request struct {
 // takes back what was made, if its maker does not want the reply any more or cannot be told.
 type reply struct {
 	ok   any
-	fd   int
+	fd   int // -1: none.
 	undo func()
 }
 
@@ -167,13 +167,13 @@ func (s *session) answer(ctx context.Context, req *request) {
 	s.mu.Lock()
 	delete(s.running, req.ID)
 	s.mu.Unlock()
-	if r.fd >= 0 {
-		defer closeFD(r.fd)
-	}
 	if err == nil && ctx.Err() != nil && r.undo != nil {
 		err = ctx.Err()
 	}
 	if err != nil {
+		if r.fd >= 0 {
+			closeFD(r.fd)
+		}
 		e := toError(err, Internal)
 		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
 			e = &Error{Code: Cancelled, Msg: "request was cancelled"}

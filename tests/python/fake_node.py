@@ -242,22 +242,24 @@ class FakeSession:
             body = json.dumps(frame).encode()
             data = struct.pack(">I", len(body)) + body
             try:
-                await self._send(data, fd)
+                if fd >= 0:  # Alone with the first byte: our copy is gone before anybody can act on the frame.
+                    await self._send_descriptor(data[:1], fd)
+                    data = data[1:]
+                await self.mesh.loop.sock_sendall(self.sock, data)
             except OSError:
                 return
-            finally:
-                if fd >= 0:
-                    socket.close(fd)
 
-    async def _send(self, data: bytes, fd: int) -> None:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
-        while True:
-            try:
-                sent = self.sock.sendmsg([data], ancillary)
-                break
-            except BlockingIOError:
-                await writable(self.mesh.loop, self.sock)
-        await self.mesh.loop.sock_sendall(self.sock, data[sent:])
+    async def _send_descriptor(self, first: bytes, fd: int) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        try:
+            while True:
+                try:
+                    self.sock.sendmsg([first], ancillary)
+                    return
+                except BlockingIOError:
+                    await writable(self.mesh.loop, self.sock)
+        finally:
+            socket.close(fd)
 
     async def _exactly(self, size: int) -> bytes:
         data = b""
