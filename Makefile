@@ -5,7 +5,7 @@ GO ?= go
 VENV := .venv
 BIN := $(VENV)/bin
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GO_PACKAGES := ./go/... ./capi/...
+GO_PACKAGES := ./go/... ./capi/... ./examples/...
 SOURCES := $(shell find go capi python -type f -not -path '*/_native/*' -not -path '*/__pycache__/*' -not -path '*/testdata/*' -not -name '*_test.go' 2>/dev/null) pyproject.toml go.mod go.sum
 
 export GOTOOLCHAIN := local
@@ -46,7 +46,7 @@ test-python: build ## the Python packages and what crosses languages
 	RECEPTOR_DAEMON=$(CURDIR)/$(BIN)/receptor $(BIN)/python -m pytest tests
 
 check: $(VENV)/.tools ## format, vet, lint, strict type check
-	@unformatted=$$(gofmt -l go capi); test -z "$$unformatted" || { echo "gofmt is needed on: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l go capi examples); test -z "$$unformatted" || { echo "gofmt is needed on: $$unformatted"; exit 1; }
 	$(GO) vet $(GO_PACKAGES)
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./go/cmd/receptor
 	$(GO) run $(STATICCHECK) $(GO_PACKAGES)

@@ -16,11 +16,11 @@ var floors = map[string]int{
 	"go/topology": 1, "go/policy": 1, "go/identity": 1,
 	"go/link":       2,
 	"go/netceptor":  3,
-	"go/workceptor": 4,
-	"go/control":    5, "go/service": 5, "go/config": 5,
+	"go/workceptor": 4, "go/simulation": 4,
+	"go/control": 5, "go/service": 5, "go/config": 5,
 	"go/daemon":  6,
 	"go/session": 7,
-	"go/cmd":     8, "capi": 8,
+	"go/cmd":     8, "capi": 8, "examples": 8,
 }
 
 // only lists imports that belong to some rooms; the path or what it begins with.
