@@ -793,3 +793,42 @@ func TestBeatsAreAnswered(t *testing.T) {
 		}
 	})
 }
+
+// TestStandingLinkInDoubt: a peer that makes a second link loses the first one only if that has fallen silent.
+func TestStandingLinkInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		greet := func() (ended <-chan []byte, peer link.Conn) {
+			peer = rawPeer(t, n, LinkOptions{Cost: 1})
+			u := wire.RouteUpdate{NodeID: "p", UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: 1, ForwardingNode: "p", KeepAlive: 1000}
+			msg, _ := u.Append(nil)
+			say(t, peer, msg)
+			return listen(peer, wire.TypeReject), peer
+		}
+		first, peer := greet()
+		time.Sleep(time.Second)
+		say(t, peer, wire.BeatMessage)
+		second, _ := greet()
+		if _, refused := <-second; !refused {
+			t.Error("a second link beside a living one was not refused")
+		}
+		if len(n.Status().Connections) != 1 {
+			t.Error("the living link was given up for the second one")
+		}
+		time.Sleep(1500 * time.Millisecond) // The first link misses its beat.
+		third, _ := greet()
+		<-third
+		if _, open := <-first; open {
+			t.Error("the silent link stands")
+		}
+		fourth, _ := greet()
+		synctest.Wait()
+		if got := n.Status().Connections; len(got) != 1 || len(fourth) != 0 {
+			t.Errorf("after the silent link was given up the connections are %v, want the new one", got)
+		}
+	})
+}
