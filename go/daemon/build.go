@@ -127,7 +127,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err := d.startWork(node, opts); err != nil {
 		return err
 	}
-	d.Control = control.New(control.Config{Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Logger: d.log})
+	d.Control = control.New(control.Config{Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.reload(), Logger: d.log})
 	d.opened(d.Control)
 	for _, directive := range d.cfg.Directives {
 		if err := ctx.Err(); err != nil {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -72,4 +73,17 @@ func (d *Daemon) serve(f func() error) {
 			d.log.Error("Control service ended", "err", err)
 		}
 	})
+}
+
+var errNoReload = errors.New("this daemon does not read its configuration again while it runs: restart it (work units go on)")
+
+// reload is what the control command of that name does: say that it is not offered, or, without a configuration file,
+// let the control service say so.
+func (d *Daemon) reload() func(context.Context) error {
+	for _, directive := range d.cfg.Directives {
+		if directive.Pos.File != "" {
+			return func(context.Context) error { return &control.ReloadError{Code: 4, Err: errNoReload} }
+		}
+	}
+	return nil
 }

@@ -56,9 +56,10 @@ def test_golden_sessions_against_the_daemon(
         beta.work.release(unit)
 
 
-def test_reload_without_a_file_says_so(mesh: Mesh, invoke: Invoke) -> None:
+def test_reload_says_that_it_is_not_offered(mesh: Mesh, invoke: Invoke) -> None:
     result = invoke("--socket", mesh.gamma.socket, "reload")
     assert result.exit_code == 4
+    assert "does not read its configuration again while it runs: restart it" in result.stderr
     assert "ERRORCODE 4" in result.stderr
 
 
