@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,22 +14,6 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 PATIENCE_S = 30.0  # After this a wait counts as a hang.
-
-
-@pytest.fixture(scope="module")
-def receptor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The daemon: that of ``RECEPTOR_DAEMON``, or one built from this tree."""
-    if given := os.environ.get("RECEPTOR_DAEMON"):
-        return Path(given)
-    if shutil.which("go") is None:
-        pytest.skip("RECEPTOR_DAEMON is not set and there is no Go to build a daemon")
-    binary = tmp_path_factory.mktemp("bin") / "receptor"
-    command = ["go", "build", "-o", str(binary), "./go/cmd/receptor"]
-    build = subprocess.run(
-        command, cwd=REPO, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
-    )
-    assert build.returncode == 0, f"the daemon does not build:\n{build.stderr}"
-    return binary
 
 
 def wait_for(what: str, condition: Callable[[], bool]) -> None:

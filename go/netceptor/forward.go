@@ -180,7 +180,7 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	n.count.originated.Add(1)
 	switch n.judge(n.id, to, h) {
 	case policy.Reject:
-		n.noticeOwn(to, h)
+		n.noticeOwn(to, h, wire.ProblemFirewall)
 		return ErrFirewall
 	case policy.Drop:
 		return nil

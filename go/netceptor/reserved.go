@@ -58,14 +58,18 @@ func (n *Node) notify(from, to wire.NodeID, h wire.Header, cause error) {
 // sendQuietly sends an answer of the node itself. It runs on a link's reader, so it does not wait: if the link is full
 // the answer is lost, as it might be anywhere else on the way.
 func (n *Node) sendQuietly(to wire.NodeID, h wire.Header, payload []byte) {
-	if err := n.originate(n.never, to, h, payload); err != nil && !errors.Is(err, ErrFirewall) {
+	switch err := n.originate(n.never, to, h, payload); {
+	case err == nil, errors.Is(err, ErrFirewall): // The firewall has counted it.
+	case errors.Is(err, ErrNoRoute), errors.Is(err, ErrNoNextHop):
+		n.count.dropNoRoute.Add(1)
+	default:
 		n.count.dropQueueFull.Add(1)
 	}
 }
 
-// noticeOwn tells a socket of this node that its packet was rejected here. The sender learns it from the error as well,
+// noticeOwn tells a socket of this node that its packet was refused here. The sender learns it from the error as well,
 // but a stream that is being dialled sends its packets in the background.
-func (n *Node) noticeOwn(to wire.NodeID, h wire.Header) {
+func (n *Node) noticeOwn(to wire.NodeID, h wire.Header, problem wire.Problem) {
 	n.socketsMu.RLock()
 	pc := n.sockets[h.FromService]
 	n.socketsMu.RUnlock()
@@ -73,7 +77,7 @@ func (n *Node) noticeOwn(to wire.NodeID, h wire.Header) {
 		pc.notice(Notice{Reporter: n.id, Unreachable: wire.Unreachable{
 			FromNode: n.id, FromService: h.FromService.String(),
 			ToNode: to, ToService: h.ToService.String(),
-			Problem: wire.ProblemFirewall,
+			Problem: problem,
 		}})
 	}
 }

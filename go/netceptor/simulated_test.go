@@ -487,14 +487,20 @@ func TestWithdrawalStops(t *testing.T) {
 		s.link("a", "c", 1)
 		s.settle("start", 5*time.Second)
 		peer := rawPeer(t, s.nodes["a"], LinkOptions{Cost: 1})
-		seen := listen(peer, wire.TypeAdvert)
+		back := listen(peer, wire.TypeAdvert)
 		say(t, peer, hello("p"))
+		other := rawPeer(t, s.nodes["c"], LinkOptions{Cost: 1})
+		passed := listen(other, wire.TypeAdvert)
+		say(t, other, hello("q"))
 		ad := wire.Advertisement{NodeID: "p", Service: "x", Time: time.Now(), Cancel: true}
 		msg, _ := ad.Append(nil)
 		say(t, peer, msg)
 		time.Sleep(9 * time.Second)
-		if len(seen) > 1 {
-			t.Errorf("the withdrawal came back %d times", len(seen))
+		if len(passed) != 1 {
+			t.Errorf("the withdrawal came by %d times at the far side of the triangle, want once", len(passed))
+		}
+		if len(back) > 1 {
+			t.Errorf("the withdrawal came back to its origin %d times, want at most once", len(back))
 		}
 	})
 }

@@ -97,9 +97,8 @@ func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
 	case s.ctx.Err() != nil:
 		return 0, err
 	case errors.Is(err, ErrServiceUnknown): // On this node, so nobody sends a notice.
-		s.notice(Notice{Reporter: s.node.id, Unreachable: wire.Unreachable{
-			FromNode: s.node.id, FromService: s.Service(), ToNode: to.Node, ToService: to.Addr.Service, Problem: wire.ProblemServiceUnknown,
-		}})
+		h := wire.Header{FromService: s.PacketConn.service, ToService: to.service}
+		s.node.noticeOwn(to.Node, h, wire.ProblemServiceUnknown)
 	}
 	return len(p), nil
 }

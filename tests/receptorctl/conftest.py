@@ -19,7 +19,7 @@ if importlib.util.find_spec("receptor") is None:  # not installed: test the sour
 
 from click.testing import CliRunner, Result  # noqa: E402
 from fake_daemon import FakeDaemon  # noqa: E402
-from receptorctl_support import REPO, Certificates, Invoke  # noqa: E402
+from receptorctl_support import Certificates, Invoke  # noqa: E402
 
 import receptorctl  # noqa: E402
 from receptorctl.cli import cli  # noqa: E402
@@ -77,28 +77,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(directory)
 
 
-def find_daemon(build_directory: Path) -> Path:
-    """Return the daemon: that of ``RECEPTOR_DAEMON``, of ``PATH``, or one built from this tree."""
-    if given := os.environ.get("RECEPTOR_DAEMON"):
-        return Path(given)
-    if found := shutil.which("receptor"):
-        return Path(found)
-    if shutil.which("go") is None:
-        pytest.skip("no daemon: RECEPTOR_DAEMON is not set, PATH has no receptor, and there is no Go to build one")
-    binary = build_directory / "receptor"
-    build = subprocess.run(
-        ["go", "build", "-o", str(binary), "./go/cmd/receptor"],
-        cwd=REPO,
-        env={**os.environ, "CGO_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert build.returncode == 0, f"the daemon does not build:\n{build.stderr}"
-    return binary
-
-
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def daemon(receptor: Path) -> Path:
     """The path of the real daemon."""
-    return find_daemon(tmp_path_factory.mktemp("bin"))
+    return receptor

@@ -1,0 +1,32 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def receptor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The daemon: that of ``RECEPTOR_DAEMON``, or one built from this tree."""
+    if given := os.environ.get("RECEPTOR_DAEMON"):
+        return Path(given)
+    if shutil.which("go") is None:
+        pytest.skip("RECEPTOR_DAEMON is not set and there is no Go to build a daemon")
+    binary = tmp_path_factory.mktemp("bin") / "receptor"
+    build = subprocess.run(
+        ["go", "build", "-o", str(binary), "./go/cmd/receptor"],
+        cwd=REPO,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, f"the daemon does not build:\n{build.stderr}"
+    return binary
