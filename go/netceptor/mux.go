@@ -201,11 +201,12 @@ func (m *mux) leave(s *Stream) {
 	s.markDone()
 }
 
-// atRest reports whether the connection carries nothing, so that nobody knows whether its path still exists.
+// atRest reports whether the connection has carried nothing for a while, so that nobody knows whether its path still
+// exists. One that was just made is known to work, however slow it is.
 func (m *mux) atRest() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.streams) == 0
+	return len(m.streams) == 0 && time.Since(m.resting) > beatEvery
 }
 
 // open opens a stream to a service over the connection.
