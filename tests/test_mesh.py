@@ -246,7 +246,15 @@ def test_the_demo(tmp_path: Path) -> None:
     process = demo(str(tmp_path))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    for text in ("topology", "laptop (0.00 ms) -> hub", "-> edge", "intact", "MB/s", "ms to the first byte of output"):
+    for text in (
+        "topology",
+        "route          laptop (",
+        " -> hub (",
+        " -> edge (",
+        "intact",
+        "MB/s",
+        "ms to the first byte of output",
+    ):
         assert text in out
     assert left_running(process.pid) == []
 
