@@ -302,7 +302,6 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
 		return fmt.Errorf("peer %.100s is not in the allowed peers of this backend", peer)
 	case n.links[peer] != nil:
-		n.links[peer].doubtLocked()
 		return &linkedError{peer: peer, by: n.links[peer]}
 	}
 	nb.id, nb.cost = peer, nb.opt.Cost
@@ -330,16 +329,6 @@ type linkedError struct {
 
 func (e *linkedError) Error() string {
 	return fmt.Sprintf("already connected to %s by %s", e.peer, e.by.conn)
-}
-
-// doubtLocked ends a standing link whose peer has just made another one, if it has missed a beat: then the peer was
-// restarted, or its packets do not get through, and it is dialling. The new link is refused all the same, since two nodes
-// may use one name, but the next try finds the place free.
-func (nb *neighbour) doubtLocked() {
-	silent := time.Since(time.Unix(0, nb.heard.Load()))
-	if nb.beats && silent > beatPeriod+beatCheck {
-		nb.endLocked(fmt.Errorf("nothing received for %v, and the peer has made a new connection", silent.Round(time.Millisecond)), false)
-	}
 }
 
 // beat speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up does
