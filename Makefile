@@ -54,8 +54,8 @@ check: $(VENV)/.tools ## format, vet, lint, strict type check
 	$(BIN)/ruff check python tests examples
 	$(BIN)/mypy
 
-bench: build ## the figures of the README, measured on this machine
-	$(BIN)/python tests/bench/run.py
+bench: build ## the figures of the README, measured on this machine: make bench [TOPICS="mesh work"]
+	$(BIN)/python tests/bench/run.py $(TOPICS)
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	@set -e; for package in $$($(GO) list ./go/...); do \
