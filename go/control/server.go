@@ -35,7 +35,10 @@ type Config struct {
 	// Reload reads the configuration again. A [ReloadError] chooses the error code of the reply. nil: there is no
 	// configuration file.
 	Reload func(ctx context.Context) error
-	Logger *slog.Logger // nil discards.
+	// Session serves the session protocol to a program on the Unix socket that sent the command session, until the
+	// program has enough or ctx ends; it owns conn. nil: the command is unknown.
+	Session func(ctx context.Context, conn *net.UnixConn)
+	Logger  *slog.Logger // nil discards.
 }
 
 // Kind says what sort of listener a client came through.
@@ -75,6 +78,7 @@ type Server struct {
 	work    work // nil: none.
 	version string
 	reload  func(ctx context.Context) error
+	session func(ctx context.Context, conn *net.UnixConn)
 	log     *slog.Logger
 
 	ctx  context.Context
@@ -95,7 +99,7 @@ func New(cfg Config) *Server {
 }
 
 func newServer(cfg Config, w work) *Server {
-	s := &Server{node: cfg.Node, dial: cfg.Dial, work: w, version: cfg.Version, reload: cfg.Reload, log: cfg.Logger}
+	s := &Server{node: cfg.Node, dial: cfg.Dial, work: w, version: cfg.Version, reload: cfg.Reload, session: cfg.Session, log: cfg.Logger}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

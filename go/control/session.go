@@ -103,6 +103,10 @@ func (s *session) execute(line []byte) (any, error) {
 		return nil, s.connect(req)
 	case "reload":
 		return s.reload()
+	case "session":
+		if s.srv.session != nil {
+			return nil, s.handOver()
+		}
 	case "work":
 		if s.srv.work != nil {
 			return s.workCommand(req)

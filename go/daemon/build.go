@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -31,6 +32,9 @@ type Options struct {
 	Runner string
 	// Environ is the environment of commands, and says which HTTP proxies to use; nil is that of this process.
 	Environ []string
+	// Session serves the session protocol to a local program that asked for it on the control socket, until the program
+	// has enough or ctx ends; it owns conn. nil: it is not offered.
+	Session func(ctx context.Context, d *Daemon, conn *net.UnixConn)
 }
 
 func (o Options) withDefaults(level config.Level) (Options, error) {
@@ -127,7 +131,9 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err := d.startWork(node, opts); err != nil {
 		return err
 	}
-	d.Control = control.New(control.Config{Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.reload(), Logger: d.log})
+	d.Control = control.New(control.Config{
+		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.reload(), Logger: d.log, Session: d.session(opts),
+	})
 	d.opened(d.Control)
 	for _, directive := range d.cfg.Directives {
 		if err := ctx.Err(); err != nil {

@@ -45,7 +45,7 @@ func (d *Daemon) controlService(s config.ControlService) error {
 
 // controlTCP opens the TCP listener of a control service, with TLS if it names a profile.
 func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
-	profile, err := d.serverProfile(s.TCPTLS)
+	profile, err := d.ServerProfile(s.TCPTLS)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +64,14 @@ func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
 		return l, nil
 	}
 	return tls.NewListener(l, profile.SocketConfig()), nil
+}
+
+// session is what the control command of that name hands a connection to.
+func (d *Daemon) session(opts Options) func(context.Context, *net.UnixConn) {
+	if opts.Session == nil {
+		return nil
+	}
+	return func(ctx context.Context, conn *net.UnixConn) { opts.Session(ctx, d, conn) }
 }
 
 // serve runs a server that ends when the Daemon closes.

@@ -25,7 +25,7 @@ func (d *Daemon) dial(dialer link.Dialer, opt netceptor.LinkOptions) error {
 
 // linkTLS is the configuration for listeners of links; nil without a profile.
 func (d *Daemon) linkTLS(name string) (*tls.Config, error) {
-	p, err := d.serverProfile(name)
+	p, err := d.ServerProfile(name)
 	if p == nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (d *Daemon) tcpListener(s config.TCPListener) error {
 
 func (d *Daemon) tcpPeer(s config.TCPPeer) error {
 	opt := netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial}
-	p, err := d.clientProfile(s.TLS)
+	p, err := d.ClientProfile(s.TLS)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (d *Daemon) wsPeer(s config.WSPeer) error {
 	if profile == "" && secure && d.hasTLSClient(wsDefaultProfile) {
 		profile = wsDefaultProfile
 	}
-	p, err := d.clientProfile(profile)
+	p, err := d.ClientProfile(profile)
 	switch {
 	case err != nil:
 		return err

@@ -13,7 +13,7 @@ func (d *Daemon) tcpServer(s config.TCPServer) error {
 	proxy := service.TCPServer{
 		Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService,
 	}
-	server, err := d.serverProfile(s.TLSServer)
+	server, err := d.ServerProfile(s.TLSServer)
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (d *Daemon) tcpServer(s config.TCPServer) error {
 // tcpClient starts a proxy from a service in the mesh to a TCP address.
 func (d *Daemon) tcpClient(s config.TCPClient) error {
 	proxy := service.TCPClient{Service: s.Service, Address: s.Address}
-	client, err := d.clientProfile(s.TLSClient)
+	client, err := d.ClientProfile(s.TLSClient)
 	if err != nil {
 		return err
 	}

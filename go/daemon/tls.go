@@ -21,10 +21,15 @@ type tlsProfiles struct {
 	clients map[string]*identity.ClientProfile
 }
 
+// ProfileOwner is the node as the owner of TLS profiles.
+func (d *Daemon) ProfileOwner() identity.Owner {
+	return identity.Owner{Node: d.cfg.Node().ID, Logger: d.log, Peer: peerNode}
+}
+
 // loadProfiles reads the files of all TLS profiles and reports everything that is wrong with them.
 func (d *Daemon) loadProfiles() error {
 	d.profiles = tlsProfiles{make(map[string]*identity.ServerProfile), make(map[string]*identity.ClientProfile)}
-	owner := identity.Owner{Node: d.cfg.Node().ID, Logger: d.log, Peer: peerNode}
+	owner := d.ProfileOwner()
 	var problems error
 	for pos, s := range config.All[config.TLSServer](d.cfg) {
 		p, err := identity.NewServer(identity.ServerOptions{
@@ -51,16 +56,16 @@ func (d *Daemon) loadProfiles() error {
 	return problems
 }
 
-// serverProfile returns the tls-server of that name; nil for "", which means no TLS.
-func (d *Daemon) serverProfile(name string) (*identity.ServerProfile, error) {
+// ServerProfile returns the tls-server of that name; nil for "", which means no TLS.
+func (d *Daemon) ServerProfile(name string) (*identity.ServerProfile, error) {
 	if p := d.profiles.servers[name]; p != nil || name == "" {
 		return p, nil
 	}
 	return nil, fmt.Errorf("unknown TLS config %s", name)
 }
 
-// clientProfile returns the tls-client of that name; nil for "", which means no TLS.
-func (d *Daemon) clientProfile(name string) (*identity.ClientProfile, error) {
+// ClientProfile returns the tls-client of that name; nil for "", which means no TLS.
+func (d *Daemon) ClientProfile(name string) (*identity.ClientProfile, error) {
 	if p := d.profiles.clients[name]; p != nil || name == "" {
 		return p, nil
 	}
@@ -83,7 +88,7 @@ func (d *Daemon) TLSStatus() []identity.Status {
 
 // serverStreamTLS is the configuration of a service in the mesh; nil without a profile.
 func (d *Daemon) serverStreamTLS(name string) (*tls.Config, error) {
-	p, err := d.serverProfile(name)
+	p, err := d.ServerProfile(name)
 	if p == nil {
 		return nil, err
 	}
@@ -92,7 +97,7 @@ func (d *Daemon) serverStreamTLS(name string) (*tls.Config, error) {
 
 // clientStreamTLS is the configuration for streams to a node; nil without a profile.
 func (d *Daemon) clientStreamTLS(name string, node wire.NodeID) (*tls.Config, error) {
-	p, err := d.clientProfile(name)
+	p, err := d.ClientProfile(name)
 	if p == nil {
 		return nil, err
 	}
