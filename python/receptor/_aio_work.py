@@ -2,16 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from . import _ops, _sockets
 from ._aio_session import Opening, Pollable, within
 from ._aio_streams import MeshSocket
-from ._payload import AsyncPayload, Buffer, Payload, checked, chunks
+from ._payload import AsyncPayload, async_chunks
 from ._session import Descriptor, Op
-from .errors import ReceptorError, UnitNotFound
+from ._units import AsyncUnit
+from .errors import ReceptorError
 from .types import Address, UnitStatus, WorkResult
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Work:
         *,
         params: Mapping[str, object] | None = None,
         ttl_s: float | None = None,
-    ) -> Opening["Unit"]:
+    ) -> Opening["NodeUnit"]:
         """Start a unit of ``worktype`` on ``node``; to be awaited, or entered with ``async with``.
 
         node: a node's ID; the own ID or "localhost" runs it here.
@@ -52,9 +53,9 @@ class Work:
         """
         return Opening(self._submit(_ops.submit(node, worktype, params, ttl_s, self._node.timeout_s), payload))
 
-    async def get(self, unit_id: str) -> "Unit":
+    async def get(self, unit_id: str) -> "NodeUnit":
         """A unit that exists, by its ID. Raises UnitNotFound."""
-        unit = Unit(unit_id, self._node)
+        unit = NodeUnit(unit_id, self._node)
         await unit.status()
         return unit
 
@@ -62,7 +63,7 @@ class Work:
         """The node's units, those of its own and those it has submitted to other nodes, by ID."""
         return await self._node._run(_ops.unit_list(self._node.timeout_s))
 
-    async def _submit(self, op: Op[str], payload: AsyncPayload) -> "Unit":
+    async def _submit(self, op: Op[str], payload: AsyncPayload) -> "NodeUnit":
         # The request itself is not cancelled: once made, a unit has to be taken back by its ID.
         request = self._node._spawn(self._node._run_descriptor(op))
         try:
@@ -70,7 +71,7 @@ class Work:
         except asyncio.CancelledError:
             request.add_done_callback(self._take_back_late)
             raise
-        unit = Unit(unit_id, self._node)
+        unit = NodeUnit(unit_id, self._node)
         sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
@@ -87,13 +88,13 @@ class Work:
         loop = asyncio.get_running_loop()
         text = f"payload of unit {unit_id}"
         try:
-            async for chunk in _chunks(payload):
+            async for chunk in async_chunks(payload):
                 await within(self._node.timeout_s, text, loop.sock_sendall(sock, chunk))
             sock.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
             pass  # The node stopped reading; the reply of work.started says why.
 
-    async def _take_back(self, unit: "Unit", sock: socket.socket) -> None:
+    async def _take_back(self, unit: "NodeUnit", sock: socket.socket) -> None:
         """Release ``unit`` before its payload's socket closes, which could pass for its end."""
         if not self._node.closed:
             await asyncio.shield(self._node._spawn(unit._take_back(sock)))
@@ -103,21 +104,19 @@ class Work:
             return
         descriptor, unit_id = request.result()
         sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
-        self._node._spawn(Unit(unit_id, self._node)._take_back(sock))
+        self._node._spawn(NodeUnit(unit_id, self._node)._take_back(sock))
 
 
-class Unit:
-    """A unit of work. ``async with`` releases it at the end, whatever its state; see :meth:`detach`."""
+class NodeUnit(AsyncUnit):
+    """A unit that a node of this process has."""
 
     def __init__(self, unit_id: str, node: "Node") -> None:
-        self._id = unit_id
+        super().__init__(unit_id)
         self._node = node
-        self._detached = False
 
     @property
-    def id(self) -> str:
-        """Its ID on the node that has it; :meth:`Work.get` finds it again."""
-        return self._id
+    def _home(self) -> str:
+        return self._node.id
 
     def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> "Output":
         """Its output from byte ``offset`` on, for ``async for``: each chunk as it arrives, until it is complete.
@@ -156,30 +155,6 @@ class Unit:
         self._detached = True
         return await self._node._run(_ops.release(self._id, force, self._node.timeout_s))
 
-    def detach(self) -> Self:
-        """Keep it beyond the ``async with`` statement."""
-        self._detached = True
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._detached:
-            return
-        try:
-            await self.release()
-        except UnitNotFound:
-            pass  # Released by somebody else.
-        except ReceptorError:
-            if error is None:
-                raise
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id} on {self._node.id}>"
-
     async def _take_back(self, payload: socket.socket) -> None:
         with payload:
             try:
@@ -194,7 +169,7 @@ class Output:
     A cancelled or timed-out wait loses nothing: go on with the same object.
     """
 
-    def __init__(self, unit: Unit, offset: int, timeout_s: float | None) -> None:
+    def __init__(self, unit: NodeUnit, offset: int, timeout_s: float | None) -> None:
         self._unit = unit
         self._timeout_s = timeout_s
         self._sock: MeshSocket | None = None
@@ -240,22 +215,3 @@ class Output:
 
     def __del__(self) -> None:
         self.close()
-
-
-async def _chunks(payload: AsyncPayload) -> AsyncIterator[Buffer]:
-    if isinstance(payload, (str, bytes, bytearray, memoryview)):
-        for chunk in chunks(payload):
-            yield chunk
-    elif isinstance(payload, AsyncIterable):
-        async for piece in payload:
-            for chunk in chunks(checked(piece, "in the iterable")):
-                yield chunk
-    else:
-        async for chunk_read in _from_thread(payload):
-            yield chunk_read
-
-
-async def _from_thread(payload: Payload) -> AsyncIterator[Buffer]:
-    pieces = chunks(payload)
-    while (chunk := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield chunk

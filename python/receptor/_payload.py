@@ -1,6 +1,6 @@
 """Payloads of work units: whatever a caller has, as chunks of bounded size."""
 
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
 from .errors import ConfigError
@@ -53,3 +53,25 @@ def checked(piece: object, where: str) -> Buffer:
     if isinstance(piece, (bytes, bytearray, memoryview)):
         return piece
     raise ConfigError(f"payload: want bytes {where}, got {type(piece).__name__}")
+
+
+async def async_chunks(payload: AsyncPayload) -> AsyncIterator[Buffer]:
+    """Like ``chunks``, also of asynchronous iterables. Files and iterables are read in a thread."""
+    if isinstance(payload, (str, bytes, bytearray, memoryview)):
+        for chunk in chunks(payload):
+            yield chunk
+    elif isinstance(payload, AsyncIterable):
+        async for piece in payload:
+            for chunk in chunks(checked(piece, "in the iterable")):
+                yield chunk
+    else:
+        async for chunk_read in _from_thread(payload):
+            yield chunk_read
+
+
+async def _from_thread(payload: Payload) -> AsyncIterator[Buffer]:
+    import asyncio
+
+    pieces = chunks(payload)
+    while (chunk := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield chunk

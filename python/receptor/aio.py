@@ -36,9 +36,10 @@ from ._aio_streams import (
     MeshWriter,
     Server,
 )
-from ._aio_work import Output, Unit, Work
+from ._aio_work import Output, Work
 from ._channel import Channel
 from ._session import Descriptor, Op
+from ._units import AsyncUnit as Unit
 from .errors import ClosedError, MeshTimeout
 from .types import (
     Address,

@@ -12,12 +12,12 @@ A unit outlives the program that submitted it, unless it is released: leaving th
 
 import socket
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from . import _ops, _sockets
 from ._payload import Payload, chunks
-from .errors import MeshTimeout, ReceptorError, UnitNotFound
+from ._units import Unit
+from .errors import MeshTimeout, ReceptorError
 from .node import MeshSocket
 from .types import Address, UnitStatus, WorkResult
 
@@ -46,7 +46,7 @@ class Work:
         *,
         params: Mapping[str, object] | None = None,
         ttl_s: float | None = None,
-    ) -> "Unit":
+    ) -> Unit:
         """Start a unit of ``worktype`` on ``node``, and return once its start is decided.
 
         node: a node's ID; the own ID or "localhost" runs it here.
@@ -60,7 +60,7 @@ class Work:
         """
         host = self._node
         descriptor, unit_id = host._run_descriptor(_ops.submit(node, worktype, params, ttl_s, host.timeout_s))
-        unit = Unit(unit_id, host)
+        unit = NodeUnit(unit_id, host)
         with _sockets.socket_of(descriptor, socket.SOCK_STREAM) as sock:
             try:
                 _send(sock, payload, host.timeout_s, unit_id)
@@ -70,9 +70,9 @@ class Work:
                 raise
         return unit
 
-    def get(self, unit_id: str) -> "Unit":
+    def get(self, unit_id: str) -> Unit:
         """A unit that exists, by its ID. Raises UnitNotFound."""
-        unit = Unit(unit_id, self._node)
+        unit = NodeUnit(unit_id, self._node)
         unit.status()
         return unit
 
@@ -81,18 +81,16 @@ class Work:
         return self._node._run(_ops.unit_list(self._node.timeout_s))
 
 
-class Unit:
-    """A unit of work. As a context manager it is released at the end, whatever its state; see :meth:`detach`."""
+class NodeUnit(Unit):
+    """A unit that a node of this process has."""
 
     def __init__(self, unit_id: str, node: "Node") -> None:
-        self._id = unit_id
+        super().__init__(unit_id)
         self._node = node
-        self._detached = False
 
     @property
-    def id(self) -> str:
-        """Its ID on the node that has it; :meth:`Work.get` finds it again."""
-        return self._id
+    def _home(self) -> str:
+        return self._node.id
 
     def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> Iterator[bytes]:
         """Its output from byte ``offset`` on, each chunk as it arrives, until the unit is complete.
@@ -131,30 +129,6 @@ class Unit:
         """
         self._detached = True
         return self._node._run(_ops.release(self._id, force, self._node.timeout_s))
-
-    def detach(self) -> Self:
-        """Keep it beyond the ``with`` statement."""
-        self._detached = True
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._detached:
-            return
-        try:
-            self.release()
-        except UnitNotFound:
-            pass  # Released by somebody else.
-        except ReceptorError:
-            if error is None:
-                raise
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id} on {self._node.id}>"
 
     def _take_back(self) -> None:
         try:
