@@ -284,12 +284,30 @@ func TestArgumentErrors(t *testing.T) {
 		{"9.17", "--work-command worktype=remote command=x", "work type remote already registered"},
 		{"9.17", "--work-command worktype=a command=x --work-command worktype=a command=y", "work type a already registered (first given at argument 1)"},
 		{"9.17", "--work-command worktype=a command=x verifysignature=true", "VerifySignature for work command 'a' is true, but the work verification public key is not specified"},
+		{"F182", "--work-signing k tokenexpiration=soon", "failed to parse TokenExpiration -- valid examples include '1.5h', '30m', '30m10s'"},
+		{"F182", "--work-signing k tokenexpiration=-5m", "signatures that expire after -5m0s are of no use"},
+		{"9.20", "--work-signing k --work-signing k", `directive "work-signing" is only allowed once`},
+		{"9.21", "--work-verification k --work-verification k", `directive "work-verification" is only allowed once`},
 		{"F035", "--control-service filename=/s permissions=660", "permissions 660 are mode 01224"},
 	} {
 		t.Run(tc.row+" "+tc.args, func(t *testing.T) {
 			_, err := ParseArgs(strings.Fields(tc.args))
 			wantError(t, err, tc.want)
 		})
+	}
+}
+
+func TestF182SigningSections(t *testing.T) {
+	cfg := mustParse(t, "--work-command", "worktype=w", "command=cat", "verifysignature=true", "--work-verification", "pub", "--work-signing", "key")
+	if got, want := one[WorkSigning](t, cfg), (WorkSigning{PrivateKey: "key", TokenExpiration: 5 * time.Minute}); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := one[WorkVerification](t, cfg).PublicKey; got != "pub" {
+		t.Errorf("got %q, want pub", got)
+	}
+	cfg = mustLoad(t, "- work-signing:\n    privatekey: key\n    tokenexpiration: 1h30m\n")
+	if got := one[WorkSigning](t, cfg).TokenExpiration; got != 90*time.Minute {
+		t.Errorf("got %v, want 1h30m", got)
 	}
 }
 

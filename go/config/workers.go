@@ -42,7 +42,7 @@ func checkWorkCommand(c *checker, w *WorkCommand) {
 	} else {
 		c.workTypes[w.WorkType] = c.entry.pos
 	}
-	if w.VerifySignature {
+	if w.VerifySignature && !c.has("work-verification") {
 		c.refuse("verifysignature", "", "VerifySignature for work command '%s' is true, but the work verification public key is not specified", w.WorkType)
 	}
 }

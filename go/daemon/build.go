@@ -167,7 +167,17 @@ func (d *Daemon) opened(c io.Closer) { d.closers = append(d.closers, c) }
 
 // startWork registers all work types and loads the units that are there, before anybody can ask for them.
 func (d *Daemon) startWork(node config.Node, opts Options) error {
+	sign, err := d.signer()
+	if err != nil {
+		return err
+	}
+	verify, err := d.verifier()
+	if err != nil {
+		return err
+	}
 	e, err := workceptor.New(workceptor.Config{
+		Sign:         sign,
+		Verify:       verify,
 		Mesh:         workMesh{d.Node, d},
 		HasTLSClient: d.hasTLSClient,
 		DataDir:      node.DataDir,

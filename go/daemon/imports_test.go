@@ -25,12 +25,13 @@ var floors = map[string]int{
 
 // only lists imports that belong to some rooms; the path or what it begins with.
 var only = map[string][]string{
-	"C":                   {"capi"},
-	"os/signal":           {"go/cmd", "go/workceptor/runner", "capi"}, // See TestLibraryLeavesSignalsAlone.
-	"gopkg.in/yaml.v3":    {"go/config"},
-	"github.com/gorilla/": {"go/link"},
-	"k8s.io/":             {"go/cmd/receptor-kubernetes"},
-	module + "go/session": {"go/cmd", "capi", "go/session"},
+	"C":                      {"capi"},
+	"os/signal":              {"go/cmd", "go/workceptor/runner", "capi"}, // See TestLibraryLeavesSignalsAlone.
+	"gopkg.in/yaml.v3":       {"go/config"},
+	"github.com/gorilla/":    {"go/link"},
+	"github.com/golang-jwt/": {"go/workceptor/signing"},
+	"k8s.io/":                {"go/cmd/receptor-kubernetes"},
+	module + "go/session":    {"go/cmd", "capi", "go/session"},
 }
 
 // goList runs go list on the whole module.

@@ -21,11 +21,12 @@ const (
 	pemECKey      = "EC PRIVATE KEY"
 	pemKey        = "PRIVATE KEY"
 	pemEncrypted  = "ENCRYPTED PRIVATE KEY"
+	pemPublicKey  = "PUBLIC KEY"
 	pemECParams   = "EC PARAMETERS" // Says nothing that the key does not.
 )
 
-// items are what a PEM file holds: *x509.Certificate, *x509.CertificateRequest or crypto.Signer. Text around the blocks
-// is passed over.
+// items are what a PEM file holds: *x509.Certificate, *x509.CertificateRequest, crypto.Signer or a public key. Text
+// around the blocks is passed over.
 func items(path string) ([]any, error) {
 	f, err := read(path)
 	if err != nil {
@@ -57,6 +58,8 @@ func parseBlock(block *pem.Block) (any, error) {
 		return x509.ParseCertificateRequest(block.Bytes)
 	case pemRSAKey, pemECKey, pemKey, pemEncrypted:
 		return parseKey(block)
+	case pemPublicKey:
+		return x509.ParsePKIXPublicKey(block.Bytes)
 	}
 	return nil, fmt.Errorf("unknown block type %s", block.Type)
 }
@@ -140,6 +143,16 @@ func LoadKey(path string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("no private keys in file %s", path)
 	}
 	return key, nil
+}
+
+// LoadRSAKey reads a file that holds one RSA private key and nothing else.
+func LoadRSAKey(path string) (*rsa.PrivateKey, error) {
+	return one[*rsa.PrivateKey](path, "private key", "RSA private key")
+}
+
+// LoadRSAPublicKey reads a file that holds one RSA public key and nothing else.
+func LoadRSAPublicKey(path string) (*rsa.PublicKey, error) {
+	return one[*rsa.PublicKey](path, "public key", "RSA public key")
 }
 
 // SaveCertificate writes a certificate in PEM. A new file gets mode 0600, an existing one keeps its own.
