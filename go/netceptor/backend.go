@@ -46,11 +46,18 @@ type Backend struct {
 	listener link.Listener
 
 	lastReason string // Of the last failure that was logged: a failing link logs per change, not per try.
+
+	// For Node.Backends.
+	kind        string
+	state       BackendState
+	tries, made uint64
+	nextTry     time.Time
+	failure     *LinkFailure
 }
 
 // Listen admits the links that l accepts. The node owns l from then on.
 func (n *Node) Listen(l link.Listener, opt LinkOptions) (*Backend, error) {
-	b, err := n.newBackend("listener "+l.Addr(), opt)
+	b, err := n.newBackend("listener", "listener "+l.Addr(), opt)
 	if err != nil {
 		_ = l.Close()
 		return nil, err
@@ -67,7 +74,7 @@ func (n *Node) Listen(l link.Listener, opt LinkOptions) (*Backend, error) {
 // Dial keeps a link made by d: after a failure or loss it dials again, after
 // a quarter of a second, growing to 20 s.
 func (n *Node) Dial(d link.Dialer, opt LinkOptions) (*Backend, error) {
-	b, err := n.newBackend(d.String(), opt)
+	b, err := n.newBackend("dialer", d.String(), opt)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +85,7 @@ func (n *Node) Dial(d link.Dialer, opt LinkOptions) (*Backend, error) {
 // AddLink runs one link over a connection that the caller has made, by whatever means ([link.NewStream] makes a link of
 // any byte stream). The node owns conn from then on. The backend ends with the link: see [Backend.Done].
 func (n *Node) AddLink(conn link.Conn, opt LinkOptions) (*Backend, error) {
-	b, err := n.newBackend(conn.String(), opt)
+	b, err := n.newBackend("link", conn.String(), opt)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -87,17 +94,18 @@ func (n *Node) AddLink(conn link.Conn, opt LinkOptions) (*Backend, error) {
 		peer, err := b.carry(conn)
 		b.report(peer, err, false)
 		b.stop()
+		n.forgetBackend(b)
 	})
 	return b, nil
 }
 
-func (n *Node) newBackend(name string, opt LinkOptions) (*Backend, error) {
+func (n *Node) newBackend(kind, name string, opt LinkOptions) (*Backend, error) {
 	if err := opt.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	opt.NodeCost = maps.Clone(opt.NodeCost)
 	opt.AllowedPeers = slices.Clone(opt.AllowedPeers)
-	b := &Backend{node: n, name: name, opt: opt, conns: map[link.Conn]struct{}{}}
+	b := &Backend{node: n, kind: kind, name: name, opt: opt, conns: map[link.Conn]struct{}{}, state: BackendListening}
 	b.ctx, b.stop = context.WithCancel(n.ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -105,6 +113,7 @@ func (n *Node) newBackend(name string, opt LinkOptions) (*Backend, error) {
 		b.stop()
 		return nil, ErrClosed
 	}
+	n.backends = append(n.backends, b)
 	return b, nil
 }
 
@@ -142,6 +151,7 @@ func (b *Backend) Done() <-chan struct{} { return b.ctx.Done() }
 // Close ends the backend and its links and waits for them. Safe to call twice.
 func (b *Backend) Close() error {
 	b.stop()
+	b.node.forgetBackend(b)
 	b.mu.Lock()
 	for c := range b.conns {
 		_ = c.Close()
@@ -180,25 +190,30 @@ func (b *Backend) carry(conn link.Conn) (wire.NodeID, error) {
 		return "", ErrClosed
 	}
 	b.conns[conn] = struct{}{}
+	if b.kind != "dialer" {
+		b.tries++
+	}
 	b.mu.Unlock()
 	defer func() {
 		b.mu.Lock()
 		delete(b.conns, conn)
 		b.mu.Unlock()
 	}()
-	return b.node.runLink(conn, b.opt)
+	return b.node.runLink(conn, b.opt, b)
 }
 
 func (b *Backend) redial(d link.Dialer) {
 	delay := redialFirst
 	for b.ctx.Err() == nil {
 		started := time.Now()
+		b.noteState(BackendDialing)
 		peer, err := b.dialOnce(d)
 		if b.ctx.Err() != nil {
 			return
 		}
 		b.report(peer, err, true)
 		if b.opt.NoRedial {
+			b.noteState(BackendStopped)
 			return
 		}
 		if linked, ok := errors.AsType[*linkedError](err); ok { // The peer dials too: wait until its link is gone.
@@ -211,7 +226,9 @@ func (b *Backend) redial(d link.Dialer) {
 		if peer != "" && time.Since(started) > stableAfter {
 			delay = redialFirst
 		}
-		if !b.pause(delay - time.Duration(rand.Int64N(int64(delay/4)))) {
+		wait := delay - time.Duration(rand.Int64N(int64(delay/4)))
+		b.noteWaiting(wait)
+		if !b.pause(wait) {
 			return
 		}
 		delay = min(time.Duration(float64(delay)*redialFactor), redialMax)
@@ -245,6 +262,7 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 	if b.ctx.Err() != nil {
 		return
 	}
+	b.noteFailure(peer, err)
 	retry := " (will retry)"
 	if !dialer || b.opt.NoRedial {
 		retry = ""

@@ -335,7 +335,7 @@ func TestForwardingUnderAPolicyAllocatesNothing(t *testing.T) {
 	n := testNode(t, "n")
 	n.SetPolicy(rules(t, policy.Rule{Action: "accept", FromNode: "x"}, policy.Rule{Action: "drop", FromNode: "/p|q/", ToService: "svc"}))
 	near, far := link.Pipe()
-	n.wg.Go(func() { _, _ = n.runLink(near, LinkOptions{Cost: 1}) })
+	n.wg.Go(func() { _, _ = n.runLink(near, LinkOptions{Cost: 1}, nil) })
 	t.Cleanup(func() { _ = far.Close() })
 	say(t, far, hello("p"))
 	waitRoute(t, n, "p")

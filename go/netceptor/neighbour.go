@@ -25,10 +25,11 @@ var (
 
 // neighbour is one link, from its first handshake message to its end.
 type neighbour struct {
-	node  *Node
-	conn  link.Conn
-	opt   LinkOptions
-	queue *sendQueue
+	node    *Node
+	backend *Backend // Where the link comes from.
+	conn    link.Conn
+	opt     LinkOptions
+	queue   *sendQueue
 
 	heard       atomic.Int64  // Unix nanoseconds of the last batch received,
 	spoke       atomic.Int64  // and of the last one written.
@@ -40,15 +41,16 @@ type neighbour struct {
 	// Guarded by node.mu.
 	id      wire.NodeID // Empty during the handshake.
 	cost    float64
-	listsUs bool  // The peer has listed this node as its neighbour.
-	beats   bool  // Both sides keep the link alive.
+	listsUs bool // The peer has listed this node as its neighbour.
+	beats   bool // Both sides keep the link alive.
+	since   time.Time
 	cause   error // Why the link ended.
 }
 
 // runLink carries a fresh connection through its life and returns why it ended. peer is empty if the handshake failed.
-func (n *Node) runLink(conn link.Conn, opt LinkOptions) (peer wire.NodeID, err error) {
+func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wire.NodeID, err error) {
 	nb := &neighbour{
-		node: n, conn: conn, opt: opt, queue: newSendQueue(),
+		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(),
 		established: make(chan struct{}), ended: make(chan struct{}), written: make(chan struct{}),
 	}
 	nb.heard.Store(time.Now().UnixNano())
@@ -298,13 +300,13 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	case peer == "":
 		return errors.New("the peer gave no node ID")
 	case peer == n.id:
-		return fmt.Errorf("the peer has this node's own ID %s", peer)
+		return faultf("own id", "the peer has this node's own ID %s", peer)
 	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
-		return fmt.Errorf("peer %.100s is not in the allowed peers of this backend", peer)
+		return faultf("not allowed", "peer %.100s is not in the allowed peers of this backend", peer)
 	case n.links[peer] != nil:
 		return &linkedError{peer: peer, by: n.links[peer]}
 	}
-	nb.id, nb.cost = peer, nb.opt.Cost
+	nb.id, nb.cost, nb.since = peer, nb.opt.Cost, time.Now()
 	nb.beats = u.KeepAlive > 0 && time.Duration(u.KeepAlive)*time.Millisecond <= beatPeriod
 	if c, ok := nb.opt.NodeCost[peer]; ok {
 		nb.cost = c
@@ -317,7 +319,8 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	n.greetLocked(nb)
 	n.announceNowLocked()
 	n.log.Info("Connection established with "+string(peer), "link", nb.conn.String(), "cost", nb.cost)
-	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost})
+	nb.backend.noteMade()
+	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost, Backend: nb.conn.String()})
 	return nil
 }
 
@@ -348,7 +351,7 @@ func (n *Node) beat() {
 		}
 		if !heldUp && now.Sub(time.Unix(0, nb.heard.Load())) > beatLimit {
 			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, beatLimit))
-			nb.endLocked(fmt.Errorf("nothing received for %v", beatLimit), false)
+			nb.endLocked(faultf("silent", "nothing received for %v", beatLimit), false)
 		}
 	}
 }
@@ -361,7 +364,7 @@ func (n *Node) closeIdle() {
 	for id, nb := range n.links {
 		if now.Sub(time.Unix(0, nb.heard.Load())) > n.maxIdle {
 			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, n.maxIdle))
-			nb.endLocked(fmt.Errorf("nothing received for %v", n.maxIdle), false)
+			nb.endLocked(faultf("silent", "nothing received for %v", n.maxIdle), false)
 		}
 	}
 }

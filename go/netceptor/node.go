@@ -104,6 +104,7 @@ type Node struct {
 	routesAt     time.Time // When routes are to be computed; zero if they are current.
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
+	backends     []*Backend
 	routeChange  chan struct{} // Closed and replaced when the routes change.
 	closed       bool
 }

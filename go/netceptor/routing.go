@@ -116,7 +116,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		case !listed:
 			return fmt.Errorf("peer %s does not list this node as its neighbour any more", nb.id)
 		case cost != nb.cost:
-			return fmt.Errorf("peer %s uses link cost %v, this node %v: set the same cost on both ends", nb.id, cost, nb.cost)
+			return faultf("cost", "peer %s uses link cost %v, this node %v: set the same cost on both ends", nb.id, cost, nb.cost)
 		}
 		nb.listsUs = true
 	}

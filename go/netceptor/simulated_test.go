@@ -206,7 +206,7 @@ func TestPartitionHeals(t *testing.T) {
 // rawPeer is the far end of a link on which a test speaks the protocol itself.
 func rawPeer(t *testing.T, n *Node, opt LinkOptions) link.Conn {
 	near, far := link.Pipe()
-	n.wg.Go(func() { _, _ = n.runLink(near, opt) })
+	n.wg.Go(func() { _, _ = n.runLink(near, opt, nil) })
 	t.Cleanup(func() { _ = far.Close() })
 	return far
 }

@@ -85,6 +85,7 @@ const (
 	RoutesChanged                      // The routing table changed.
 	ServiceSeen                        // An advertisement of Node's Service is new.
 	ServiceGone                        // Node's Service was withdrawn.
+	BackendFailed                      // Backend could not make a link, for another reason (Err) than the time before.
 )
 
 // Event is a change that a subscriber learns of.
@@ -94,5 +95,6 @@ type Event struct {
 	Node    wire.NodeID
 	Service string
 	Cost    float64
+	Backend string // Of BackendFailed: its name; of PeerUp: the connection.
 	Err     error
 }

@@ -1,0 +1,262 @@
+package netceptor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/topology"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// Link is one established link.
+type Link struct {
+	Node      wire.NodeID
+	Cost      float64
+	Address   string    // As the transport names it, for example "tcp 10.0.0.1:40312->10.0.0.2:2222".
+	Since     time.Time // When it was established,
+	Heard     time.Time // and when the peer was heard last.
+	KeepAlive bool      // Both sides speak every second: the peer is one of ours, and a dead link is noticed in seconds.
+}
+
+// Links returns the established links in the order of their nodes' names.
+func (n *Node) Links() []Link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make([]Link, 0, len(n.links))
+	for _, id := range slices.Sorted(maps.Keys(n.links)) {
+		nb := n.links[id]
+		all = append(all, Link{
+			Node: id, Cost: nb.cost, Address: nb.conn.String(), Since: nb.since,
+			Heard: time.Unix(0, nb.heard.Load()), KeepAlive: nb.beats,
+		})
+	}
+	return all
+}
+
+// Inspect returns what is known about every node, as the nodes themselves announce it, and the routes that follow from
+// it. This node comes first.
+func (n *Node) Inspect() ([]topology.Known, *topology.Table) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.db.Inspect(), n.routes
+}
+
+// Service is a service of the mesh as it was advertised.
+type Service struct {
+	wire.Advertisement
+	Seen time.Time // When the advertisement came; zero for own services.
+}
+
+// Services returns all services known, the own ones first, then by node and name.
+func (n *Node) Services() []Service {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ads := n.advertsLocked()
+	all := make([]Service, len(ads))
+	for i, ad := range ads {
+		all[i].Advertisement = ad
+		if ad.NodeID != n.id {
+			all[i].Seen = n.adverts[advertKey{ad.NodeID, ad.Service}].seen
+		}
+	}
+	return all
+}
+
+// BackendState says what a backend is doing.
+type BackendState string
+
+// The states of backends.
+const (
+	BackendUp        BackendState = "up"        // It has a link, at least one.
+	BackendListening BackendState = "listening" // It has none yet.
+	BackendDialing   BackendState = "dialing"
+	BackendWaiting   BackendState = "waiting" // For the next try.
+	BackendStopped   BackendState = "stopped" // There will be no more tries.
+)
+
+// BackendStatus describes a backend at one moment.
+type BackendStatus struct {
+	Name    string // For example "tcp hub:2222" or "listener 0.0.0.0:2222".
+	Kind    string // "dialer", "listener" or "link".
+	Options LinkOptions
+	State   BackendState
+	Peers   []wire.NodeID // Of its established links, by name.
+	Tries   uint64        // Dials, or connections accepted.
+	Made    uint64        // Links established.
+	Failure *LinkFailure  // The last one; nil: none since the start.
+	NextTry time.Time     // If State is BackendWaiting.
+}
+
+// LinkFailure is a link that ended, or a try to make one that failed.
+type LinkFailure struct {
+	Time time.Time
+	Peer wire.NodeID // Empty if the peer had not introduced itself.
+	Err  error
+}
+
+// Backends returns the node's backends in the order in which they were started, without those that were closed.
+func (n *Node) Backends() []BackendStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make([]BackendStatus, len(n.backends))
+	made := make(map[*Backend][]wire.NodeID)
+	for _, nb := range n.links {
+		made[nb.backend] = append(made[nb.backend], nb.id)
+	}
+	for i, b := range n.backends {
+		all[i] = b.status()
+		all[i].Peers = slices.Sorted(slices.Values(made[b]))
+		if len(made[b]) > 0 {
+			all[i].State = BackendUp
+		}
+	}
+	return all
+}
+
+func (b *Backend) status() BackendStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := BackendStatus{
+		Name: b.name, Kind: b.kind, Options: b.opt, State: b.state, Tries: b.tries, Made: b.made,
+	}
+	s.Options.NodeCost, s.Options.AllowedPeers = maps.Clone(b.opt.NodeCost), slices.Clone(b.opt.AllowedPeers)
+	if b.failure != nil {
+		failure := *b.failure
+		s.Failure = &failure
+	}
+	if b.state == BackendWaiting {
+		s.NextTry = b.nextTry
+	}
+	return s
+}
+
+// noteState keeps what a backend does now, for [Node.Backends].
+func (b *Backend) noteState(s BackendState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = s
+	if s == BackendDialing {
+		b.tries++
+	}
+}
+
+// noteMade counts an established link.
+func (b *Backend) noteMade() {
+	if b == nil { // A link without a backend.
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.made++
+}
+
+// noteWaiting is noteState with the time of the next try.
+func (b *Backend) noteWaiting(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.nextTry = BackendWaiting, time.Now().Add(d)
+}
+
+// noteFailure keeps the end of a link, or of a try to make one, and tells subscribers of one that is news.
+func (b *Backend) noteFailure(peer wire.NodeID, err error) {
+	now := time.Now()
+	b.mu.Lock()
+	news := peer == "" && (b.failure == nil || b.failure.Peer != "" || b.failure.Err.Error() != err.Error())
+	b.failure = &LinkFailure{Time: now, Peer: peer, Err: err}
+	b.mu.Unlock()
+	if !news {
+		return
+	}
+	b.node.mu.Lock()
+	defer b.node.mu.Unlock()
+	b.node.publishLocked(Event{Kind: BackendFailed, Backend: b.name, Err: err})
+}
+
+// forgetBackend takes a backend that is closed out of the list.
+func (n *Node) forgetBackend(b *Backend) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.backends = slices.DeleteFunc(n.backends, func(x *Backend) bool { return x == b })
+}
+
+// linkFault is an error whose cause has a name of its own.
+type linkFault struct {
+	kind string
+	error
+}
+
+func (f *linkFault) Unwrap() error { return f.error }
+
+// LinkErrorKind says in a word why a link ended or could not be made: refused, unreachable, name, timeout, tls, rejected,
+// cost, not allowed, own id, already linked, silent, closed or other.
+func LinkErrorKind(err error) string {
+	if fault, ok := errors.AsType[*linkFault](err); ok {
+		return fault.kind
+	}
+	if _, ok := errors.AsType[*linkedError](err); ok {
+		return "already linked"
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return "name"
+	}
+	for _, known := range []struct {
+		err  error
+		kind string
+	}{
+		{errPeerRejected, "rejected"}, {errNoHandshake, "timeout"},
+		{syscall.ECONNREFUSED, "refused"}, {syscall.ENETUNREACH, "unreachable"}, {syscall.EHOSTUNREACH, "unreachable"},
+		{syscall.ETIMEDOUT, "timeout"}, {context.DeadlineExceeded, "timeout"},
+	} {
+		if errors.Is(err, known.err) {
+			return known.kind
+		}
+	}
+	if isTLS(err) {
+		return "tls"
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return "timeout"
+	}
+	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, link.ErrClosed, ErrClosed, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+		if errors.Is(err, known) {
+			return "closed"
+		}
+	}
+	return "other"
+}
+
+// isTLS reports whether a handshake failed, for whatever reason.
+func isTLS(err error) bool {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return true
+	}
+	text := err.Error() // The rest of crypto/tls and package identity has texts alone.
+	return strings.Contains(text, "tls: ") || strings.Contains(text, "x509: ") || strings.Contains(text, "RVF failed")
+}
+
+func faultf(kind, format string, args ...any) error {
+	return &linkFault{kind, fmt.Errorf(format, args...)}
+}
