@@ -72,13 +72,19 @@ func notes(required bool, def string) string {
 
 // shownDefault is the default as the help shows it, "" for none.
 func (q *param) shownDefault(defaults any) string {
-	if q.def != "" || q.required || q.get == nil {
+	if q.def != "" || q.required {
 		return q.def
 	}
 	switch v := q.get(defaults).(type) {
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)
-	default:
+	case int:
+		if q.octal {
+			return fmt.Sprintf("%04o", v)
+		}
+		return strconv.Itoa(v)
+	case string, bool:
 		return fmt.Sprint(v)
 	}
+	return ""
 }

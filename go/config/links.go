@@ -75,8 +75,8 @@ func linkDirectives() []*directive {
 	return []*directive{
 		of(directive{name: "tcp-listener", help: "Accept links from other nodes over TCP", group: backends, bare: "port"},
 			TCPListener{BindAddr: "0.0.0.0", Cost: 1}, checkTCPListener,
-			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *TCPListener) *string { return &l.BindAddr }),
-			number("port", "Local TCP port to listen on, 0 for any free one", func(l *TCPListener) *int { return &l.Port }).need(),
+			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *TCPListener) *string { return &l.BindAddr }).names(),
+			number("port", "Local TCP port to listen on, 0 for any free one", func(l *TCPListener) *int { return &l.Port }).need().names().between(0, 65535),
 			text("tls", "Name of the tls-server to use", func(l *TCPListener) *string { return &l.TLS }),
 			float("cost", "Cost of a link, more than 0", func(l *TCPListener) *float64 { return &l.Cost }),
 			costs("nodecost", "Costs of links to particular nodes", func(l *TCPListener) *map[wire.NodeID]float64 { return &l.NodeCost }),
@@ -84,7 +84,7 @@ func linkDirectives() []*directive {
 		),
 		of(directive{name: "tcp-peer", help: "Keep a link to another node over TCP", group: backends, bare: "address"},
 			TCPPeer{Redial: true, Cost: 1}, checkTCPPeer,
-			text("address", "Where the other node listens, as host:port", func(p *TCPPeer) *string { return &p.Address }).need(),
+			text("address", "Where the other node listens, as host:port", func(p *TCPPeer) *string { return &p.Address }).need().names(),
 			boolean("redial", "Connect again after a failure or loss", func(p *TCPPeer) *bool { return &p.Redial }),
 			text("tls", "Name of the tls-client to use", func(p *TCPPeer) *string { return &p.TLS }),
 			float("cost", "Cost of the link, more than 0; the same at both ends", func(p *TCPPeer) *float64 { return &p.Cost }),
@@ -92,23 +92,23 @@ func linkDirectives() []*directive {
 		),
 		of(directive{name: "udp-listener", help: "Accept links from other nodes over UDP", group: backends, bare: "port"},
 			UDPListener{BindAddr: "0.0.0.0", Cost: 1}, checkUDPListener,
-			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *UDPListener) *string { return &l.BindAddr }),
-			number("port", "Local UDP port to listen on, 0 for any free one", func(l *UDPListener) *int { return &l.Port }).need(),
+			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *UDPListener) *string { return &l.BindAddr }).names(),
+			number("port", "Local UDP port to listen on, 0 for any free one", func(l *UDPListener) *int { return &l.Port }).need().names().between(0, 65535),
 			float("cost", "Cost of a link, more than 0", func(l *UDPListener) *float64 { return &l.Cost }),
 			costs("nodecost", "Costs of links to particular nodes", func(l *UDPListener) *map[wire.NodeID]float64 { return &l.NodeCost }),
 			list("allowedpeers", "IDs of the nodes that may connect, all if absent", func(l *UDPListener) *[]wire.NodeID { return &l.AllowedPeers }),
 		),
 		of(directive{name: "udp-peer", help: "Keep a link to another node over UDP", group: backends, bare: "address"},
 			UDPPeer{Redial: true, Cost: 1}, checkUDPPeer,
-			text("address", "Where the other node listens, as host:port", func(p *UDPPeer) *string { return &p.Address }).need(),
+			text("address", "Where the other node listens, as host:port", func(p *UDPPeer) *string { return &p.Address }).need().names(),
 			boolean("redial", "Connect again after a failure or loss", func(p *UDPPeer) *bool { return &p.Redial }),
 			float("cost", "Cost of the link, more than 0; the same at both ends", func(p *UDPPeer) *float64 { return &p.Cost }),
 			list("allowedpeers", "IDs of the nodes that may answer, all if absent", func(p *UDPPeer) *[]wire.NodeID { return &p.AllowedPeers }),
 		),
 		of(directive{name: "ws-listener", help: "Accept links from other nodes over WebSocket", group: backends, bare: "port"},
 			WSListener{BindAddr: "0.0.0.0", Path: "/", Cost: 1}, checkWSListener,
-			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *WSListener) *string { return &l.BindAddr }),
-			number("port", "Local TCP port to listen on, 0 for any free one", func(l *WSListener) *int { return &l.Port }).need(),
+			text("bindaddr", "Local address to bind to, IPv6 in brackets", func(l *WSListener) *string { return &l.BindAddr }).names(),
+			number("port", "Local TCP port to listen on, 0 for any free one", func(l *WSListener) *int { return &l.Port }).need().names().between(0, 65535),
 			text("path", "Path of the URL to answer; / answers all", func(l *WSListener) *string { return &l.Path }),
 			text("tls", "Name of the tls-server to use", func(l *WSListener) *string { return &l.TLS }),
 			float("cost", "Cost of a link, more than 0", func(l *WSListener) *float64 { return &l.Cost }),
@@ -117,10 +117,10 @@ func linkDirectives() []*directive {
 		),
 		of(directive{name: "ws-peer", help: "Keep a link to another node over WebSocket", group: backends, bare: "address"},
 			WSPeer{Redial: true, Cost: 1}, checkWSPeer,
-			text("address", "URL of the other node, as ws://host:port/path or wss://host:port/path", func(p *WSPeer) *string { return &p.Address }).need(),
+			text("address", "URL of the other node, as ws://host:port/path or wss://host:port/path", func(p *WSPeer) *string { return &p.Address }).need().names(),
 			boolean("redial", "Connect again after a failure or loss", func(p *WSPeer) *bool { return &p.Redial }),
 			text("tls", "Name of the tls-client to use with wss", func(p *WSPeer) *string { return &p.TLS }),
-			text("extraheader", "One more header of the request, as Name: value", func(p *WSPeer) *string { return &p.header }),
+			text("extraheader", "One more header of the request, as Name: value", func(p *WSPeer) *string { return &p.header }).private(),
 			float("cost", "Cost of the link, more than 0; the same at both ends", func(p *WSPeer) *float64 { return &p.Cost }),
 			list("allowedpeers", "IDs of the nodes that may answer, all if absent", func(p *WSPeer) *[]wire.NodeID { return &p.AllowedPeers }),
 		),
@@ -128,6 +128,7 @@ func linkDirectives() []*directive {
 }
 
 func checkTCPListener(c *checker, l *TCPListener) {
+	c.port("tcp", l.Port)
 	c.costs(l.Cost, l.NodeCost)
 	c.tlsServer("tls", l.TLS)
 }
@@ -138,7 +139,10 @@ func checkTCPPeer(c *checker, p *TCPPeer) {
 	c.tlsClient("tls", p.TLS)
 }
 
-func checkUDPListener(c *checker, l *UDPListener) { c.costs(l.Cost, l.NodeCost) }
+func checkUDPListener(c *checker, l *UDPListener) {
+	c.port("udp", l.Port)
+	c.costs(l.Cost, l.NodeCost)
+}
 
 func checkUDPPeer(c *checker, p *UDPPeer) {
 	c.address("address", p.Address)
@@ -146,6 +150,7 @@ func checkUDPPeer(c *checker, p *UDPPeer) {
 }
 
 func checkWSListener(c *checker, l *WSListener) {
+	c.port("tcp", l.Port)
 	c.costs(l.Cost, l.NodeCost)
 	c.tlsServer("tls", l.TLS)
 	if !strings.HasPrefix(l.Path, "/") {

@@ -80,7 +80,7 @@ func nodeDirectives() []*directive {
 		of(directive{name: "trace", help: "Accepted for compatibility, has no effect", times: once}, Trace{}, nil),
 		of(directive{name: "log-level", help: "What to log", times: once, bare: "level"},
 			LogLevel{text: string(LevelInfo)}, checkLogLevel,
-			text("level", "One of error, warning, info, debug", func(l *LogLevel) *string { return &l.text }),
+			text("level", "One of error, warning, info, debug", func(l *LogLevel) *string { return &l.text }).among("error", "warning", "info", "debug"),
 		),
 	}
 }

@@ -15,6 +15,7 @@ type directive struct {
 	times    multiplicity
 	required bool   // A default one is supplied where it is missing.
 	hidden   bool   // In neither help nor completion.
+	plural   string // Its key in a file of version 2; empty: the name.
 	bare     string // Name of the parameter that takes a value without a name; empty: none does.
 	params   []param
 
@@ -62,6 +63,7 @@ const (
 	kindList  // []string
 	kindCosts // map[string]float64
 	kindRules // []policy.Rule
+	kindDict  // map[string]any
 )
 
 var kindLabels = [...]string{
@@ -72,6 +74,7 @@ var kindLabels = [...]string{
 	kindList:   "[]string (may be repeated)",
 	kindCosts:  "JSON dict of string to float64",
 	kindRules:  "JSON list of dicts",
+	kindDict:   "JSON dict with string keys",
 }
 
 // goTypes are the type names in error texts.
@@ -83,23 +86,41 @@ var goTypes = [...]string{
 	kindList:   "[]string",
 	kindCosts:  "map[string]float64",
 	kindRules:  "[]map[string]string",
+	kindDict:   "map[string]interface {}",
 }
 
-// param describes one parameter. Values are string, int, float64, bool, []string, map[string]float64 or []policy.Rule
-// by kind.
+// param describes one parameter. Values are string, int, float64, bool, []string, map[string]float64, []policy.Rule or
+// map[string]any by kind.
 type param struct {
 	name     string
 	help     string
 	kind     kind
 	required bool
-	def      string // Default in the help where the section's own default does not tell.
+	def      string   // Default in the help where the section's own default does not tell.
+	naming   bool     // Its value tells this directive from others of its kind.
+	secret   bool     // Its value is not shown.
+	octal    bool     // An int that is written in octal.
+	choices  []string // All that a string may be, in lower case; nil: anything.
+	least    int      // An int's smallest and largest value where most is more.
+	most     int
 	set      func(section, value any)
-	get      func(section any) any // nil for lists and maps.
+	get      func(section any) any
 }
 
 func (p param) need() param { p.required = true; return p }
 
 func (p param) shown(def string) param { p.def = def; return p }
+
+// names marks what tells directives of one kind apart, in reports about changes.
+func (p param) names() param { p.naming = true; return p }
+
+func (p param) private() param { p.secret = true; return p }
+
+func (p param) mode() param { p.octal, p.least, p.most = true, 0, 0o777; return p }
+
+func (p param) among(words ...string) param { p.choices = words; return p }
+
+func (p param) between(least, most int) param { p.least, p.most = least, most; return p }
 
 // of builds a directive for sections of type S.
 func of[S any](d directive, defaults S, check func(c *checker, s *S), params ...param) *directive {
@@ -137,30 +158,51 @@ func boolean[S any](name, help string, at func(*S) *bool) param {
 }
 
 func list[S any, V ~string](name, help string, at func(*S) *[]V) param {
-	return param{name: name, help: help, kind: kindList, set: func(s, v any) {
-		in, out := v.([]string), []V(nil)
-		if in != nil {
-			out = make([]V, len(in))
-		}
-		for i, text := range in {
-			out[i] = V(text)
-		}
-		*at(s.(*S)) = out
-	}}
+	return param{name: name, help: help, kind: kindList,
+		set: func(s, v any) { *at(s.(*S)) = retyped[V](v.([]string)) },
+		get: func(s any) any { return retyped[string](*at(s.(*S))) }}
+}
+
+// retyped converts a list; nil stays nil.
+func retyped[To, From ~string](in []From) []To {
+	if in == nil {
+		return nil
+	}
+	out := make([]To, len(in))
+	for i, text := range in {
+		out[i] = To(text)
+	}
+	return out
 }
 
 func costs[S any, K ~string](name, help string, at func(*S) *map[K]float64) param {
-	return param{name: name, help: help, kind: kindCosts, set: func(s, v any) {
-		out := make(map[K]float64)
-		for k, cost := range v.(map[string]float64) {
-			out[K(k)] = cost
-		}
-		*at(s.(*S)) = out
-	}}
+	return param{name: name, help: help, kind: kindCosts,
+		set: func(s, v any) {
+			out := make(map[K]float64)
+			for k, cost := range v.(map[string]float64) {
+				out[K(k)] = cost
+			}
+			*at(s.(*S)) = out
+		},
+		get: func(s any) any {
+			out := make(map[string]float64)
+			for k, cost := range *at(s.(*S)) {
+				out[string(k)] = cost
+			}
+			return out
+		}}
+}
+
+func dict[S any](name, help string, at func(*S) *map[string]any) param {
+	return param{name: name, help: help, kind: kindDict,
+		set: func(s, v any) { *at(s.(*S)) = v.(map[string]any) },
+		get: func(s any) any { return *at(s.(*S)) }}
 }
 
 func firewallRules[S any](name, help string, at func(*S) *[]policy.Rule) param {
-	return param{name: name, help: help, kind: kindRules, set: func(s, v any) { *at(s.(*S)) = v.([]policy.Rule) }}
+	return param{name: name, help: help, kind: kindRules,
+		set: func(s, v any) { *at(s.(*S)) = v.([]policy.Rule) },
+		get: func(s any) any { return *at(s.(*S)) }}
 }
 
 // lookup returns the directive called name (lower case), nil if there is none.
@@ -183,5 +225,5 @@ func (d *directive) param(name string) *param {
 // schema is the table of all directives, group by group. Built when first needed: the process that runs a command never
 // needs it.
 var schema = sync.OnceValue(func() []*directive {
-	return slices.Concat(nodeDirectives(), tlsDirectives(), linkDirectives(), serviceDirectives(), workDirectives(), signingDirectives(), certificateDirectives())
+	return slices.Concat(nodeDirectives(), tlsDirectives(), linkDirectives(), serviceDirectives(), proxyDirectives(), workDirectives(), kubernetesDirectives(), signingDirectives(), certificateDirectives())
 })

@@ -29,7 +29,7 @@ func tlsDirectives() []*directive { return []*directive{tlsServerDirective(), tl
 
 func tlsServerDirective() *directive {
 	return of(directive{name: "tls-server", help: "Define how to receive clients under TLS", group: resources}, TLSServer{}, checkTLSServer,
-		text("name", "Name for the profile, unique among servers", func(s *TLSServer) *string { return &s.Name }).need(),
+		text("name", "Name for the profile, unique among servers", func(s *TLSServer) *string { return &s.Name }).need().names(),
 		text("cert", "File with the certificate and those that lead to its CA, PEM", func(s *TLSServer) *string { return &s.Cert }).need(),
 		text("key", "File with the private key, PEM", func(s *TLSServer) *string { return &s.Key }).need(),
 		boolean("requireclientcert", "Clients must show a certificate", func(s *TLSServer) *bool { return &s.RequireClientCert }),
@@ -42,7 +42,7 @@ func tlsServerDirective() *directive {
 
 func tlsClientDirective() *directive {
 	return of(directive{name: "tls-client", help: "Define how to reach servers under TLS", group: resources}, TLSClient{}, checkTLSClient,
-		text("name", "Name for the profile, unique among clients", func(s *TLSClient) *string { return &s.Name }).need(),
+		text("name", "Name for the profile, unique among clients", func(s *TLSClient) *string { return &s.Name }).need().names(),
 		text("cert", "File with the certificate and those that lead to its CA, PEM; empty for none", func(s *TLSClient) *string { return &s.Cert }).need(),
 		text("key", "File with the private key, PEM; empty for none", func(s *TLSClient) *string { return &s.Key }).need(),
 		text("rootcas", "File with the CAs of servers, PEM", func(s *TLSClient) *string { return &s.RootCAs }).shown("those of the operating system"),

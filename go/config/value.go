@@ -53,6 +53,11 @@ func fromText(k kind, s string, old []string) (any, error) {
 			return jsonCosts(s)
 		}
 		return nil, typeError(k)
+	case kindDict:
+		if strings.HasPrefix(s, "{") {
+			return jsonDict(s)
+		}
+		return nil, typeError(k)
 	default:
 		return s, nil
 	}
@@ -106,6 +111,14 @@ func jsonCosts(s string) (map[string]float64, error) {
 		out[k] = f
 	}
 	return out, nil
+}
+
+func jsonDict(s string) (map[string]any, error) {
+	var items map[string]any
+	if err := json.Unmarshal([]byte(s), &items); err != nil {
+		return nil, because("a value that begins with { is read as JSON", "invalid JSON dict: %v", err)
+	}
+	return items, nil
 }
 
 func jsonText(v any) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -204,6 +205,8 @@ func (f *fileReader) convert(k kind, n *yaml.Node) (any, error) {
 		return f.list(n)
 	case kindCosts:
 		return f.costs(n)
+	case kindDict:
+		return f.dict(n)
 	}
 	s := resolve(n)
 	switch s.kind {
@@ -273,6 +276,64 @@ func (f *fileReader) costs(n *yaml.Node) (any, error) {
 		out[key.text] = cost
 	}
 	return out, nil
+}
+
+// dict reads a mapping whose values are free, as JSON could have them.
+func (f *fileReader) dict(n *yaml.Node) (any, error) {
+	if resolve(n).kind == nullScalar {
+		return nil, nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, typeError(kindDict)
+	}
+	return f.free(n, 0)
+}
+
+// free returns a value as encoding/json would: map[string]any, []any, string, float64, bool or nil.
+func (f *fileReader) free(n *yaml.Node, depth int) (any, error) {
+	n = target(n)
+	if depth > maxMergeDepth || !f.spend(1, n) {
+		return nil, because("", "values nest more than %d deep", maxMergeDepth)
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		out := make([]any, 0, len(n.Content))
+		for _, item := range n.Content {
+			v, err := f.free(item, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+		return out, nil
+	case yaml.MappingNode:
+		out := make(map[string]any)
+		for _, pair := range f.pairs(n, strings.Clone) {
+			key := resolve(target(pair.key))
+			if key.kind != stringScalar {
+				return nil, because(quoteHint(target(pair.key)), "invalid key %s: must be type string", shown(target(pair.key)))
+			}
+			v, err := f.free(pair.value, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out[key.text] = v
+		}
+		return out, nil
+	}
+	switch s := resolve(n); s.kind {
+	case nullScalar:
+		return nil, nil
+	case boolScalar:
+		return s.b, nil
+	case intScalar, floatScalar:
+		if math.IsInf(s.f, 0) || math.IsNaN(s.f) {
+			return nil, because("", "%s is not a number that JSON has", s.text)
+		}
+		return s.f, nil
+	default:
+		return s.text, nil
+	}
 }
 
 // pair is one key and value of a mapping.

@@ -225,6 +225,8 @@ func (d *Daemon) open(section any) error {
 		return d.tcpClient(s)
 	case config.ControlService:
 		return d.controlService(s)
+	case config.UDPServer, config.UDPClient, config.UnixServer, config.UnixClient, config.CommandService, config.IPRouter, config.WorkPython, config.WorkKubernetes:
+		return fmt.Errorf("%T: this build does not offer it", s)
 	}
 	return nil
 }
