@@ -140,9 +140,6 @@ func TestListenerErrors(t *testing.T) {
 	defer udp.Close()
 	_, taken, _ := net.SplitHostPort(udp.LocalAddr().String())
 	for _, tc := range []struct{ args, want string }{
-		{"--tcp-listener 99999", "listen tcp: address 99999: invalid port"},
-		{"--udp-listener 99999", "address 99999: invalid port"},
-		{"--ws-listener 99999", "listen tcp: address 99999: invalid port"},
 		{"--udp-listener bindaddr=127.0.0.1 port=" + taken, "listen udp 127.0.0.1:" + taken + ": bind: address already in use"},
 		{"--ws-peer ws://h extraheader=Upgrade:x", "extra header Upgrade: the handshake has its own"},
 	} {
