@@ -29,6 +29,7 @@ func (h *host) publish(kind string, event any) {
 func (h *host) relayNode(n *netceptor.Node) {
 	sub := n.Subscribe(eventBacklog)
 	defer sub.Close()
+	defer context.AfterFunc(h.ctx, sub.Close)()
 	for e := range sub.C {
 		if lost := sub.Lost(); lost > 0 {
 			h.publish("", map[string]any{"ev": "lost", "n": lost})
@@ -45,7 +46,7 @@ func (h *host) relayNode(n *netceptor.Node) {
 			h.publish("service", map[string]any{"ev": "service", "kind": kind, "node": e.Node, "service": e.Service})
 		}
 	}
-	if d := h.built(); d == nil || d.Node != n {
+	if d := h.built(); d == nil || d.Node != n || h.ctx.Err() != nil {
 		return
 	}
 	ended := map[string]any{"ev": "closed"}

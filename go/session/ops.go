@@ -26,30 +26,35 @@ var operations map[string]operation
 
 func init() {
 	operations = map[string]operation{
-		"open":           {opOpen, false},
-		"session.new":    {opNewSession, false},
-		"close":          {opClose, false},
-		"events":         {opEvents, false},
-		"status":         {opStatus, true},
-		"ping":           {opPing, true},
-		"traceroute":     {opTraceroute, true},
-		"route.wait":     {opRouteWait, true},
-		"peer.add":       {opPeerAdd, true},
-		"listen.add":     {opListenAdd, true},
-		"backend.remove": {opBackendRemove, true},
-		"stream.connect": {opStreamConnect, true},
-		"stream.listen":  {opStreamListen, true},
-		"stream.status":  {opStreamStatus, true},
-		"stream.abort":   {opStreamAbort, true},
-		"datagram.open":  {opDatagramOpen, true},
-		"work.submit":    {opWorkSubmit, true},
-		"work.started":   {opWorkStarted, true},
-		"work.status":    {opWorkStatus, true},
-		"work.list":      {opWorkList, true},
-		"work.results":   {opWorkResults, true},
-		"work.wait":      {opWorkWait, true},
-		"work.cancel":    {opWorkCancel, true},
-		"work.release":   {opWorkRelease, true},
+		"open":            {opOpen, false},
+		"session.new":     {opNewSession, false},
+		"close":           {opClose, false},
+		"events":          {opEvents, false},
+		"status":          {opStatus, true},
+		"ping":            {opPing, true},
+		"traceroute":      {opTraceroute, true},
+		"route.wait":      {opRouteWait, true},
+		"routes":          {opRoutes, true},
+		"peer.add":        {opPeerAdd, true},
+		"listen.add":      {opListenAdd, true},
+		"backend.remove":  {opBackendRemove, true},
+		"forward.add":     {opForwardAdd, true},
+		"expose.add":      {opExposeAdd, true},
+		"proxy.remove":    {opProxyRemove, true},
+		"stream.connect":  {opStreamConnect, true},
+		"stream.listen":   {opStreamListen, true},
+		"stream.status":   {opStreamStatus, true},
+		"stream.abort":    {opStreamAbort, true},
+		"datagram.open":   {opDatagramOpen, true},
+		"datagram.status": {opDatagramStatus, true},
+		"work.submit":     {opWorkSubmit, true},
+		"work.started":    {opWorkStarted, true},
+		"work.status":     {opWorkStatus, true},
+		"work.list":       {opWorkList, true},
+		"work.results":    {opWorkResults, true},
+		"work.wait":       {opWorkWait, true},
+		"work.cancel":     {opWorkCancel, true},
+		"work.release":    {opWorkRelease, true},
 	}
 }
 
@@ -75,6 +80,8 @@ func needNode(req *request) (wire.NodeID, error) {
 
 func opOpen(ctx context.Context, s *session, req *request) (reply, error) {
 	switch {
+	case s.host.attached:
+		return failed(badRequest("the node runs already: an attached session does not open one"))
 	case !s.owner:
 		return failed(badRequest("only the first session of a node opens it"))
 	case req.Config == nil:
@@ -206,7 +213,7 @@ func opPeerAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	return reply{ok: map[string]any{"backend": id}, fd: -1, undo: func() { s.host.dropBackend(id) }}, nil
+	return reply{ok: map[string]any{"backend": id}, fd: -1, undo: func() { s.host.drop(id) }}, nil
 }
 
 func opListenAdd(_ context.Context, s *session, req *request) (reply, error) {
@@ -214,12 +221,12 @@ func opListenAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	undo := func() { s.host.dropBackend(id) }
+	undo := func() { s.host.drop(id) }
 	return reply{ok: map[string]any{"backend": id, "address": address}, fd: -1, undo: undo}, nil
 }
 
 func opBackendRemove(_ context.Context, s *session, req *request) (reply, error) {
-	if !s.host.dropBackend(req.Backend) {
+	if !s.host.drop(req.Backend) {
 		return failed(badRequest(fmt.Sprintf("key \"backend\": %d is not a backend of this node", req.Backend)))
 	}
 	return plain(empty)
@@ -230,9 +237,13 @@ func opStreamConnect(ctx context.Context, s *session, req *request) (reply, erro
 	if err != nil {
 		return failed(err)
 	}
+	conf, err := s.host.dialTLS(req.TLS, node)
+	if err != nil {
+		return failed(err)
+	}
 	ctx, cancel := limit(ctx, req, 30)
 	defer cancel()
-	remote, err := s.host.built().Node.DialStream(ctx, node, req.Service, nil)
+	remote, err := s.host.built().Node.DialStream(ctx, node, req.Service, conf)
 	if err != nil {
 		return failed(err)
 	}

@@ -26,11 +26,13 @@ type request struct {
 
 	backendConfig
 	Backend uint64 `json:"backend"`
+	Proxy   uint64 `json:"proxy"`
 
 	Advertise *bool             `json:"advertise"`
 	Tags      map[string]string `json:"tags"`
 	Backlog   int               `json:"backlog"`
 	Stream    uint64            `json:"stream"`
+	Datagram  uint64            `json:"datagram"`
 	ErrorCode uint64            `json:"error_code"`
 
 	Kinds []string `json:"kinds"`
@@ -38,6 +40,7 @@ type request struct {
 	WorkType string            `json:"worktype"`
 	Params   map[string]string `json:"params"`
 	TTL      *float64          `json:"ttl"` // Seconds.
+	Sign     bool              `json:"sign"`
 	Unit     string            `json:"unit"`
 	Offset   int64             `json:"offset"`
 	Force    bool              `json:"force"`
@@ -84,13 +87,19 @@ type session struct {
 	events *eventQueue
 }
 
+// features are the additions to protocol 1 that this side knows.
+var features = []string{}
+
 // serve runs one session to its end.
 func serve(h *host, conn *net.UnixConn, owner bool) {
 	s := &session{host: h, conn: conn, owner: owner, running: map[uint64]context.CancelFunc{}, events: newEventQueue(eventBacklog)}
 	s.out.conn = conn
 	s.ctx, s.stop = context.WithCancel(h.ctx)
 	defer s.end()
-	hello := map[string]any{"ev": "hello", "protocol": 1, "version": h.version, "mode": h.mode, "features": []string{}}
+	hello := map[string]any{"ev": "hello", "protocol": 1, "version": h.version, "mode": h.mode, "features": features}
+	if h.attached {
+		hello["node"] = h.built().Node.ID()
+	}
 	if s.out.write(hello, -1) != nil {
 		return
 	}

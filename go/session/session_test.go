@@ -33,9 +33,15 @@ type program struct {
 	fds    []int
 	events []map[string]any
 	id     uint64
+	last   map[string]any // What the last request was answered.
 }
 
 func open(t *testing.T) *program {
+	t.Helper()
+	return openWith(t, "in-process")
+}
+
+func openInProcess(t *testing.T) *program {
 	t.Helper()
 	fd, err := Open([]byte(`{"abi": 1, "environ": {"PATH": "/usr/bin:/bin"}}`), "test")
 	if err != nil {
@@ -121,7 +127,8 @@ func (p *program) reply(id uint64) (ok map[string]any, code string, fd int) {
 		if e, failed := frame["err"].(map[string]any); failed {
 			return e, e["code"].(string), fd
 		}
-		return frame["ok"].(map[string]any), "", fd
+		p.last = frame["ok"].(map[string]any)
+		return p.last, "", fd
 	}
 }
 
@@ -244,15 +251,18 @@ func accept(t *testing.T, listener *net.UnixConn) (announced map[string]any, con
 	t.Helper()
 	b, oob := make([]byte, 4096), make([]byte, 64)
 	n, oobn, _, _, err := listener.ReadMsgUnix(b, oob)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b[:n], &announced); err != nil {
-		t.Fatal(err)
+	if err != nil || string(b[:n]) != "+" {
+		t.Fatalf("listener sent %q, %v; want a descriptor with \"+\"", b[:n], err)
 	}
 	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
 	fds, _ := unix.ParseUnixRights(&messages[0])
 	if conn, err = adopt(fds[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = listener.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b[:n], &announced); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -16,12 +19,16 @@ import (
 const (
 	defaultBacklog = 64
 	maxBacklog     = 1024
-	// announceBytes is about what the kernel charges for one announced stream that the program has not accepted yet.
-	announceBytes = 1024
+	// announceBytes is about what the kernel charges for the two messages of a stream that the program has not accepted yet.
+	announceBytes = 2048
 )
 
 func opStreamListen(_ context.Context, s *session, req *request) (reply, error) {
-	ln, err := s.host.built().Node.ListenStream(req.Service, advert(req, true), nil)
+	conf, err := s.host.acceptTLS(req.TLS)
+	if err != nil {
+		return failed(err)
+	}
+	ln, err := s.host.built().Node.ListenStream(req.Service, advert(req, true), conf)
 	if err != nil {
 		return failed(err)
 	}
@@ -40,6 +47,7 @@ func opStreamListen(_ context.Context, s *session, req *request) (reply, error) 
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer near.Close() //nolint:errcheck // Ends the watcher.
+		defer context.AfterFunc(h.ctx, func() { _ = near.Close() })()
 		wg.Go(func() {
 			awaitEnd(near)
 			_ = near.Close()
@@ -60,6 +68,27 @@ func awaitEnd(conn *net.UnixConn) {
 	}
 }
 
+// announcement is what a program learns of a stream that it may accept.
+type announcement struct {
+	Stream uint64  `json:"stream"`
+	Peer   address `json:"peer"`
+}
+
+// announce sends a stream's descriptor with a message of one byte, and what it is once our copy of the descriptor is
+// gone: a child that the program forks when it knows of the stream inherits none that keeps the stream open.
+func announce(to *net.UnixConn, fd int, a announcement) error {
+	msg, err := json.Marshal(a)
+	if err == nil {
+		_, _, err = to.WriteMsgUnix([]byte{'+'}, unix.UnixRights(fd), nil)
+	}
+	closeFD(fd)
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(msg)
+	return err
+}
+
 // acceptStreams announces every stream to the program. It waits while the backlog is full, and so does the mesh.
 func (h *host) acceptStreams(ln *netceptor.StreamListener, to *net.UnixConn) {
 	defer ln.Close() //nolint:errcheck // Nothing can be done about it.
@@ -73,11 +102,7 @@ func (h *host) acceptStreams(ln *netceptor.StreamListener, to *net.UnixConn) {
 			h.log.Error("stream refused: no socket for the program", "service", ln.Service(), "err", err)
 			continue
 		}
-		msg, err := json.Marshal(map[string]any{"stream": st.id, "peer": addrReply(remote.RemoteAddr().(netceptor.Addr))})
-		if err == nil {
-			_, _, err = to.WriteMsgUnix(msg, unix.UnixRights(fd), nil)
-		}
-		closeFD(fd)
+		err = announce(to, fd, announcement{st.id, addrReply(remote.RemoteAddr().(netceptor.Addr))})
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) {
 			return
 		}
@@ -106,17 +131,53 @@ func opDatagramOpen(_ context.Context, s *session, req *request) (reply, error) 
 		return failed(err)
 	}
 	h := s.host
+	d := &datagrams{pc: pc, conn: near, log: h.log}
+	h.mu.Lock()
+	d.id = h.newIDLocked()
+	h.datagrams[d.id] = d
+	h.mu.Unlock()
 	h.spawn("datagram socket", func() {
-		var wg sync.WaitGroup
-		wg.Go(func() { h.datagramsIn(pc, near) })
-		wg.Go(func() { noticesIn(pc, near) })
-		defer context.AfterFunc(pc.Context(), func() { _ = near.Close() })()
-		datagramsOut(pc, near)
-		_ = pc.Close()
-		_ = near.Close()
-		wg.Wait()
+		d.run(h.ctx)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.datagrams, d.id)
 	})
-	return reply{ok: map[string]any{"service": pc.Service()}, fd: far}, nil
+	return reply{ok: map[string]any{"service": pc.Service(), "datagram": d.id}, fd: far}, nil
+}
+
+func opDatagramStatus(_ context.Context, s *session, req *request) (reply, error) {
+	s.host.mu.Lock()
+	d := s.host.datagrams[req.Datagram]
+	s.host.mu.Unlock()
+	if d == nil {
+		return failed(badRequest(fmt.Sprintf("key \"datagram\": %d is not an open datagram socket", req.Datagram)))
+	}
+	return plain(map[string]any{"sent": d.sent.Load(), "received": d.received.Load(), "dropped": d.dropped.Load()})
+}
+
+// datagrams is a datagram socket of the mesh and the socket that a program uses it through.
+type datagrams struct {
+	id   uint64
+	pc   *netceptor.PacketConn
+	conn *net.UnixConn
+	log  *slog.Logger
+
+	sent, received atomic.Uint64
+	dropped        atomic.Uint64 // The program did not read them in time.
+}
+
+// run carries datagrams both ways until the program closes its end, the mesh socket ends or ctx does.
+func (d *datagrams) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(d.in)
+	wg.Go(d.notices)
+	end := func() { _ = d.conn.Close() }
+	defer context.AfterFunc(d.pc.Context(), end)()
+	defer context.AfterFunc(ctx, end)()
+	d.out()
+	_ = d.pc.Close()
+	_ = d.conn.Close()
+	wg.Wait()
 }
 
 // appendDatagramHeader writes the header of a datagram message; false if the address does not fit.
@@ -149,57 +210,58 @@ func parseDatagram(msg []byte) (to netceptor.Addr, payload []byte, err error) {
 	return to, rest[size:], nil
 }
 
-// datagramsOut sends what the program writes, until it closes its end.
-func datagramsOut(pc *netceptor.PacketConn, from *net.UnixConn) {
+// out sends what the program writes, until it closes its end.
+func (d *datagrams) out() {
 	buf := make([]byte, wire.MaxMessage+2*256+3)
 	for {
-		n, err := from.Read(buf)
+		n, err := d.conn.Read(buf)
 		if err != nil || n == 0 {
 			return
 		}
 		to, payload, perr := parseDatagram(buf[:n])
 		if perr == nil {
-			_, perr = pc.WriteTo(payload, to)
+			_, perr = d.pc.WriteTo(payload, to)
 		}
 		if perr == nil {
+			d.sent.Add(1)
 			continue
 		}
 		header, ok := appendDatagramHeader(nil, datagramRefused, to)
 		text, merr := json.Marshal(toError(perr, Internal))
 		if ok && merr == nil {
-			trySend(from, append(header, text...))
+			trySend(d.conn, append(header, text...))
 		}
 	}
 }
 
-// datagramsIn passes packets to the program. What it does not read in time is dropped and counted, never waited for.
-func (h *host) datagramsIn(pc *netceptor.PacketConn, to *net.UnixConn) {
+// in passes packets to the program. What it does not read in time is dropped and counted, never waited for.
+func (d *datagrams) in() {
 	payload := make([]byte, wire.MaxPayload)
-	dropped := 0
 	for {
-		n, from, err := pc.ReadFrom(payload)
+		n, from, err := d.pc.ReadFrom(payload)
 		if err != nil {
 			return
 		}
 		msg, ok := appendDatagramHeader(nil, datagramPayload, from.(netceptor.Addr))
-		if ok && trySend(to, append(msg, payload[:n]...)) {
+		if ok && trySend(d.conn, append(msg, payload[:n]...)) {
+			d.received.Add(1)
 			continue
 		}
-		if dropped++; dropped == 1 {
-			h.log.Warn("datagrams are dropped: the program does not read them", "service", pc.Service())
+		if d.dropped.Add(1) == 1 {
+			d.log.Warn("datagrams are dropped: the program does not read them", "service", d.pc.Service())
 		}
 	}
 }
 
-func noticesIn(pc *netceptor.PacketConn, to *net.UnixConn) {
+func (d *datagrams) notices() {
 	for {
 		select {
-		case n := <-pc.Notices():
+		case n := <-d.pc.Notices():
 			msg, ok := appendDatagramHeader(nil, datagramNotice, netceptor.Addr{Node: n.ToNode, Service: n.ToService})
 			if ok {
-				trySend(to, append(msg, n.Problem...))
+				trySend(d.conn, append(msg, n.Problem...))
 			}
-		case <-pc.Done():
+		case <-d.pc.Done():
 			return
 		}
 	}

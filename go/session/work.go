@@ -21,9 +21,16 @@ func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
 		return failed(err)
 	}
 	engine := s.host.built().Work
-	sub, err := engine.Submit(workceptor.SubmitRequest{
-		Node: node, WorkType: req.WorkType, Params: req.Params, TTL: ttlText(req.TTL),
-	})
+	submit := workceptor.SubmitRequest{
+		Node: node, WorkType: req.WorkType, Params: req.Params, TTL: ttlText(req.TTL), SignWork: req.Sign,
+	}
+	if req.TLS != nil {
+		if req.TLS.files != nil {
+			return failed(badRequest(`key "tls": a unit outlives this session: name a profile of the node's configuration`))
+		}
+		submit.TLSClient = req.TLS.name
+	}
+	sub, err := engine.Submit(submit)
 	if err != nil {
 		return failed(toError(err, WorkType))
 	}

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/daemon"
+	"github.com/pyreceptor/pyreceptor/go/session"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
 
@@ -32,6 +34,11 @@ func run() error {
 	// With a handler for SIGPIPE a write to a closed standard output is an error like any other. Ignoring the signal
 	// would do the same but be inherited by work commands.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if fd, ok := sessionFD(os.Args); ok {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return session.ServeFD(ctx, fd, daemon.Version)
+	}
 	cfg, err := config.ParseArgs(os.Args[1:])
 	if err != nil {
 		return err
@@ -39,5 +46,15 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
-	return daemon.Run(ctx, cfg, daemon.Options{Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	return daemon.Run(ctx, cfg, daemon.Options{Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Session: session.Attach})
+}
+
+// sessionFD is N of `receptor --session-fd N`: the program is the sidecar of another one, which drives it through the
+// session protocol on that descriptor.
+func sessionFD(args []string) (fd int, ok bool) {
+	if len(args) != 3 || args[1] != "--session-fd" {
+		return 0, false
+	}
+	fd, err := strconv.Atoi(args[2])
+	return fd, err == nil && fd > 2
 }

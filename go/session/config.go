@@ -1,0 +1,181 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/daemon"
+)
+
+// openConfig is the config of the operation open.
+type openConfig struct {
+	Node         string              `json:"node"`
+	File         string              `json:"file"`
+	DataDir      string              `json:"data_dir"`
+	Peers        []backendConfig     `json:"peers"`
+	Listeners    []backendConfig     `json:"listeners"`
+	Profiles     map[string]tlsFiles `json:"tls_profiles"`
+	WorkCommands []workCommand       `json:"work_commands"`
+	Daemon       string              `json:"daemon"`
+	Environ      map[string]string   `json:"environ"`
+	MaxIdle      float64             `json:"max_idle"` // Seconds.
+	LogLevel     string              `json:"log_level"`
+}
+
+type workCommand struct {
+	WorkType           string `json:"worktype"`
+	Command            string `json:"command"`
+	Params             string `json:"params"`
+	AllowRuntimeParams bool   `json:"allowruntimeparams"`
+	VerifySignature    bool   `json:"verifysignature"`
+}
+
+// arguments writes the configuration as a daemon's command line, so that one parser judges all of it.
+func (c *openConfig) arguments(dataDir string) ([]string, error) {
+	var args []string
+	switch {
+	case c.File != "" && c.Node != "":
+		return nil, badRequest(`keys "node" and "file" exclude each other: the file names the node`)
+	case c.File != "":
+		args = append(args, "--config", c.File)
+	case c.Node == "":
+		return nil, badRequest(`key "node": a node ID is expected`)
+	default:
+		args = append(args, "--node", "id="+c.Node, "datadir="+dataDir)
+		if c.MaxIdle != 0 {
+			args = append(args, "maxidleconnectiontimeout="+seconds(c.MaxIdle).String())
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		args = append(args, c.Profiles[name].directives(name)...)
+	}
+	for _, w := range c.WorkCommands {
+		args = append(args, "--work-command", "worktype="+w.WorkType, "command="+w.Command, "params="+w.Params,
+			"allowruntimeparams="+strconv.FormatBool(w.AllowRuntimeParams), "verifysignature="+strconv.FormatBool(w.VerifySignature))
+	}
+	if len(c.WorkCommands) > 0 && c.File == "" {
+		args = append(args, "--control-service", "service=control")
+	}
+	return args, nil
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// open builds the node. A failure leaves nothing behind.
+func (h *host) open(ctx context.Context, c *openConfig) error {
+	h.mu.Lock()
+	busy := h.opening || h.closing
+	h.opening = true
+	h.mu.Unlock()
+	if busy {
+		return badRequest("a node is open already: one session opens one node")
+	}
+	if err := h.build(ctx, c); err != nil {
+		h.closeNode()
+		h.mu.Lock()
+		h.opening = false
+		h.mu.Unlock()
+		return err
+	}
+	h.mu.Lock()
+	h.opened = true
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *host) build(ctx context.Context, c *openConfig) error {
+	dataDir, err := h.dataDir(c)
+	if err != nil {
+		return err
+	}
+	args, err := c.arguments(dataDir)
+	if err != nil {
+		return err
+	}
+	cfg, err := config.ParseArgs(args)
+	if err != nil {
+		return &Error{Code: BadConfig, Msg: configText(err)}
+	}
+	if c.LogLevel != "" {
+		level, ok := levels[c.LogLevel]
+		if !ok {
+			return badRequest(fmt.Sprintf("key \"log_level\": %q is not error, warning, info or debug", c.LogLevel))
+		}
+		h.level.Set(level)
+	}
+	environ := h.environ
+	for k, v := range c.Environ {
+		environ = append(environ[:len(environ):len(environ)], k+"="+v)
+	}
+	d, err := daemon.Build(ctx, cfg, daemon.Options{
+		Version: h.version, Runner: cmp.Or(c.Daemon, h.runner, "receptor"), Environ: environ, Logger: h.log,
+	})
+	if err != nil {
+		return toError(err, BadConfig)
+	}
+	h.adopt(d)
+	for i := range c.Listeners {
+		if _, _, err := h.listen(&c.Listeners[i]); err != nil {
+			return err
+		}
+	}
+	for i := range c.Peers {
+		if _, err := h.dial(&c.Peers[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt takes a running node: from here on all operations are possible, and its events are passed on.
+func (h *host) adopt(d *daemon.Daemon) {
+	h.mu.Lock()
+	h.d = d
+	h.mu.Unlock()
+	h.spawn("node events", func() { h.relayNode(d.Node) })
+	h.spawn("work events", func() { h.relayWork(d.Work) })
+}
+
+// dataDir is where the units of this node live: where the program says, or in a directory that goes with the node.
+func (h *host) dataDir(c *openConfig) (string, error) {
+	if c.DataDir != "" || c.File != "" {
+		if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
+			return "", badRequest(fmt.Sprintf("key \"data_dir\": %q is not an absolute path", c.DataDir))
+		}
+		return c.DataDir, nil
+	}
+	dir, err := os.MkdirTemp("", "receptor-")
+	if err != nil {
+		return "", &Error{Code: BadConfig, Msg: "no directory for work units: " + err.Error()}
+	}
+	h.mu.Lock()
+	h.scratch = dir
+	h.mu.Unlock()
+	return dir, nil
+}
+
+// configText is the text of a configuration error without argument numbers, which mean nothing to the program.
+func configText(err error) string {
+	e, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	var lines []string
+	for _, p := range e.Problems {
+		if p.Pos.File == "" {
+			p.Pos = config.Position{}
+		}
+		lines = append(lines, p.String())
+	}
+	return strings.Join(lines, "\n")
+}
