@@ -111,6 +111,9 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 		return
 	}
 	from, to := r.lookup(n.table.Load(), h)
+	if (from == nil || to == nil || to.next == nil && !to.self) && n.refresh() {
+		from, to = r.lookup(n.table.Load(), h)
+	}
 	switch {
 	case from == nil || to == nil:
 		n.count.dropUnknownHash.Add(1)
@@ -186,6 +189,9 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 		return nil
 	}
 	dest := n.table.Load().byName(to)
+	if (dest == nil || dest.next == nil && !dest.self) && n.refresh() {
+		dest = n.table.Load().byName(to)
+	}
 	h.From, h.To = n.hash, wire.Hash(to)
 	switch {
 	case dest != nil && dest.self:

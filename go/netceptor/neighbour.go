@@ -39,12 +39,15 @@ type neighbour struct {
 	warned      bool          // The writer has complained about a message that is too large.
 
 	// Guarded by node.mu.
-	id      wire.NodeID // Empty during the handshake.
-	cost    float64
-	listsUs bool // The peer has listed this node as its neighbour.
-	beats   bool // Both sides keep the link alive.
-	since   time.Time
-	cause   error // Why the link ended.
+	id       wire.NodeID // Empty during the handshake.
+	cost     float64
+	epoch    uint64        // Of the peer, as it introduced itself.
+	listsUs  bool          // The peer has listed this node as its neighbour.
+	beats    bool          // Both sides keep the link alive.
+	asked    bool          // The link that stands in the place of this one was asked whether it lives.
+	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.
+	since    time.Time     // When it was established.
+	cause    error         // Why the link ended.
 }
 
 // runLink carries a fresh connection through its life and returns why it ended. peer is empty if the handshake failed.
@@ -105,6 +108,12 @@ func (nb *neighbour) endLocked(cause error, flush bool) {
 func (n *Node) forget(nb *neighbour) (wire.NodeID, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.forgetLocked(nb)
+	return nb.id, nb.cause
+}
+
+// forgetLocked takes a link that has ended out of the node, if it is still there.
+func (n *Node) forgetLocked(nb *neighbour) {
 	delete(n.pending, nb)
 	if nb.id != "" && n.links[nb.id] == nb {
 		delete(n.links, nb.id)
@@ -115,7 +124,6 @@ func (n *Node) forget(nb *neighbour) (wire.NodeID, error) {
 		}
 		n.publishLocked(Event{Kind: PeerDown, Node: nb.id, Cost: nb.cost, Err: nb.cause})
 	}
-	return nb.id, nb.cause
 }
 
 // write is the link's writer: everything that waits goes out in one call.
@@ -225,7 +233,12 @@ func (nb *neighbour) read() error {
 				nb.node.receivePacket(&r, msg)
 				continue
 			}
-			if up, err = nb.control(msg); err != nil {
+			up, err = nb.control(msg)
+			if doubt, ok := errors.AsType[*doubt](err); ok {
+				nb.settle(doubt)
+				up, err = nb.control(msg)
+			}
+			if err != nil {
 				r.flush()
 				return err
 			}
@@ -256,13 +269,14 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 			n.log.Debug("route message ignored", "peer", nb.id, "err", perr)
 			return up, nil
 		}
-		if up {
+		switch {
+		case up:
 			err = n.receiveRouteLocked(nb, u)
-		} else {
+		case introduces(&u, n.id):
 			err = nb.establishLocked(u)
 			up = err == nil
 		}
-		if err != nil {
+		if _, open := errors.AsType[*doubt](err); err != nil && !open {
 			nb.rejectLocked(err)
 		}
 		return up, err
@@ -272,6 +286,13 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 		}
 	case wire.TypeBeat:
 		nb.beats = nb.beats || up // Over UDP the handshake message that says so may have been lost.
+		if nb.answered != nil {
+			close(nb.answered)
+			nb.answered = nil
+		}
+		if up && wire.AsksBack(msg) {
+			nb.sendControl(wire.BeatMessage)
+		}
 	default:
 		if up {
 			n.count.dropMalformed.Add(1)
@@ -304,9 +325,9 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
 		return faultf("not allowed", "peer %.100s is not in the allowed peers of this backend", peer)
 	case n.links[peer] != nil:
-		return &linkedError{peer: peer, by: n.links[peer]}
+		return n.secondLinkLocked(nb, peer, u.UpdateEpoch)
 	}
-	nb.id, nb.cost, nb.since = peer, nb.opt.Cost, time.Now()
+	nb.id, nb.cost, nb.epoch, nb.since = peer, nb.opt.Cost, u.UpdateEpoch, time.Now()
 	nb.beats = u.KeepAlive > 0 && time.Duration(u.KeepAlive)*time.Millisecond <= beatPeriod
 	if c, ok := nb.opt.NodeCost[peer]; ok {
 		nb.cost = c
@@ -322,16 +343,6 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	nb.backend.noteMade()
 	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost, Backend: nb.conn.String()})
 	return nil
-}
-
-// linkedError refuses a second link to a peer.
-type linkedError struct {
-	peer wire.NodeID
-	by   *neighbour
-}
-
-func (e *linkedError) Error() string {
-	return fmt.Sprintf("already connected to %s by %s", e.peer, e.by.conn)
 }
 
 // beat speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up does

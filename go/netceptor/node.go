@@ -32,7 +32,6 @@ const (
 	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
 	advertDelay  = 50 * time.Millisecond
 	routingDelay = 2 * time.Millisecond
-	smallMesh    = 64              // Up to so many nodes a new one is routed to at once.
 	closeLinger  = 3 * time.Second // How long Close waits for streams whose last bytes are on their way.
 )
 
@@ -65,6 +64,7 @@ type Node struct {
 	tails tails          // Streams that are being finished.
 
 	table  atomic.Pointer[forwarding]
+	stale  atomic.Bool // There are news that table does not know.
 	policy atomic.Pointer[policy.Policy]
 	count  counters
 
@@ -102,6 +102,8 @@ type Node struct {
 	floodedAt    time.Time
 	floodTokens  float64   // How many floods may go out at once.
 	routesAt     time.Time // When routes are to be computed; zero if they are current.
+	computedAt   time.Time // When they were, last,
+	computeTook  time.Duration
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
 	backends     []*Backend

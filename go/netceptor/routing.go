@@ -44,20 +44,30 @@ func (n *Node) announceNowLocked() {
 	n.kickLocked()
 }
 
-// learnLocked makes a new node's name known before its packets arrive, unless that would cost too much while many join.
-func (n *Node) learnLocked() {
-	if len(n.updates) < smallMesh {
-		n.computeRoutesLocked()
-		return
-	}
-	n.recomputeLocked()
-}
-
 // recomputeLocked schedules a computation of the routes. In a large mesh, where one takes longer and changes come in
 // crowds, it waits longer for the crowd: 22 ms at 1,000 nodes.
 func (n *Node) recomputeLocked() {
 	soonLocked(&n.routesAt, routingDelay+time.Duration(len(n.updates))*20*time.Microsecond)
+	n.stale.Store(true)
 	n.kickLocked()
+}
+
+// refresh is for a packet that has nowhere to go: it computes the routes at once if news of them wait for their crowd, and
+// reports whether it is worth looking again. So a node that has just come can be answered, and all packets that get lost
+// make the node spend no more than a fifth of its time on it.
+func (n *Node) refresh() bool {
+	if !n.stale.Load() {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.routesAt.IsZero() {
+		if n.closed || time.Since(n.computedAt) < 4*n.computeTook {
+			return false
+		}
+		n.computeRoutesLocked()
+	}
+	return true
 }
 
 // ownUpdateLocked makes the next route message about this node.
@@ -111,6 +121,8 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 	if u.NodeID == nb.id {
 		cost, listed := u.Connections[n.id]
 		switch {
+		case !listed && u.UpdateEpoch > nb.epoch:
+			return fmt.Errorf("peer %s was restarted", nb.id) // Over UDP it may be at the same address.
 		case !listed && !nb.listsUs:
 			return nil // A handshake message that was on its way.
 		case !listed:
@@ -143,9 +155,6 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 	}
 	if fx.Recompute {
 		n.recomputeLocked()
-	}
-	if fx.NewNode != "" {
-		n.learnLocked()
 	}
 	if fx.Announce {
 		n.announceLocked()
@@ -194,7 +203,13 @@ func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
 
 // computeRoutesLocked computes the shortest paths and publishes the forwarding table.
 func (n *Node) computeRoutesLocked() {
+	start := time.Now()
 	n.routesAt = time.Time{}
+	n.stale.Store(false)
+	defer func() {
+		n.computedAt = time.Now()
+		n.computeTook = n.computedAt.Sub(start)
+	}()
 	routes := n.db.Routes()
 	t := &forwarding{dir: routes.Directory(), dests: make([]destination, routes.Directory().Size())}
 	for i := range t.dests {

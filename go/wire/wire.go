@@ -25,7 +25,7 @@ const (
 	TypeRoute  Type = 1 // JSON, [RouteUpdate]; also the handshake message.
 	TypeAdvert Type = 2 // JSON, [Advertisement].
 	TypeReject Type = 3 // The receiver closes the link. Content is never read; "[]" is sent.
-	TypeBeat   Type = 4 // Empty; says that the sender lives. Only between neighbours that both announced it ([RouteUpdate.KeepAlive]).
+	TypeBeat   Type = 4 // Says that the sender lives, see [AskMessage]. Only between neighbours that both announced it ([RouteUpdate.KeepAlive]).
 )
 
 // String returns the name of the type, or its number.
@@ -64,8 +64,14 @@ var (
 	ErrFrameLength   = errors.New("message does not fit in a frame")
 )
 
-// BeatMessage is the whole keep-alive message.
-var BeatMessage = []byte{byte(TypeBeat)}
+// BeatMessage is the whole keep-alive message, AskMessage the one that asks for another in return.
+var (
+	BeatMessage = []byte{byte(TypeBeat)}
+	AskMessage  = []byte{byte(TypeBeat), 1}
+)
+
+// AsksBack reports whether a keep-alive message asks for one in return.
+func AsksBack(beat []byte) bool { return len(beat) > 1 && beat[1] == 1 }
 
 // RejectMessage is the whole reject message as peers send it.
 var RejectMessage = []byte{byte(TypeReject), '[', ']'}
