@@ -1,7 +1,6 @@
 package netceptor
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -67,7 +66,7 @@ func (nb *neighbour) settle(d *doubt) {
 	if d.standing.cause == nil && d.standing.heard.Load() > d.since {
 		return
 	}
-	d.standing.endLocked(errors.New("the peer has made a new connection, and this one does not answer"), false)
+	d.standing.endLocked(faultf("silent", "the peer has made a new connection, and this one does not answer"), false)
 	n.forgetLocked(d.standing)
 }
 
