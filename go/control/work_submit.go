@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (s *session) workSubmit(req request, args []string) error {
 		_ = unit.ReadPayload(failing{err})
 		return err
 	}
-	if err := unit.ReadPayload(&s.in); err != nil {
+	if err := unit.ReadPayload(payload{s}); err != nil {
 		_ = s.refuse(err)
 		return errSessionOver
 	}
@@ -53,6 +54,20 @@ func (s *session) workSubmit(req request, args []string) error {
 	}
 	_ = s.reply(map[string]any{"result": result, "unitid": unit.ID()})
 	return errSessionOver
+}
+
+// payload is what follows the request. It is complete only if the client still waits for the answer: one that has closed
+// its connection has died, or was stopped, in the middle.
+type payload struct{ s *session }
+
+var errVanished = errors.New("client closed the connection before it had ended the payload")
+
+func (p payload) Read(b []byte) (int, error) {
+	n, err := p.s.in.Read(b)
+	if err == io.EOF && deserted(p.s.conn) {
+		err = errVanished
+	}
+	return n, err
 }
 
 // failing is a payload that cannot be read.

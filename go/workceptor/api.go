@@ -41,11 +41,12 @@ func (e *UnknownUnitError) Error() string { return "unknown work unit " + string
 // Is makes errors.Is(err, ErrUnknownUnit) true.
 func (e *UnknownUnitError) Is(target error) bool { return target == ErrUnknownUnit }
 
-// Stream is a connection whose sending direction can be closed on its own.
-// A Stream that also has Abort(code uint64) is aborted, not closed, when a payload must not be taken for complete.
+// Stream is a connection whose sending direction can be closed on its own. Abort ends both directions such that the other
+// end sees a failure, not the end of data: so ends a payload that must not be taken for complete.
 type Stream interface {
 	net.Conn
 	CloseWrite() error
+	Abort(code uint64) error
 }
 
 // Mesh is what the engine needs of the node it belongs to.

@@ -184,7 +184,7 @@ func streamPair() (near, far *testStream, err error) {
 	return ends[0], ends[1], nil
 }
 
-func (s *testStream) Abort(uint64) { s.breakOff() }
+func (s *testStream) Abort(uint64) error { s.breakOff(); return nil }
 
 func (s *testStream) breakOff() {
 	for _, end := range []*testStream{s, s.peer} {

@@ -33,10 +33,11 @@ const (
 	payloadBuffer = 64 << 10
 )
 
-// Stream is the connection below.
+// Stream is the connection below. Abort ends it such that the other end sees a failure, not the end of data.
 type Stream interface {
 	net.Conn
 	CloseWrite() error
+	Abort(code uint64) error
 }
 
 // ErrUnknownUnit is the answer of a node that does not have the unit.
@@ -88,10 +89,8 @@ func (c *Conn) end() {
 // Abort ends the session such that the other node cannot take what was sent for all that there is.
 func (c *Conn) Abort() {
 	c.once.Do(func() {
-		if a, ok := c.s.(interface{ Abort(code uint64) }); ok {
-			a.Abort(1)
-		}
-		c.s.Close()
+		_ = c.s.Abort(1)
+		_ = c.s.Close()
 	})
 }
 

@@ -15,8 +15,8 @@ type pipe struct {
 	aborted bool
 }
 
-func (p *pipe) CloseWrite() error { return nil }
-func (p *pipe) Abort(uint64)      { p.aborted = true; p.Conn.Close() }
+func (p *pipe) CloseWrite() error  { return nil }
+func (p *pipe) Abort(uint64) error { p.aborted = true; return p.Conn.Close() }
 
 func open(t *testing.T, says string) (*Conn, error) {
 	t.Helper()
