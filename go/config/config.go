@@ -51,7 +51,13 @@ type Directive struct {
 type Config struct {
 	Action     Action
 	Directives []Directive // In the order they were written; an implicit node comes last.
+	Files      []string    // The files it was read from, as they were named.
+
+	args []string // The command line.
 }
+
+// Reread reads the same command line and files again.
+func (c *Config) Reread() (*Config, error) { return ParseArgs(c.args) }
 
 // All yields the sections of type T in the order they were written.
 func All[T any](c *Config) iter.Seq2[Position, T] {
@@ -126,6 +132,7 @@ func ParseArgs(args []string) (*Config, error) {
 		return &Config{Action: ShowHelp}, nil
 	}
 	p := newParser()
+	p.written = slices.Clone(args)
 	action := p.args(args)
 	if action != Run && len(p.problems) == 0 {
 		return &Config{Action: action}, nil
@@ -136,12 +143,15 @@ func ParseArgs(args []string) (*Config, error) {
 // LoadFile reads one configuration file, as `--config path` alone would.
 func LoadFile(path string) (*Config, error) {
 	p := newParser()
+	p.written = []string{"--config", path}
 	p.file(path)
 	return p.finish()
 }
 
 // parser collects directives and problems from any number of sources.
 type parser struct {
+	written  []string // The command line.
+	files    []string // Read so far.
 	entries  []*entry
 	problems []Problem
 }
@@ -175,7 +185,7 @@ func (p *parser) finish() (*Config, error) {
 	if len(p.problems) > 0 {
 		return nil, &Error{Problems: p.problems}
 	}
-	cfg := &Config{}
+	cfg := &Config{Files: p.files, args: p.written}
 	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "version" }) {
 		cfg.Action = ShowVersion
 		return cfg, nil

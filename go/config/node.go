@@ -94,6 +94,7 @@ func checkNode(c *checker, n *Node) {
 		n.DataDir = filepath.Join(os.TempDir(), "receptor")
 	}
 	n.MaxIdle = MinIdle
+	defer func() { n.maxIdle = n.MaxIdle.String() }()
 	if n.maxIdle == "" {
 		return
 	}
@@ -136,8 +137,10 @@ func checkNodeID(c *checker, id wire.NodeID) {
 }
 
 func checkLogLevel(c *checker, l *LogLevel) {
-	l.Level = Level(strings.ToLower(l.text))
+	written := l.text
+	l.text = strings.ToLower(l.text)
+	l.Level = Level(l.text)
 	if !slices.Contains([]Level{LevelError, LevelWarning, LevelInfo, LevelDebug}, l.Level) {
-		c.refuse("level", "one of error, warning, info, debug", "%s is not a valid log level name", l.text)
+		c.refuse("level", "one of error, warning, info, debug", "%s is not a valid log level name", written)
 	}
 }

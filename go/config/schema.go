@@ -19,9 +19,10 @@ type directive struct {
 	bare     string // Name of the parameter that takes a value without a name; empty: none does.
 	params   []param
 
-	fresh func() any                          // Pointer to a section with the defaults.
-	value func(section any) any               // What such a pointer points to.
-	check func(c *checker, e *entry, sec any) // Rules beyond types; may be nil.
+	fresh   func() any                          // Pointer to a section with the defaults.
+	value   func(section any) any               // What such a pointer points to.
+	pointer func(section any) any               // The reverse, to a copy.
+	check   func(c *checker, e *entry, sec any) // Rules beyond types; may be nil.
 }
 
 // group is a part of the help text.
@@ -127,6 +128,7 @@ func of[S any](d directive, defaults S, check func(c *checker, s *S), params ...
 	d.params = params
 	d.fresh = func() any { s := defaults; return &s }
 	d.value = func(section any) any { return *section.(*S) }
+	d.pointer = func(section any) any { s := section.(S); return &s }
 	if check != nil {
 		d.check = func(c *checker, e *entry, section any) { c.entry = e; check(c, section.(*S)) }
 	}

@@ -35,6 +35,7 @@ func signingDirectives() []*directive {
 
 func checkWorkSigning(c *checker, w *WorkSigning) {
 	w.TokenExpiration = 5 * time.Minute
+	defer func() { w.expiration = w.TokenExpiration.String() }()
 	if w.expiration == "" {
 		return
 	}

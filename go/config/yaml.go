@@ -26,6 +26,7 @@ const (
 
 // file appends the directives of one file.
 func (p *parser) file(path string) {
+	p.files = append(p.files, path)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		p.problem(Position{}, "", fileError+"%s", err)
