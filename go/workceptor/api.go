@@ -69,6 +69,8 @@ type Config struct {
 	// Environ is the environment of runners and commands; nil is that of this process.
 	Environ []string
 	Logger  *slog.Logger // nil discards.
+	// MaxRunning is how many units of this node may run at once; others wait in order. 0 is any number.
+	MaxRunning int
 	// HasTLSClient reports whether a TLS client profile of that name exists; nil knows none.
 	HasTLSClient func(name string) bool
 	// Sign makes the signature for a request to node; nil answers "signing key is empty".
@@ -85,6 +87,8 @@ type CommandType struct {
 	Params             string // Base parameters, split like a shell does.
 	AllowRuntimeParams bool
 	VerifySignature    bool // Clients that are not on a Unix socket must sign.
+	AllowExec          bool // Clients may attach to the command, to a terminal for instance: "work exec".
+	MaxRunning         int  // Units that run at once; others wait in order. 0 is any number.
 }
 
 // SubmitRequest is one "work submit".
@@ -100,7 +104,7 @@ type SubmitRequest struct {
 // Results of [Submission.Start].
 const (
 	JobStarted   = "Job Started"
-	JobSubmitted = "Job Submitted"
+	JobSubmitted = "Job Submitted" // It waits: for its node to be reachable, or for other units to end.
 )
 
 // Change is one event of a [Subscription].

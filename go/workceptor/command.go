@@ -3,6 +3,7 @@ package workceptor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync"
@@ -20,19 +21,6 @@ import (
 // seconds; after this the answer is "pending".
 const cancelWait = 3 * time.Second
 
-// combine joins configured and run-time parameters.
-func (t CommandType) combine(extra string) (string, error) {
-	switch {
-	case extra == "":
-		return t.Params, nil
-	case !t.AllowRuntimeParams:
-		return "", errors.New("extra params provided but not allowed")
-	case t.Params == "":
-		return extra, nil
-	}
-	return t.Params + " " + extra, nil
-}
-
 // commandWorker is a unit whose work a runner process does.
 type commandWorker struct {
 	j *job
@@ -45,25 +33,28 @@ type commandWorker struct {
 }
 
 func (w *commandWorker) start(context.Context) (string, error) {
-	j, e := w.j, w.j.e
-	e.mu.Lock()
-	t, ok := e.types[j.look().rec.WorkType]
-	e.mu.Unlock()
-	if !ok {
-		return "", errors.New("unknown work type " + j.look().rec.WorkType)
+	t, ok := w.j.e.workType(w.j.look().rec.WorkType)
+	if !ok || t.argv == nil {
+		return "", fmt.Errorf("unknown work type %s", w.j.look().rec.WorkType)
 	}
+	return w.j.admit(t, func() error { return w.launch(t) })
+}
+
+// launch starts the runner and follows it.
+func (w *commandWorker) launch(t workType) error {
+	j, e := w.j, w.j.e
 	e.watch.add(j.dir.Path(), j)
 	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}) {
 		e.watch.remove(j)
-		return "", ErrCancelled
+		return ErrCancelled
 	}
-	pid, err := w.launch(t)
+	pid, err := w.spawn(t)
 	if err != nil {
 		e.watch.remove(j)
 		if !errors.Is(err, ErrCancelled) {
-			j.fail("Failed to start command runner: " + err.Error())
+			j.failBecause("Failed to start command runner: "+err.Error(), unit.ReasonStart)
 		}
-		return "", err
+		return err
 	}
 	j.update(false, func(rec *unit.Record) bool {
 		if rec.State.Complete() && rec.Extra == nil {
@@ -73,13 +64,17 @@ func (w *commandWorker) start(context.Context) (string, error) {
 		return true
 	})
 	w.follow(pid)
-	return JobStarted, nil
+	return nil
 }
 
-// launch starts the runner, unless the unit has been cancelled.
-func (w *commandWorker) launch(t CommandType) (pid int, err error) {
-	e := w.j.e
-	program, err := exec.LookPath(e.cfg.Runner)
+// spawn starts the runner, unless the unit has been cancelled.
+func (w *commandWorker) spawn(t workType) (pid int, err error) {
+	extra := w.j.look().rec.Command()
+	if extra == nil {
+		return 0, errors.New("the parameters have been taken out of the status file")
+	}
+	argv := t.argv(extra.Params, w.j.dir.Path())
+	program, err := exec.LookPath(argv[0])
 	if err != nil {
 		return 0, err
 	}
@@ -88,18 +83,13 @@ func (w *commandWorker) launch(t CommandType) (pid int, err error) {
 		return 0, err
 	}
 	defer null.Close()
-	extra := w.j.look().rec.Command()
-	if extra == nil {
-		return 0, errors.New("the parameters have been taken out of the status file")
-	}
-	argv := append([]string{e.cfg.Runner}, runner.Arguments(e.cfg.LogLevel, t.Command, extra.Params, w.j.dir.Path())...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
 		return 0, ErrCancelled
 	}
 	process, err := os.StartProcess(program, argv, &os.ProcAttr{
-		Env:   e.cfg.Environ,
+		Env:   w.j.e.cfg.Environ,
 		Files: []*os.File{null, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -198,25 +188,33 @@ func (w *commandWorker) runnerEnded() {
 	if !j.complete() {
 		w.killOrphans()
 	}
-	detail := unit.DetailRunnerDied
+	detail, reason := unit.DetailRunnerDied, unit.ReasonRunnerDied
 	if !j.dir.Exists() {
-		detail = unit.DetailDirectoryGone
+		detail, reason = unit.DetailDirectoryGone, unit.ReasonDirectory
 	}
+	now := time.Now().UTC()
 	cancelled := j.wasCancelled()
+	size, sum := unit.KeepSize, ""
+	if !j.complete() {
+		size = j.dir.StdoutSize()
+		sum = digest(j, size)
+	}
 	j.update(true, func(rec *unit.Record) bool {
-		size := unit.KeepSize
-		if !rec.State.Complete() {
-			size = j.dir.StdoutSize()
-		}
 		if cancelled {
-			rec.Apply(unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: size})
+			rec.Apply(unit.Event{
+				Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: size, At: now,
+				Outcome: unit.Outcome{Reason: unit.ReasonCanceled, SHA256: sum},
+			})
 		}
-		rec.Apply(unit.Event{Kind: unit.Fail, Detail: detail, Size: size})
+		rec.Apply(unit.Event{
+			Kind: unit.Fail, Detail: detail, Size: size, At: now, Outcome: unit.Outcome{Reason: reason, SHA256: sum},
+		})
 		rec.Extra = nil
 		return true
 	})
 	j.e.watch.remove(j)
 	close(w.ended)
+	j.e.gate.leave(j)
 }
 
 // killOrphans ends the program of a runner that has died without ending it.
@@ -237,12 +235,17 @@ func (w *commandWorker) resume() {
 		w.finish()
 		return
 	}
+	if t, ok := j.e.workType(rec.WorkType); ok && t.argv != nil && rec.State == Pending && rec.Detail == unit.DetailQueued {
+		j.queue(t, func() error { return w.launch(t) })
+		return
+	}
 	j.e.watch.add(j.dir.Path(), j)
 	pid, alive := w.findRunner(rec)
 	if alive {
 		w.mu.Lock()
 		w.runner, _ = os.FindProcess(pid)
 		w.mu.Unlock()
+		j.e.gate.occupy(j, rec.WorkType)
 		w.follow(pid)
 		j.reload()
 		j.outputChanged()
@@ -251,10 +254,18 @@ func (w *commandWorker) resume() {
 	j.reload() // The runner may have finished since the directory was read.
 	if rec := j.look().rec; rec.State == Pending {
 		w.killOrphans()
-		j.fail(unit.DetailPendingAtRestart)
+		j.failBecause(unit.DetailPendingAtRestart, unit.ReasonRestart)
 	} else if !rec.State.Complete() {
 		w.killOrphans()
-		j.apply(true, unit.Event{Kind: unit.Fail, Detail: unit.DetailRunnerDied, Size: j.dir.StdoutSize()})
+		reason := unit.ReasonRunnerDied
+		if info, err := j.dir.RunnerInfo(); err == nil && info.Boot != "" && info.Boot != proc.BootID() {
+			reason = unit.ReasonRebooted
+		}
+		size := j.dir.StdoutSize()
+		j.apply(true, unit.Event{
+			Kind: unit.Fail, Detail: unit.DetailRunnerDied, Size: size,
+			At: time.Now().UTC(), Outcome: unit.Outcome{Reason: reason, SHA256: digest(j, size)},
+		})
 	}
 	j.e.watch.remove(j)
 	w.finish()
@@ -296,22 +307,13 @@ func (w *commandWorker) cancel(ctx context.Context) (pending bool, err error) {
 		w.over = true
 		w.mu.Unlock()
 		if !over {
-			w.j.apply(true, unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize})
+			w.j.cancelUnstarted()
 		}
 		return false, nil
 	}
 	w.interruptLocked()
 	w.mu.Unlock()
-	wait := time.NewTimer(cancelWait)
-	defer wait.Stop()
-	select {
-	case <-w.ended:
-		return false, nil
-	case <-wait.C:
-	case <-ctx.Done():
-	case <-w.j.e.ctx.Done():
-	}
-	return true, nil
+	return w.j.awaitEnd(ctx, w.ended), nil
 }
 
 // interruptLocked asks the runner to stop. The process handle cannot hit another process that got the same ID, except
@@ -331,43 +333,8 @@ func (w *commandWorker) release(ctx context.Context, force bool) (pending bool, 
 			return false, err
 		}
 	}
-	if pending && !force {
-		started := w.j.e.begin(func() {
-			select {
-			case <-w.ended:
-				if err := w.j.remove(); err != nil {
-					w.j.e.log.Error("unit cannot be deleted", "unit", w.j.id, "err", err)
-				}
-			case <-w.j.e.ctx.Done():
-			}
-		})
-		return started, nil
-	}
-	w.awaitSettled(ctx)
-	err = w.j.remove()
-	if err != nil && force {
-		w.j.e.log.Error("unit cannot be deleted", "unit", w.j.id, "err", err)
-		w.j.forget()
-		err = nil
-	}
-	return false, err
-}
-
-// awaitSettled waits until the runner of a complete unit has ended, which is a matter of moments, so that the last
-// update of the status does not meet a directory that is being deleted.
-func (w *commandWorker) awaitSettled(ctx context.Context) {
 	w.mu.Lock()
 	running := w.runner != nil
 	w.mu.Unlock()
-	if !running {
-		return
-	}
-	wait := time.NewTimer(cancelWait)
-	defer wait.Stop()
-	select {
-	case <-w.ended:
-	case <-wait.C:
-	case <-ctx.Done():
-	case <-w.j.e.ctx.Done():
-	}
+	return w.j.removeAfter(ctx, running, w.ended, pending, force)
 }

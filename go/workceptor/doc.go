@@ -2,15 +2,15 @@
 // keeps them in a data directory in the form that other Receptor nodes use, and it is a library in its own right: the
 // control service is one of its users.
 //
-// The example runs a command; a unit for another node differs in its Node only.
+// The example runs a command; a unit for another node differs in its Node only. A work type of one's own is a [Handler].
 //
 // # Rooms
 //
 // Package unit has the records and the state machine and makes no I/O; store has the directories; runner is the process
 // around one command; proc looks at processes; remote speaks the control protocol as a client. This package ties them
-// together: engine.go has the table of units, job.go one unit in memory, command.go and remote.go the two workers,
-// mirror.go what follows a unit on another node, results.go the readers, watch_linux.go the notification. A new kind of
-// work is a new worker.
+// together: engine.go has the table of units, types.go that of work types, job.go one unit in memory, admission.go the
+// queue of those that must wait, command.go, function.go and remote.go the three workers, mirror.go what follows a unit on
+// another node, results.go the readers, watch_linux.go the notification.
 //
 // # Promises
 //
@@ -35,6 +35,15 @@
 // away while its command runs ends the command and fails the unit with "Unit directory is gone". A Pending unit found at
 // start is failed with "Pending at restart" unless its runner lives. A unit whose type is not offered any more is shown
 // with "Unknown WorkType", but is watched, and can be cancelled and released.
+//
+// Units of this node beyond the limits (of all, or of their type) wait as Pending, "Queued", with their whole payload on
+// disk, and are started in the order of their submits; the queue of one type does not hold up another. They go on waiting
+// after a restart, but those that a function was to do fail with "Pending at restart", as their parameters are not
+// stored. What runs at a restart counts, even if that is more than the limit. The answer to the submit of a unit that
+// must wait is "Job Submitted".
+//
+// A unit that a function of this program does has the Detail "Running" and no Pid. It ends with the program: Failed,
+// "Killed" if the engine was closed, "Failed to restart: ..." if it was not, both with the Reason "restart".
 //
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
 // most. Of a remote unit, StdoutSize in the file is brought up to date with each change of state.

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -25,12 +25,13 @@ type Engine struct {
 	log   *slog.Logger
 	root  *store.Root
 	watch *watcher
+	gate  *admission
 	ctx   context.Context // Ends with Close.
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 
 	mu            sync.Mutex
-	types         map[string]CommandType
+	types         map[string]workType
 	units         map[UnitID]*job
 	subscriptions map[*Subscription]struct{}
 	started       bool
@@ -46,6 +47,9 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("work engine: %w", err)
 	}
+	if cfg.MaxRunning < 0 {
+		return nil, fmt.Errorf("work engine: at most %d units running: want a number from 1, or 0 for no limit", cfg.MaxRunning)
+	}
 	if cfg.LogLevel == "" {
 		cfg.LogLevel = "info"
 	}
@@ -53,37 +57,11 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger),
-		types: map[string]CommandType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
+		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.MaxRunning),
+		types: map[string]workType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e, nil
-}
-
-// RegisterCommand adds a work type. Types that are registered after [Engine.Start] do not take up units found on disk.
-func (e *Engine) RegisterCommand(t CommandType) error {
-	if t.WorkType == "" || t.Command == "" {
-		return fmt.Errorf("work type %q: a name and a command are required", t.WorkType)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, taken := e.types[t.WorkType]; taken || t.WorkType == remoteWorkType {
-		return fmt.Errorf("work type %s already registered", t.WorkType)
-	}
-	e.types[t.WorkType] = t
-	return nil
-}
-
-// WorkTypes returns what the node offers, for its advertisements, in order of name.
-func (e *Engine) WorkTypes() []wire.WorkCommand {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var all []wire.WorkCommand
-	for _, t := range e.types {
-		all = append(all, wire.WorkCommand{WorkType: t.WorkType, Secure: t.VerifySignature})
-	}
-	slices.SortFunc(all, func(a, b wire.WorkCommand) int { return strings.Compare(a.WorkType, b.WorkType) })
-	return all
 }
 
 // Start loads the units of the data directory and takes up what is unfinished: running commands are watched again, and
@@ -107,6 +85,7 @@ func (e *Engine) Start() error {
 		}
 	}
 	e.mu.Unlock()
+	slices.SortStableFunc(loaded, func(a, b *job) int { return a.rec.Created.Compare(b.rec.Created) }) // The order of the queue.
 	for _, j := range loaded {
 		if j.work != nil {
 			j.work.resume()
@@ -123,7 +102,10 @@ func (e *Engine) load(f store.Found) *job {
 	}
 	if f.Err != nil {
 		e.log.Error("unit cannot be read", "unit", f.ID, "err", f.Err)
-		f.Record = unit.Record{State: Failed, Detail: "Failed to restart: " + f.Err.Error(), StdoutSize: f.Dir.StdoutSize()}
+		f.Record = unit.Record{
+			State: Failed, Detail: "Failed to restart: " + f.Err.Error(), StdoutSize: f.Dir.StdoutSize(),
+			Outcome: unit.Because(unit.ReasonStatus),
+		}
 		if err := f.Dir.Overwrite(f.Record); err != nil {
 			e.log.Error("status of unit cannot be written", "unit", f.ID, "err", err)
 		}
@@ -143,6 +125,8 @@ func (e *Engine) equip(j *job) {
 	case j.rec.Remote() != nil && j.rec.WorkType == remoteWorkType:
 		j.configured = true
 		j.work = newRemoteWorker(j)
+	case j.rec.Command() != nil && j.rec.Command().InProcess:
+		j.work = &functionWorker{j: j, ended: make(chan struct{})}
 	case j.rec.Command() != nil, j.configured && j.rec.Extra == nil:
 		j.work = &commandWorker{j: j, ended: make(chan struct{})}
 	}
@@ -201,17 +185,18 @@ func (e *Engine) Status(id UnitID) (Status, error) {
 
 // List returns the status of all units, from memory.
 func (e *Engine) List() map[UnitID]Status {
-	e.mu.Lock()
-	jobs := make([]*job, 0, len(e.units))
-	for _, j := range e.units {
-		jobs = append(jobs, j)
-	}
-	e.mu.Unlock()
+	jobs, positions := e.jobs(), e.gate.positions()
 	all := make(map[UnitID]Status, len(jobs))
 	for _, j := range jobs {
-		all[j.id] = j.status()
+		all[j.id] = j.statusAt(positions[j])
 	}
 	return all
+}
+
+func (e *Engine) jobs() []*job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Values(e.units))
 }
 
 // Cancel ends a unit. A unit that is complete is left as it is. pending: the unit has not ended yet, because its
@@ -245,10 +230,8 @@ func (e *Engine) Release(ctx context.Context, id UnitID, force bool) (pending bo
 // VerifySubmit answers whether a client may submit work of a type. trusted: it is on a Unix socket and needs no
 // signature.
 func (e *Engine) VerifySubmit(workType, signature string, trusted bool) error {
-	e.mu.Lock()
-	verify := e.types[workType].VerifySignature
-	e.mu.Unlock()
-	return e.verify(verify, signature, trusted)
+	t, _ := e.workType(workType)
+	return e.verify(t.verify, signature, trusted)
 }
 
 // VerifyUnit is VerifySubmit for cancel, release and results of a unit.
@@ -298,20 +281,23 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 	}
 	e.equip(j)
 	j.configured = true
+	if f, ok := j.work.(*functionWorker); ok {
+		f.params = req.Params
+	}
 	e.units[id] = j
 	return &Submission{j: j, stdin: stdin}, nil
 }
 
 // plan checks a request and returns the record of its unit.
 func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
-	rec := unit.Record{State: Pending, Detail: unit.DetailWaiting}
+	rec := unit.Record{State: Pending, Detail: unit.DetailWaiting, Times: unit.Times{Created: time.Now().UTC()}}
 	var err error
 	if req.Node == "" {
 		return rec, errors.New("field node missing")
 	}
 	if req.Node == e.cfg.Mesh.ID() || strings.EqualFold(string(req.Node), "localhost") {
 		rec.WorkType = req.WorkType
-		rec.Extra, err = e.planCommand(req)
+		rec.Extra, err = e.planLocal(req)
 	} else {
 		rec.WorkType = remoteWorkType
 		rec.Extra, err = e.planRemote(req)
@@ -319,18 +305,16 @@ func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	return rec, err
 }
 
-func (e *Engine) planCommand(req SubmitRequest) (*unit.CommandExtra, error) {
+func (e *Engine) planLocal(req SubmitRequest) (*unit.CommandExtra, error) {
 	if req.TTL != "" {
 		return nil, errors.New("ttl option is intended for remote work only")
 	}
-	e.mu.Lock()
-	t, ok := e.types[req.WorkType]
-	e.mu.Unlock()
+	t, ok := e.workType(req.WorkType)
 	if !ok {
 		return nil, fmt.Errorf("unknown work type %s", req.WorkType)
 	}
-	params, err := t.combine(req.Params["params"])
-	return &unit.CommandExtra{Params: params}, err
+	params, err := t.plan(req.Params)
+	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil}, err
 }
 
 func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
@@ -375,7 +359,7 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 	}
 	if err != nil && !errors.Is(err, ErrCancelled) {
 		s.stdin.Truncate(0) // Of no use, and the disk may be full.
-		s.j.fail("Error reading input data: " + err.Error())
+		s.j.failBecause("Error reading input data: "+err.Error(), unit.ReasonPayload)
 	}
 	return errors.Join(err, s.stdin.Close())
 }
@@ -404,11 +388,6 @@ func (s *Submission) Start(ctx context.Context) (string, error) {
 		return "", ErrCancelled
 	}
 	result, err := j.work.start(ctx)
-	if err != nil && isFinal(err) {
-		j.fail("Error starting worker: " + err.Error())
-	}
+	j.startFailed(err)
 	return result, err
 }
-
-// isFinal reports whether an error of a start is the unit's end.
-func isFinal(err error) bool { return !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) }

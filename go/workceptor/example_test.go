@@ -63,3 +63,55 @@ func Example() {
 	// HELLO
 	// Succeeded exit status 0 <nil>
 }
+
+// A work type of one's own: a function of this program does the work.
+func ExampleEngine_RegisterFunction() {
+	dir, err := os.MkdirTemp("", "units")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	engine, err := workceptor.New(workceptor.Config{Mesh: alone{}, DataDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	engine.RegisterFunction(workceptor.FunctionType{
+		WorkType: "count-lines",
+		Handler: workceptor.HandlerFunc(func(ctx context.Context, w *workceptor.Work) error {
+			text, err := io.ReadAll(w.Stdin)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(w.Stdout, strings.Count(string(text), "\n"))
+			return err
+		}),
+		MaxRunning: 4, // Others wait in order.
+	})
+	if err := engine.Start(); err != nil {
+		log.Fatal(err)
+	}
+
+	unit, err := engine.Submit(workceptor.SubmitRequest{Node: "localhost", WorkType: "count-lines"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := unit.ReadPayload(strings.NewReader("one\ntwo\n")); err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := unit.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	output, err := engine.Results(ctx, unit.ID(), 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer output.Close()
+	io.Copy(os.Stdout, output)
+	status, err := engine.Wait(ctx, unit.ID())
+	fmt.Println(status.State, status.Reason, err)
+	// Output:
+	// 2
+	// Succeeded  <nil>
+}

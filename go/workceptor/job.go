@@ -2,9 +2,11 @@ package workceptor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
@@ -49,6 +51,7 @@ func newJob(e *Engine, id UnitID, dir *store.Dir, rec unit.Record) *job {
 // snapshot is a consistent view of a job.
 type snapshot struct {
 	rec     unit.Record
+	offered bool
 	changed <-chan struct{}
 	copying bool
 	gone    bool
@@ -57,10 +60,30 @@ type snapshot struct {
 func (j *job) look() snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return snapshot{j.rec, j.changed, j.copying, j.gone}
+	return snapshot{j.rec, j.configured, j.changed, j.copying, j.gone}
 }
 
-func (j *job) status() Status { return j.look().rec.Status(j.configured) }
+func (j *job) status() Status {
+	now := j.look()
+	if !now.queued() {
+		return now.rec.Status(now.offered)
+	}
+	return j.statusAt(j.e.gate.position(j))
+}
+
+// statusAt is status for a unit whose place in the queue is known.
+func (j *job) statusAt(position int) Status {
+	now := j.look()
+	s := now.rec.Status(now.offered)
+	if now.queued() {
+		s.QueuePosition = position
+	}
+	return s
+}
+
+func (s snapshot) queued() bool {
+	return s.rec.State == unit.Pending && s.rec.Detail == unit.DetailQueued
+}
 
 func (j *job) complete() bool { return j.look().rec.State.Complete() }
 
@@ -106,8 +129,96 @@ func (j *job) apply(sync bool, e unit.Event) (accepted bool) {
 	return accepted
 }
 
-func (j *job) fail(detail string) bool {
-	return j.apply(true, unit.Event{Kind: unit.Fail, Detail: detail, Size: unit.KeepSize})
+func (j *job) fail(detail string) bool { return j.failBecause(detail, "") }
+
+func (j *job) failBecause(detail string, reason unit.Reason) bool {
+	return j.apply(true, unit.Event{
+		Kind: unit.Fail, Detail: detail, Size: unit.KeepSize, At: time.Now().UTC(), Outcome: unit.Because(reason),
+	})
+}
+
+// startFailed fails the unit if err is the end of its start.
+func (j *job) startFailed(err error) {
+	if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled) {
+		j.failBecause("Error starting worker: "+err.Error(), unit.ReasonStart)
+	}
+}
+
+// admit starts the unit, at once or when its turn comes.
+func (j *job) admit(t workType, launch func() error) (result string, err error) {
+	if !j.e.gate.enter(j, t) {
+		if !j.apply(true, unit.Event{Kind: unit.Prepare, Detail: unit.DetailQueued, Size: unit.KeepSize}) {
+			return "", ErrCancelled
+		}
+		j.queue(t, launch)
+		return JobSubmitted, nil
+	}
+	if err := launch(); err != nil {
+		j.e.gate.leave(j)
+		return "", err
+	}
+	return JobStarted, nil
+}
+
+func (j *job) queue(t workType, launch func() error) {
+	j.e.gate.wait(j, t, func() {
+		j.e.begin(func() {
+			if err := launch(); err != nil {
+				j.startFailed(err)
+				j.e.gate.leave(j)
+			}
+		})
+	})
+}
+
+// cancelUnstarted ends a unit that nothing runs for, and will not.
+func (j *job) cancelUnstarted() {
+	j.apply(true, unit.Event{
+		Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize,
+		At: time.Now().UTC(), Outcome: unit.Because(unit.ReasonCanceled),
+	})
+	j.e.gate.leave(j)
+}
+
+// awaitEnd waits a while for the end of a unit that was told to stop; true if it goes on.
+func (j *job) awaitEnd(ctx context.Context, ended <-chan struct{}) (pending bool) {
+	wait := time.NewTimer(cancelWait)
+	defer wait.Stop()
+	select {
+	case <-ended:
+		return false
+	case <-wait.C:
+	case <-ctx.Done():
+	case <-j.e.ctx.Done():
+	}
+	return true
+}
+
+// removeAfter removes a unit of this node that is complete, or was told to stop. running says that ended will be closed; the end
+// of a complete one is a matter of moments, and waited for so that the last update of the status does not meet a directory
+// that is being deleted. pending: that goes on in the background.
+func (j *job) removeAfter(ctx context.Context, running bool, ended <-chan struct{}, pending, force bool) (bool, error) {
+	if pending && !force {
+		return j.e.begin(func() {
+			select {
+			case <-ended:
+				if err := j.remove(); err != nil {
+					j.e.log.Error("unit cannot be deleted", "unit", j.id, "err", err)
+				}
+			case <-j.e.ctx.Done():
+			}
+		}), nil
+	}
+	if running && !pending {
+		j.awaitEnd(ctx, ended)
+	}
+	err := j.remove()
+	if err != nil && force {
+		j.e.log.Error("unit cannot be deleted", "unit", j.id, "err", err)
+		j.forget()
+		err = nil
+	}
+	return false, err
 }
 
 // unlockFiles reads the status file if it has changed meanwhile, so that nobody has to wait for the lock to do that.
@@ -152,7 +263,9 @@ func (j *job) read() {
 func (j *job) adopt(rec unit.Record) {
 	j.mu.Lock()
 	if j.cancelled && rec.State == unit.Failed && rec.Detail == unit.DetailKilled {
-		rec.Apply(unit.Event{Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize})
+		rec.Apply(unit.Event{
+			Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize, Outcome: unit.Because(unit.ReasonCanceled),
+		})
 	}
 	if !rec.State.Complete() && !j.rec.State.Complete() {
 		rec.StdoutSize = max(rec.StdoutSize, j.rec.StdoutSize) // The memory may have seen more output already.
@@ -214,6 +327,7 @@ func (j *job) forget() {
 	j.e.mu.Lock()
 	delete(j.e.units, j.id)
 	j.e.mu.Unlock()
+	j.e.gate.leave(j)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.gone {

@@ -57,7 +57,7 @@ func TestLocalUnitOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	const waiting = `{"State":0,"Detail":"Waiting for Input Data","StdoutSize":0,"WorkType":"upper","ExtraData":{"Pid":0,"Params":"a-z A-Z"}}` + "\n"
-	if got := file(t, e, s.ID(), "status"); got != waiting {
+	if got := base(file(t, e, s.ID(), "status")); got != waiting {
 		t.Errorf("got status file %q, want %q", got, waiting)
 	}
 	if err := s.ReadPayload(strings.NewReader("hello wörld\nline 2\n")); err != nil {
@@ -68,11 +68,11 @@ func TestLocalUnitOnDisk(t *testing.T) {
 	}
 	until(t, e, s.ID(), "no ExtraData", func(s Status) bool { return s.Extra == nil })
 	reply, err := json.Marshal(e.List())
-	if want := `{"` + string(s.ID()) + `":{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":20,"WorkType":"upper"}}`; err != nil || string(reply) != want {
+	if want := `{"` + string(s.ID()) + `":{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":20,"WorkType":"upper"}}`; err != nil || base(string(reply)) != want {
 		t.Errorf("got list %s, %v, want %s", reply, err, want)
 	}
 	const ended = `{"State":2,"Detail":"exit status 0","StdoutSize":20,"WorkType":"upper","ExtraData":null}` + "\n"
-	if got := file(t, e, s.ID(), "status"); got != ended {
+	if got := base(file(t, e, s.ID(), "status")); got != ended {
 		t.Errorf("got status file %q, want %q", got, ended)
 	}
 	j, _ := e.find(s.ID())
@@ -278,7 +278,7 @@ func TestCancelRunning(t *testing.T) {
 					t.Errorf("the runner's Failed %q was seen", c.Status.Detail)
 				}
 			}
-			if got := file(t, e, id, "status"); !strings.Contains(got, `{"State":4,"Detail":"Canceled","StdoutSize":2,"WorkType":"sh","ExtraData":null}`) {
+			if got := base(file(t, e, id, "status")); !strings.Contains(got, `{"State":4,"Detail":"Canceled","StdoutSize":2,"WorkType":"sh","ExtraData":null}`) {
 				t.Errorf("got status file %s", got)
 			}
 		})

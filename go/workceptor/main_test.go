@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -183,4 +184,11 @@ func file(t testing.TB, e *Engine, id UnitID, name string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+var ownKeys = regexp.MustCompile(`"(Created|Started|Finished|Signal|Reason|StdoutSHA256)":"[^"]*",?|"ExitCode":\d+,?`)
+
+// base is a status file or reply without the keys that other implementations do not write.
+func base(text string) string {
+	return strings.ReplaceAll(ownKeys.ReplaceAllString(text, ""), ",}", "}")
 }

@@ -47,7 +47,7 @@ func TestRemote(t *testing.T) {
 	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 12)
 	far := one(t, beta)
 	want := `{"State":2,"Detail":"exit status 0","StdoutSize":12,"WorkType":"remote","ExtraData":{"RemoteNode":"beta","RemoteWorkType":"upper","RemoteParams":{"foo":"bar"},"RemoteUnitID":"` + string(far) + `","RemoteStarted":true,"LocalCancelled":false,"LocalReleased":false,"SignWork":false,"TLSClient":"","Expiration":"0001-01-01T00:00:00Z"}}` + "\n"
-	if got := file(t, alpha, id, "status"); got != want {
+	if got := base(file(t, alpha, id, "status")); got != want {
 		t.Errorf("got status file %s, want %s", got, want)
 	}
 	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {

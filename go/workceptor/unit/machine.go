@@ -19,6 +19,8 @@ const (
 	DetailGone             = "Remote work unit is gone"
 	DetailRunnerDied       = "Runner died"
 	DetailDirectoryGone    = "Unit directory is gone"
+	DetailQueued           = "Queued"
+	DetailRunningFunction  = "Running"
 )
 
 // Kind says what happened to a unit.
@@ -52,6 +54,9 @@ type Event struct {
 	To     State  // Mirror only: any number.
 	Detail string // Replaces the record's; not used by Grow.
 	Size   int64  // Bytes of output known now, or KeepSize.
+
+	At      time.Time // When it happened; zero is not noted.
+	Outcome Outcome   // Taken over by events that finish the unit.
 }
 
 // Step returns the state that follows from, and whether the event is accepted at all. A refused event leaves the state.
@@ -88,11 +93,18 @@ func (s State) step(detail string, e Event) (State, bool) {
 	return s, false
 }
 
-// Apply changes the record as the event says and reports whether it was accepted. A refused event changes nothing.
+// Apply changes the record as the event says and reports whether it was accepted. A refused event changes nothing. The
+// first event that says that the unit runs is its start, and the one that finishes it sets its end and its outcome.
 func (r *Record) Apply(e Event) bool {
 	next, ok := Step(r.State, r.Detail, e)
 	if !ok {
 		return false
+	}
+	if next == Running && r.Started.IsZero() {
+		r.Started = e.At
+	}
+	if next.Complete() {
+		r.finish(e)
 	}
 	r.State = next
 	if e.Kind != Grow {
@@ -104,6 +116,23 @@ func (r *Record) Apply(e Event) bool {
 	return true
 }
 
+func (r *Record) finish(e Event) {
+	before := r.Outcome
+	r.Outcome = e.Outcome
+	if r.State.Complete() { // Killed, because it was cancelled: what the runner knew still holds.
+		r.Outcome = before
+		r.Reason = e.Outcome.Reason
+	}
+	if r.Code == nil {
+		if code, ok := exitCode(e.Detail); ok {
+			r.Code = &code
+		}
+	}
+	if r.Finished.IsZero() {
+		r.Finished = e.At
+	}
+}
+
 // DetailRunning is the Detail of a running command; pid is the user's process.
 func DetailRunning(pid int) string { return fmt.Sprintf("Running: PID %d", pid) }
 
@@ -112,11 +141,19 @@ func DetailExpired(t time.Time) string {
 	return "Work unit expired on " + t.Local().Format("Mon Jan 2 15:04:05")
 }
 
-// ExitCode returns the exit code that a finished command's Detail tells, if it tells one.
+// ExitCode returns the exit code of a finished command, if it is known.
 func (r Record) ExitCode() (int, bool) {
-	var code int
-	if n, err := fmt.Sscanf(r.Detail, "exit status %d", &code); n != 1 || err != nil || !r.State.Complete() {
+	switch {
+	case !r.State.Complete():
 		return 0, false
+	case r.Code != nil:
+		return *r.Code, true
 	}
-	return code, true
+	return exitCode(r.Detail)
+}
+
+func exitCode(detail string) (int, bool) {
+	var code int
+	n, err := fmt.Sscanf(detail, "exit status %d", &code)
+	return code, n == 1 && err == nil
 }

@@ -21,7 +21,9 @@ type Record struct {
 	StdoutSize int64  // Bytes of output known so far.
 	WorkType   string // Configured name, or "remote".
 	Extra      Extra
-	other      map[string]json.RawMessage // Keys this version does not know, kept at rewrites.
+	Times
+	Outcome
+	other map[string]json.RawMessage // Keys this version does not know, kept at rewrites.
 }
 
 // Extra is ExtraData, which depends on the kind of work: nil (null), [*CommandExtra], [*RemoteExtra], or [RawExtra] for
@@ -31,9 +33,11 @@ type Extra interface{ appendJSON(dst []byte) []byte }
 // CommandExtra is the ExtraData of a unit that a runner process executes. A record's value is shared between its
 // copies: replace it, do not change it.
 type CommandExtra struct {
-	Pid    int    // The runner's process ID; 0 before the start.
+	Pid    int    // The runner's process ID; 0 before the start, and for ever if there is none.
 	Params string // The complete parameter string.
-	other  map[string]json.RawMessage
+	// InProcess says that a function of the node's own program does the work. It is not shown to clients.
+	InProcess bool
+	other     map[string]json.RawMessage
 }
 
 // RemoteExtra is the ExtraData of a unit that lives on another node. It is shared between copies of a record: use
@@ -65,7 +69,7 @@ func (r Record) Remote() *RemoteExtra { x, _ := r.Extra.(*RemoteExtra); return x
 func (r *Record) SetPid(pid int) {
 	next := CommandExtra{Pid: pid}
 	if old := r.Command(); old != nil {
-		next.Params, next.other = old.Params, old.other
+		next.Params, next.InProcess, next.other = old.Params, old.InProcess, old.other
 	}
 	r.Extra = &next
 }
@@ -102,6 +106,7 @@ func Parse(data []byte) (Record, error) {
 	if r.StdoutSize < 0 {
 		return Record{}, fmt.Errorf("StdoutSize is negative: %d", r.StdoutSize)
 	}
+	r.takeKeys(keys)
 	r.other = keys
 	r.Extra, err = parseExtra(extra)
 	return r, err
@@ -147,7 +152,7 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	}
 	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra
-		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params}); err != nil {
+		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess}); err != nil {
 			return nil, fmt.Errorf("ExtraData.%w", err)
 		}
 		c.other = keys
@@ -182,6 +187,7 @@ func (r Record) Append(dst []byte) []byte {
 	dst = appendKey(append(dst, ','), "WorkType", r.WorkType)
 	dst = append(dst, `,"ExtraData":`...)
 	dst = appendExtra(dst, r.Extra)
+	dst = r.appendKeys(dst)
 	dst = appendOther(dst, r.other)
 	return append(dst, '}', '\n')
 }
@@ -196,6 +202,9 @@ func appendExtra(dst []byte, x Extra) []byte {
 func (c *CommandExtra) appendJSON(dst []byte) []byte {
 	dst = appendKey(append(dst, '{'), "Pid", c.Pid)
 	dst = appendKey(append(dst, ','), "Params", c.Params)
+	if c.InProcess {
+		dst = appendKey(append(dst, ','), "InProcess", true)
+	}
 	return append(appendOther(dst, c.other), '}')
 }
 
@@ -254,30 +263,52 @@ type Status struct {
 	WorkType   string
 	Extra      Extra
 	Configured bool // False: the node offers no such work type, and ExtraData is shown as "Unknown WorkType".
+	Times
+	Outcome
+	// QueuePosition is not 0 for a unit that waits until others of its node have ended: 1 is the next to start.
+	QueuePosition int
 }
 
 // Status returns the client's view of r. configured says whether the node knows the work type.
 func (r Record) Status(configured bool) Status {
-	return Status{r.State, r.Detail, r.StdoutSize, r.WorkType, r.Extra, configured}
+	return Status{
+		State: r.State, Detail: r.Detail, StdoutSize: r.StdoutSize, WorkType: r.WorkType, Extra: r.Extra, Configured: configured,
+		Times: r.Times, Outcome: r.Outcome,
+	}
 }
 
 // StateName is the state as text.
 func (s Status) StateName() string { return s.State.String() }
 
-// ExitCode returns the exit code that a finished command's Detail tells, if it tells one.
-func (s Status) ExitCode() (int, bool) { return Record{State: s.State, Detail: s.Detail}.ExitCode() }
+// ExitCode returns the exit code of a finished command, if it is known.
+func (s Status) ExitCode() (int, bool) {
+	return Record{State: s.State, Detail: s.Detail, Outcome: s.Outcome}.ExitCode()
+}
 
 // MarshalJSON returns the reply of "work status": keys in byte order, secrets withheld.
 func (s Status) MarshalJSON() ([]byte, error) {
-	dst := appendKey([]byte{'{'}, "Detail", s.Detail)
+	dst := []byte{'{'}
+	if !s.Created.IsZero() {
+		dst = append(appendKey(dst, "Created", s.Created), ',')
+	}
+	dst = appendKey(dst, "Detail", s.Detail)
+	dst = appendCode(dst, s.Code)
 	dst = append(dst, `,"ExtraData":`...)
 	if s.Configured {
 		dst = appendExtra(dst, withhold(s.Extra))
 	} else {
 		dst = append(dst, `"Unknown WorkType"`...)
 	}
+	dst = appendTime(dst, "Finished", s.Finished)
+	if s.QueuePosition > 0 {
+		dst = appendKey(append(dst, ','), "QueuePosition", s.QueuePosition)
+	}
+	dst = appendText(dst, "Reason", string(s.Reason))
+	dst = appendText(dst, "Signal", s.Signal)
+	dst = appendTime(dst, "Started", s.Started)
 	dst = appendKey(append(dst, ','), "State", int(s.State))
 	dst = appendKey(append(dst, ','), "StateName", s.State.String())
+	dst = appendText(dst, "StdoutSHA256", s.SHA256)
 	dst = appendKey(append(dst, ','), "StdoutSize", s.StdoutSize)
 	dst = appendKey(append(dst, ','), "WorkType", s.WorkType)
 	return append(dst, '}'), nil

@@ -7,6 +7,19 @@
 // ExtraData, then whatever other keys the file held when it was read. Missing keys read as zero values. [Status] is the
 // same as a client sees it: keys in byte order, StateName added, secrets withheld, unknown keys left out.
 //
+// Between ExtraData and unknown keys stand those that other implementations do not write and lose when they write the
+// file; each is left out where there is nothing to say. [Times] and [Outcome] hold them:
+//
+//	Created       when the node made the unit; these three in RFC 3339
+//	Started       when the work was first seen to run
+//	Finished      when the unit became complete
+//	ExitCode      integer: exit status of the command
+//	Signal        what ended the command, such as "SIGKILL"
+//	Reason        stable code of a failure; the Reason constants list them
+//	StdoutSHA256  of the output, whose final size is StdoutSize, in hexadecimal
+//
+// A reply has one more, QueuePosition, while the unit waits for others to end.
+//
 // # States
 //
 // [Record.Apply] is the state machine. Every pair of state and event has an answer; a finished unit stays as it is, and

@@ -1,0 +1,117 @@
+package workceptor
+
+import (
+	"slices"
+	"sync"
+)
+
+// admission decides which units of this node run. Those that must wait start in the order they came, except that a unit
+// whose type has its limit running does not hold up units of other types.
+type admission struct {
+	total int // Units that may run at once; 0 is any number.
+
+	mu      sync.Mutex
+	running map[*job]string // Name of the type of each.
+	byType  map[string]int
+	waiting []waiting
+}
+
+type waiting struct {
+	j     *job
+	name  string
+	limit int
+	start func() // Called when the unit is admitted, without a lock; must not block.
+}
+
+func newAdmission(total int) *admission {
+	return &admission{total: total, running: map[*job]string{}, byType: map[string]int{}}
+}
+
+// enter admits the unit if it may run at once and nobody of its type waits; false if not.
+func (a *admission) enter(j *job, t workType) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.roomLocked(t.name, t.limit) || slices.ContainsFunc(a.waiting, func(w waiting) bool { return w.name == t.name }) {
+		return false
+	}
+	a.admitLocked(j, t.name)
+	return true
+}
+
+// occupy admits a unit that runs already.
+func (a *admission) occupy(j *job, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.admitLocked(j, name)
+}
+
+// wait puts the unit at the end of the queue, from which it may be started at once.
+func (a *admission) wait(j *job, t workType, start func()) {
+	a.mu.Lock()
+	a.waiting = append(a.waiting, waiting{j, t.name, t.limit, start})
+	ready := a.readyLocked()
+	a.mu.Unlock()
+	startAll(ready)
+}
+
+// leave is called when a unit has ended or will not run. Others take its place.
+func (a *admission) leave(j *job) {
+	a.mu.Lock()
+	if name, ok := a.running[j]; ok {
+		delete(a.running, j)
+		if a.byType[name]--; a.byType[name] == 0 {
+			delete(a.byType, name)
+		}
+	}
+	a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool { return w.j == j })
+	ready := a.readyLocked()
+	a.mu.Unlock()
+	startAll(ready)
+}
+
+func startAll(ready []waiting) {
+	for _, w := range ready {
+		w.start()
+	}
+}
+
+func (a *admission) roomLocked(name string, limit int) bool {
+	return (a.total == 0 || len(a.running) < a.total) && (limit == 0 || a.byType[name] < limit)
+}
+
+func (a *admission) admitLocked(j *job, name string) {
+	a.running[j] = name
+	a.byType[name]++
+}
+
+func (a *admission) readyLocked() (ready []waiting) {
+	a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool {
+		if !a.roomLocked(w.name, w.limit) {
+			return false
+		}
+		a.admitLocked(w.j, w.name)
+		ready = append(ready, w)
+		return true
+	})
+	return ready
+}
+
+// positions tells of all units that wait which comes first; 1 is the next.
+func (a *admission) positions() map[*job]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.waiting) == 0 {
+		return nil
+	}
+	all := make(map[*job]int, len(a.waiting))
+	for i, w := range a.waiting {
+		all[w.j] = i + 1
+	}
+	return all
+}
+
+func (a *admission) position(j *job) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return 1 + slices.IndexFunc(a.waiting, func(w waiting) bool { return w.j == j })
+}
