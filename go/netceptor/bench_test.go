@@ -3,9 +3,9 @@ package netceptor
 import (
 	"io"
 	"net"
+	"syscall"
 	"testing"
-
-	"github.com/quic-go/quic-go"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -23,6 +23,7 @@ func pump(b *testing.B, w io.WriteCloser, r io.Reader) {
 	}()
 	buf := make([]byte, chunk)
 	b.ResetTimer()
+	before := cpuSeconds(b)
 	for range b.N {
 		if _, err := w.Write(buf); err != nil {
 			b.Fatal(err)
@@ -32,6 +33,17 @@ func pump(b *testing.B, w io.WriteCloser, r io.Reader) {
 	if n := <-done; n != int64(b.N)*chunk {
 		b.Fatalf("%d bytes arrived, want %d", n, int64(b.N)*chunk)
 	}
+	b.ReportMetric((cpuSeconds(b)-before)/(float64(b.N)*chunk/1e9), "cpu-s/GB")
+}
+
+// cpuSeconds is what this process has used so far.
+func cpuSeconds(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 type writeCloser struct {
@@ -91,93 +103,6 @@ func BenchmarkRawTCP(b *testing.B) {
 		b.Fatal(err)
 	}
 	pump(b, c, peer)
-}
-
-// memPackets is a pair of packet connections in memory, as plain as can be: the measure for what the mesh adds to QUIC.
-type memPackets struct {
-	net.PacketConn // Only for the methods nobody calls.
-	in, out        chan []byte
-	pool           chan []byte
-	addr           net.Addr
-	done           chan struct{}
-}
-
-func (m *memPackets) ReadFrom(p []byte) (int, net.Addr, error) {
-	select {
-	case b := <-m.in:
-		n := copy(p, b)
-		select {
-		case m.pool <- b:
-		default:
-		}
-		return n, m.addr, nil
-	case <-m.done:
-		return 0, nil, net.ErrClosed
-	}
-}
-
-func (m *memPackets) WriteTo(p []byte, _ net.Addr) (int, error) {
-	var b []byte
-	select {
-	case b = <-m.pool:
-	default:
-		b = make([]byte, 0, 1500)
-	}
-	select {
-	case m.out <- append(b[:0], p...):
-	case <-m.done:
-	}
-	return len(p), nil
-}
-
-func (m *memPackets) Close() error             { return nil }
-func (m *memPackets) LocalAddr() net.Addr      { return m.addr }
-func (m *memPackets) SetReadBuffer(int) error  { return nil }
-func (m *memPackets) SetWriteBuffer(int) error { return nil }
-
-func BenchmarkQUICInMemory(b *testing.B) {
-	n := testNode(b, "x")
-	ab, ba := make(chan []byte, 256), make(chan []byte, 256)
-	pool := make(chan []byte, 512)
-	done := make(chan struct{})
-	defer close(done)
-	addr := newStreamAddr(Addr{"x", "y"})
-	near := &memPackets{in: ba, out: ab, pool: pool, addr: addr, done: done}
-	far := &memPackets{in: ab, out: ba, pool: pool, addr: addr, done: done}
-	conf, err := n.serverTLS(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := &quic.Transport{Conn: far, ConnectionIDLength: 4}
-	ln, err := server.Listen(conf, quicConfig(false))
-	if err != nil {
-		b.Fatal(err)
-	}
-	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
-	qc, err := client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true))
-	if err != nil {
-		b.Fatal(err)
-	}
-	s, err := qc.OpenStreamSync(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := s.Write([]byte{0}); err != nil {
-		b.Fatal(err)
-	}
-	sc, err := ln.Accept(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	ss, err := sc.AcceptStream(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := io.ReadFull(ss, make([]byte, 1)); err != nil {
-		b.Fatal(err)
-	}
-	pump(b, s, ss)
-	b.Logf("quic %+v", qc.ConnectionStats())
 }
 
 // BenchmarkForward is what one packet of 1 KiB costs a relay between two links, system calls apart: from the read buffer

@@ -73,7 +73,7 @@ func existingOn(t *testing.T, n *Node, service string) *existing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := &countingSocket{quicSocket: newQUICSocket(pc)}
+	socket := &countingSocket{quicSocket: quicSocket{pc, &intake{}}}
 	e := &existing{t: t, socket: socket, tr: &quic.Transport{Conn: socket, ConnectionIDLength: 4}}
 	t.Cleanup(func() { _ = pc.Close(); _ = e.tr.Close() })
 	return e
@@ -151,7 +151,7 @@ func (e *existing) dial(to Addr, conf *tls.Config, qconf *quic.Config) (*quic.Co
 		qconf = existingQUIC()
 		qconf.KeepAlivePeriod = 15 * time.Second
 	}
-	return e.tr.Dial(e.t.Context(), newStreamAddr(to), conf, qconf)
+	return e.tr.Dial(e.t.Context(), quicAddrOf(to), conf, qconf)
 }
 
 func (e *existing) open(to Addr, first ...byte) (*quic.Conn, *quic.Stream) {
@@ -440,7 +440,7 @@ func TestExistingNodeDialsAndIsSilent(t *testing.T) {
 		qconf := existingQUIC()
 		qconf.KeepAlivePeriod = 15 * time.Second
 		start := time.Now()
-		qc, err := tr.Dial(t.Context(), newStreamAddr(Addr{"new", "svc"}), existingClient("old"), qconf)
+		qc, err := tr.Dial(t.Context(), quicAddrOf(Addr{"new", "svc"}), existingClient("old"), qconf)
 		if err != nil {
 			t.Fatal(err)
 		}

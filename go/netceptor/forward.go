@@ -210,6 +210,42 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	return err
 }
 
+// originateRun is originate for a run of packets that lie one behind the other and have all the same size but the last,
+// which may be shorter. h is complete.
+func (n *Node) originateRun(ctx context.Context, to wire.NodeID, h wire.Header, run []byte, size int) error {
+	n.count.originated.Add(uint64((len(run) + size - 1) / size))
+	switch n.judge(n.id, to, h) {
+	case policy.Reject:
+		n.noticeOwn(to, h, wire.ProblemFirewall)
+		return ErrFirewall
+	case policy.Drop:
+		return nil
+	}
+	dest := n.table.Load().byHash(h.To)
+	switch {
+	case dest != nil && dest.self:
+		for len(run) > 0 {
+			packet := run[:min(size, len(run))]
+			run = run[len(packet):]
+			if err := n.deliver(n.id, h, packet); err != nil {
+				return err
+			}
+		}
+		return nil
+	case h.Hops == 0:
+		return ErrExpired
+	case dest == nil || dest.next == nil:
+		return ErrNoRoute
+	}
+	h.Hops--
+	var header [wire.HeaderSize]byte
+	err := dest.next.queue.pushRunWait(ctx, h.AppendTo(header[:0]), run, size)
+	if errors.Is(err, errQueueClosed) {
+		return ErrNoNextHop
+	}
+	return err
+}
+
 // deliver hands a packet to the local service it is for.
 func (n *Node) deliver(from wire.NodeID, h wire.Header, payload []byte) error {
 	switch h.ToService {

@@ -55,7 +55,6 @@ type PacketConn struct {
 	spare    []byte
 	lastFrom packetSource
 	lastAddr net.Addr
-	wrap     func(Addr) net.Addr // How ReadFrom presents addresses; nil: as they are.
 
 	readDeadline  *deadline
 	writeDeadline atomic.Int64 // Unix nanoseconds; 0: none. Read when a write starts.
@@ -171,21 +170,31 @@ func (pc *PacketConn) receive(from wire.NodeID, h wire.Header, payload []byte) b
 func (pc *PacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
 	pc.readMu.Lock()
 	defer pc.readMu.Unlock()
-	for len(pc.reading) == 0 {
-		if !pc.take() {
-			if err := pc.await(); err != nil {
-				return 0, nil, err
-			}
+	if err := pc.awaitPackets(); err != nil {
+		return 0, nil, err
+	}
+	n, from := pc.nextPacket(p)
+	return n, pc.addr(from), nil
+}
+
+// awaitPackets waits until reading has a packet. The caller holds readMu.
+func (pc *PacketConn) awaitPackets() error {
+	for len(pc.reading) == 0 && !pc.take() {
+		if err := pc.await(); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// nextPacket takes a packet out of reading and copies it to p. The caller holds readMu.
+func (pc *PacketConn) nextPacket(p []byte) (n int, from packetSource) {
 	size := int(binary.BigEndian.Uint32(pc.reading))
-	src := packetSource{
-		node:    wire.NodeHash(binary.BigEndian.Uint64(pc.reading[4:])),
-		service: wire.ServiceName(pc.reading[12:packetOverhead]),
-	}
-	n := copy(p, pc.reading[packetOverhead:packetOverhead+size])
+	from.node = wire.NodeHash(binary.BigEndian.Uint64(pc.reading[4:]))
+	from.service = wire.ServiceName(pc.reading[12:packetOverhead])
+	n = copy(p, pc.reading[packetOverhead:packetOverhead+size])
 	pc.reading = pc.reading[packetOverhead+size:]
-	return n, pc.addr(src), nil
+	return n, from
 }
 
 // take swaps the queue for the memory of the packets read last.
@@ -223,11 +232,7 @@ func (pc *PacketConn) await() error {
 // addr turns a source into an address. Packets come in runs from one source, so the last one is kept.
 func (pc *PacketConn) addr(src packetSource) net.Addr {
 	if pc.lastAddr == nil || src != pc.lastFrom {
-		addr := Addr{pc.nodeName(src.node), src.service.String()}
-		pc.lastFrom, pc.lastAddr = src, addr
-		if pc.wrap != nil {
-			pc.lastAddr = pc.wrap(addr)
-		}
+		pc.lastFrom, pc.lastAddr = src, Addr{pc.nodeName(src.node), src.service.String()}
 	}
 	return pc.lastAddr
 }

@@ -67,10 +67,44 @@ func (q *sendQueue) push(limit int, parts ...[]byte) error {
 	return err
 }
 
+// pushRun queues packets of a local sender that have one header and lie one behind the other, all of the same size but
+// the last.
+func (q *sendQueue) pushRun(header, run []byte, size int) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return errQueueClosed
+	}
+	if len(q.data) > localLimit {
+		return errQueueFull
+	}
+	packets := (len(run) + size - 1) / size
+	q.data = roomFor(q.data, len(run)+packets*(wire.FrameOverhead+len(header)))
+	for len(run) > 0 {
+		packet := run[:min(size, len(run))]
+		run = run[len(packet):]
+		var err error
+		if q.data, err = wire.AppendFrame(q.data, header, packet); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pushRunWait is pushRun that waits for room until ctx ends, and wakes the writer.
+func (q *sendQueue) pushRunWait(ctx context.Context, header, run []byte, size int) error {
+	return q.waiting(ctx, func() error { return q.pushRun(header, run, size) })
+}
+
 // pushWait queues one packet of a local sender and waits for room until ctx ends.
 func (q *sendQueue) pushWait(ctx context.Context, parts ...[]byte) error {
+	return q.waiting(ctx, func() error { return q.push(localLimit, parts...) })
+}
+
+// waiting tries to push until there is room or ctx ends.
+func (q *sendQueue) waiting(ctx context.Context, push func() error) error {
 	for {
-		err := q.push(localLimit, parts...)
+		err := push()
 		if err == nil {
 			q.wake()
 			return nil

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-
-	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // Codes and texts of stream endings, shared with existing nodes.
@@ -52,62 +50,6 @@ func quicConfig(dialer bool) *quic.Config {
 	}
 	return c
 }
-
-// PeerOf returns the mesh address behind an address of the QUIC library, such as that of the connection in a
-// tls.ClientHelloInfo.
-func PeerOf(a net.Addr) (Addr, bool) {
-	switch a := a.(type) {
-	case *streamAddr:
-		return a.Addr, true
-	case Addr:
-		return a, true
-	default:
-		return Addr{}, false
-	}
-}
-
-// streamAddr is a mesh address as the QUIC library wants it: comparing two by their text, packet by packet, is free.
-type streamAddr struct {
-	Addr
-	service wire.ServiceName
-	text    string
-}
-
-func newStreamAddr(a Addr) net.Addr {
-	service, _ := wire.Service(a.Service) // Comes from a packet, or was checked by the dialer.
-	return &streamAddr{Addr: a, service: service, text: a.String()}
-}
-
-func (a *streamAddr) String() string { return a.text }
-
-// quicSocket is a PacketConn for the QUIC library.
-type quicSocket struct{ *PacketConn }
-
-func newQUICSocket(pc *PacketConn) quicSocket {
-	pc.wrap = newStreamAddr
-	return quicSocket{pc}
-}
-
-// WriteTo sends one packet. A packet that cannot go now is lost, as on any network: QUIC recovers or times out.
-func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
-	to := addr.(*streamAddr)
-	_, err := s.send(p, to.Node, to.service)
-	switch {
-	case err == nil:
-	case s.ctx.Err() != nil:
-		return 0, err
-	case errors.Is(err, ErrServiceUnknown): // On this node, so nobody sends a notice.
-		h := wire.Header{FromService: s.PacketConn.service, ToService: to.service}
-		s.node.noticeOwn(to.Node, h, wire.ProblemServiceUnknown)
-	}
-	return len(p), nil
-}
-
-// SetReadBuffer tells the QUIC library that the socket's buffers are large enough as they are.
-func (quicSocket) SetReadBuffer(int) error { return nil }
-
-// SetWriteBuffer is the like for sending.
-func (quicSocket) SetWriteBuffer(int) error { return nil }
 
 // ResetError means that a stream ended before its end: one side reset it, or the path between the nodes broke. What was
 // read before is good; whether more was sent is not known.

@@ -26,6 +26,7 @@ var (
 type streamSocket struct {
 	node *Node
 	pc   *PacketConn
+	quic meshSocket
 	tr   *quic.Transport
 
 	// Guarded by node.streamsMu.
@@ -34,9 +35,15 @@ type streamSocket struct {
 }
 
 func (n *Node) newStreamSocket(pc *PacketConn) *streamSocket {
-	s := &streamSocket{node: n, pc: pc, tr: &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}, users: 1}
+	s := n.unwatchedSocket(pc)
 	n.wg.Go(s.watchNotices)
 	return s
+}
+
+// unwatchedSocket makes a socket whose notices the caller reads.
+func (n *Node) unwatchedSocket(pc *PacketConn) *streamSocket {
+	socket := newQUICSocket(pc)
+	return &streamSocket{node: n, pc: pc, quic: socket, tr: &quic.Transport{Conn: socket, ConnectionIDLength: 4}, users: 1}
 }
 
 // release gives up one use.
@@ -168,14 +175,14 @@ func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error
 	if err != nil {
 		return nil, err
 	}
-	tr := &quic.Transport{Conn: newQUICSocket(pc), ConnectionIDLength: 4}
-	qc, err := n.dialQUIC(ctx, tr, pc, to, n.clientTLS(key.conf))
+	socket := n.unwatchedSocket(pc)
+	qc, err := n.dialQUIC(ctx, socket.tr, pc, to, n.clientTLS(key.conf))
 	if err != nil {
 		_ = pc.Close()
-		_ = tr.Close()
+		_ = socket.tr.Close()
 		return nil, err
 	}
-	socket := &streamSocket{node: n, pc: pc, tr: tr, users: 1}
+	socket.quic.followConn(qc)
 	n.wg.Go(socket.watchNotices)
 	if qc.ConnectionState().TLS.NegotiatedProtocol != muxALPN {
 		return socket.openOnly(ctx, qc, to)
@@ -231,7 +238,7 @@ func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn,
 			}
 		}
 	})
-	qc, err := tr.Dial(ctx, newStreamAddr(to), conf, quicConfig(true))
+	qc, err := tr.Dial(ctx, quicAddrOf(to), conf, quicConfig(true))
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -433,9 +440,10 @@ func (l *StreamListener) acceptConns() {
 
 // open waits for the stream of a new connection and hands it to Accept.
 func (l *StreamListener) open(qc *quic.Conn) {
+	l.socket.quic.followConn(qc)
 	if qc.ConnectionState().TLS.NegotiatedProtocol == muxALPN {
 		n := l.socket.node
-		m := n.newMux(qc, l.socket, qc.RemoteAddr().(*streamAddr).Addr)
+		m := n.newMux(qc, l.socket, peerOf(qc.RemoteAddr()))
 		m.conf = l.conf
 		m.start()
 		n.wg.Go(m.serve)
@@ -447,7 +455,7 @@ func (l *StreamListener) open(qc *quic.Conn) {
 		l.socket.release()
 		return
 	}
-	remote := qc.RemoteAddr().(*streamAddr).Addr
+	remote := peerOf(qc.RemoteAddr())
 	st := l.socket.adopt(qc, qs, remote)
 	select {
 	case l.accept <- st:

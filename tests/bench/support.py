@@ -1,5 +1,6 @@
 """What the topics share: daemons to measure, Go benchmarks, and the other end of a throughput test."""
 
+import os
 import re
 import shutil
 import socket
@@ -21,7 +22,11 @@ Row = tuple[str, str, str]
 
 
 def program() -> str:
-    found = shutil.which("receptor", path=sysconfig.get_path("scripts")) or shutil.which("receptor")
+    found = (
+        os.environ.get("RECEPTOR_DAEMON")
+        or shutil.which("receptor", path=sysconfig.get_path("scripts"))
+        or shutil.which("receptor")
+    )
     if found is None:
         raise SystemExit("bench: the receptor daemon is not installed beside this Python; run: make build")
     return found

@@ -1,0 +1,124 @@
+package netceptor
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/net/ipv4"
+)
+
+// memPackets is one end of a pair of packet connections in memory, as plain as can be: the measure for what the mesh adds
+// to QUIC. It takes runs of packets in one piece and gives them out in batches, so the library is at its best.
+type memPackets struct {
+	segmentSocket // Only for what the library asks of UDP sockets.
+	in, out       chan memRun
+	pool          chan []byte
+	addr          *net.UDPAddr
+	done          chan struct{}
+	run           memRun // What is being read; rest is left of it.
+	rest          []byte
+}
+
+type memRun struct {
+	data []byte
+	size int
+}
+
+func inMemory() segmentSocket { return segmentSocket{quicSocket: quicSocket{nil, &intake{}}} }
+
+func (m *memPackets) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+	if len(m.rest) == 0 {
+		if m.run.data != nil {
+			select {
+			case m.pool <- m.run.data:
+			default:
+			}
+		}
+		select {
+		case m.run = <-m.in:
+			m.rest = m.run.data
+		case <-m.done:
+			return 0, net.ErrClosed
+		}
+	}
+	m.pace()
+	n := 0
+	for ; n < len(ms) && len(m.rest) > 0; n++ {
+		size := min(m.run.size, len(m.rest))
+		ms[n].N, ms[n].NN, ms[n].Addr = copy(ms[n].Buffers[0], m.rest[:size]), 0, m.addr
+		m.count(packetSource{})
+		m.rest = m.rest[size:]
+	}
+	return n, nil
+}
+
+func (m *memPackets) WriteMsgUDP(p, oob []byte, _ *net.UDPAddr) (int, int, error) {
+	size := segmentSize(oob)
+	if size == 0 {
+		size = len(p)
+	}
+	var b []byte
+	select {
+	case b = <-m.pool:
+	default:
+		b = make([]byte, 0, 20<<10)
+	}
+	select {
+	case m.out <- memRun{append(b[:0], p...), size}:
+	case <-m.done:
+	}
+	return len(p), len(oob), nil
+}
+
+func (m *memPackets) Close() error        { return nil }
+func (m *memPackets) LocalAddr() net.Addr { return m.addr }
+
+// BenchmarkQUICInMemory is the most that streams made of QUIC can reach on this machine.
+func BenchmarkQUICInMemory(b *testing.B) {
+	n := testNode(b, "x")
+	ab, ba := make(chan memRun, 16), make(chan memRun, 16)
+	pool := make(chan []byte, 64)
+	done := make(chan struct{})
+	defer close(done)
+	addr := quicAddrOf(Addr{"x", "y"})
+	near := &memPackets{segmentSocket: inMemory(), in: ba, out: ab, pool: pool, addr: addr, done: done}
+	far := &memPackets{segmentSocket: inMemory(), in: ab, out: ba, pool: pool, addr: addr, done: done}
+	conf, err := n.serverTLS(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := &quic.Transport{Conn: far, ConnectionIDLength: 4}
+	ln, err := server.Listen(conf, quicConfig(false))
+	if err != nil {
+		b.Fatal(err)
+	}
+	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
+	qc, err := client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := qc.OpenStreamSync(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Write([]byte{0}); err != nil {
+		b.Fatal(err)
+	}
+	sc, err := ln.Accept(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	near.follow(qc, packetSource{})
+	far.follow(sc, packetSource{})
+	ss, err := sc.AcceptStream(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := io.ReadFull(ss, make([]byte, 1)); err != nil {
+		b.Fatal(err)
+	}
+	pump(b, s, ss)
+	b.Logf("quic %+v", qc.ConnectionStats())
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package netceptor
+
+// newQUICSocket makes the socket under a QUIC transport.
+func newQUICSocket(pc *PacketConn) meshSocket { return quicSocket{pc, &intake{}} }
