@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -154,7 +155,9 @@ type udpListener struct {
 }
 
 // ListenUDP accepts UDP links on address, host:port. The first datagram from an unknown address opens a session, which
-// is a link like any other; there is no sign that the far end has closed. Close ends the sessions with the listener.
+// is a link like any other. A session ends when the peer's system says (by ICMP) that nobody listens there any more; a
+// firewall may keep that to itself. Close ends the sessions with the listener. On a listener for all addresses of the
+// host a session answers from the address that its first datagram came to.
 //
 // Sender addresses can be forged. So a session is on probation until its address has sent something after this end had
 // sent something, which a peer does within one round trip. 128 sessions may be on probation: the oldest is given up
@@ -175,6 +178,7 @@ func ListenUDP(address string) (Listener, error) {
 		_ = conn.Close()
 		return nil, err
 	}
+	in.serve(conn)
 	l := &udpListener{
 		conn: conn, in: in, accepted: make(chan *udpSession, maxNewSessions),
 		sessions: map[endpoint]*udpSession{}, young: newest[*udpSession]{limit: maxNewSessions}, done: make(chan struct{}),
@@ -230,19 +234,32 @@ func (l *udpListener) receive() {
 			}
 			continue
 		}
+		for _, peer := range l.in.refused {
+			l.refuse(peer)
+		}
 		for i := range n {
 			if from, msg := l.in.datagram(i); len(msg) > 0 {
-				l.deliver(from, msg)
+				l.deliver(i, from, msg)
 			}
 		}
 	}
 }
 
-func (l *udpListener) deliver(from endpoint, msg []byte) {
+// refuse ends the session of a peer whose system says that nobody listens there any more.
+func (l *udpListener) refuse(peer endpoint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[peer]; s != nil {
+		l.endLocked(s, syscall.ECONNREFUSED)
+	}
+}
+
+// deliver hands datagram i of the last receive to its session.
+func (l *udpListener) deliver(i int, from endpoint, msg []byte) {
 	l.mu.Lock()
 	s := l.sessions[from]
 	if s == nil {
-		s = l.openLocked(from)
+		s = l.openLocked(from, l.in.local(i))
 	} else if !s.known && s.wrote.Load() && l.known < maxSessions {
 		s.known = true
 		l.known++
@@ -258,11 +275,12 @@ func (l *udpListener) deliver(from endpoint, msg []byte) {
 }
 
 // openLocked starts a session; nil if Accept is too far behind.
-func (l *udpListener) openLocked(from endpoint) *udpSession {
+func (l *udpListener) openLocked(from endpoint, local source) *udpSession {
 	out, err := newUDPSender(l.conn)
 	if err != nil {
 		return nil
 	}
+	out.from = local
 	s := &udpSession{
 		listener: l, peer: from, out: out, in: newLane(sessionInbox),
 		name: fmt.Sprintf("udp %s->%s", l.conn.LocalAddr(), from),

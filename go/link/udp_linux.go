@@ -54,6 +54,10 @@ type udpReceiver struct {
 	buf     []byte
 	n       int
 	errno   syscall.Errno
+
+	serving  bool                            // See serve.
+	controls *[receiveMany][controlSize]byte // Says where datagrams were sent to.
+	refused  []endpoint                      // Who does not listen any more, as of the last receive.
 }
 
 func newUDPReceiver(conn *net.UDPConn) (*udpReceiver, error) {
@@ -74,8 +78,10 @@ func newUDPReceiver(conn *net.UDPConn) (*udpReceiver, error) {
 	return r, nil
 }
 
-// receive waits for datagrams and returns how many there are; they stay until the next call.
+// receive waits for datagrams and returns how many there are; they stay until the next call. There may be none, but
+// refused peers.
 func (r *udpReceiver) receive() (int, error) {
+	r.refused = r.refused[:0]
 	if err := r.raw.Read(r.call); err != nil {
 		return 0, err
 	}
@@ -87,14 +93,25 @@ func (r *udpReceiver) receive() (int, error) {
 
 func (r *udpReceiver) recvmmsg(fd uintptr) bool {
 	for i := range r.headers {
-		r.headers[i].header.Namelen = unix.SizeofSockaddrInet6
+		h := &r.headers[i].header
+		h.Namelen = unix.SizeofSockaddrInet6
+		if r.controls != nil {
+			h.Control = &r.controls[i][0]
+			h.SetControllen(controlSize)
+		}
 	}
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.headers)), receiveMany, unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case unix.EINTR:
+		if errno == unix.EINTR {
 			continue
-		case unix.EAGAIN:
+		}
+		if errno != 0 && r.serving { // The error may be a peer's, not the socket's.
+			r.refusals(fd)
+			if len(r.refused) > 0 {
+				n, errno = 0, 0
+			}
+		}
+		if errno == unix.EAGAIN {
 			return false
 		}
 		r.n, r.errno = int(n), errno
@@ -112,7 +129,8 @@ func (r *udpReceiver) datagram(i int) (endpoint, []byte) {
 
 // udpSender writes datagrams, many per system call.
 type udpSender struct {
-	raw syscall.RawConn
+	raw  syscall.RawConn
+	from source // Of what goes to one of many peers.
 }
 
 func newUDPSender(conn *net.UDPConn) (*udpSender, error) {
@@ -130,8 +148,12 @@ type sendJob struct {
 	iovecs  [sendMany]unix.Iovec
 	n       int // Filled.
 	sent    int // Of them.
+	passing int // How many errors may be another peer's.
 	errno   syscall.Errno
 }
+
+// passingErrors is how often one call may meet the error of another peer that shares the socket, and try again.
+const passingErrors = 8
 
 var sendJobs = sync.Pool{New: func() any {
 	j := new(sendJob)
@@ -158,7 +180,7 @@ func (s *udpSender) send(to *endpoint, parts []wire.Batch) error {
 				large++
 				continue
 			}
-			j.add(to, msg)
+			j.add(to, &s.from, msg)
 			if j.n == sendMany {
 				if err := j.flush(s.raw, &large); err != nil {
 					return err
@@ -172,13 +194,19 @@ func (s *udpSender) send(to *endpoint, parts []wire.Batch) error {
 	return tooLarge(large)
 }
 
-func (j *sendJob) add(to *endpoint, msg []byte) {
+func (j *sendJob) add(to *endpoint, from *source, msg []byte) {
 	j.iovecs[j.n].Base = &msg[0]
 	j.iovecs[j.n].SetLen(len(msg))
 	h := &j.headers[j.n].header
-	h.Name, h.Namelen = nil, 0
+	h.Name, h.Namelen, h.Control = nil, 0, nil
+	h.SetControllen(0)
 	if to != nil {
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&to.raw)), to.length
+		j.passing = passingErrors
+	}
+	if from.length > 0 {
+		h.Control = &from.control[0]
+		h.SetControllen(from.length)
 	}
 	j.n++
 }
@@ -191,6 +219,9 @@ func (j *sendJob) flush(raw syscall.RawConn, large *int) error {
 		}
 		switch {
 		case j.errno == 0:
+			continue
+		case j.passing > 0 && (errors.Is(j.errno, unix.ECONNREFUSED) || errors.Is(j.errno, unix.EHOSTUNREACH) || errors.Is(j.errno, unix.ENETUNREACH)):
+			j.passing--
 			continue
 		case errors.Is(j.errno, unix.EMSGSIZE):
 			*large++
@@ -224,8 +255,8 @@ func (j *sendJob) sendmmsg(fd uintptr) bool {
 func (j *sendJob) release() {
 	clear(j.iovecs[:])
 	for i := range j.headers {
-		j.headers[i].header.Name = nil
+		j.headers[i].header.Name, j.headers[i].header.Control = nil, nil
 	}
-	j.n = 0
+	j.n, j.passing = 0, 0
 	sendJobs.Put(j)
 }

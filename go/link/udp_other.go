@@ -20,7 +20,16 @@ type udpReceiver struct {
 	buf  []byte
 	from endpoint
 	n    int
+
+	refused []endpoint // Always empty: this system does not tell who is gone.
 }
+
+// source is the local address that datagrams to one peer carry: the system's choice.
+type source struct{}
+
+func (r *udpReceiver) serve(*net.UDPConn) {}
+
+func (r *udpReceiver) local(int) source { return source{} }
 
 func newUDPReceiver(conn *net.UDPConn) (*udpReceiver, error) {
 	return &udpReceiver{conn: conn, buf: make([]byte, 1<<16)}, nil
@@ -35,9 +44,12 @@ func (r *udpReceiver) receive() (int, error) {
 func (r *udpReceiver) datagram(int) (endpoint, []byte) { return r.from, r.buf[:r.n] }
 
 // udpSender writes datagrams, one at a time.
-type udpSender struct{ conn *net.UDPConn }
+type udpSender struct {
+	conn *net.UDPConn
+	from source
+}
 
-func newUDPSender(conn *net.UDPConn) (*udpSender, error) { return &udpSender{conn}, nil }
+func newUDPSender(conn *net.UDPConn) (*udpSender, error) { return &udpSender{conn: conn}, nil }
 
 // send writes every message of parts as one datagram, to the peer or, if that is nil, to where the socket is connected.
 // Messages that are too large are left out and reported by a *TooLargeError at the end.
