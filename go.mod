@@ -3,6 +3,7 @@ module github.com/pyreceptor/pyreceptor
 go 1.26.0
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/gorilla/websocket v1.5.3
 	github.com/minio/highwayhash v1.0.4

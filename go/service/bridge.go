@@ -97,7 +97,7 @@ var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
 
 // transfer copies until the end of data (no error) or until reading or writing fails: with a small buffer of its own
 // while little arrives, and with a large borrowed one while much does.
-func transfer(dst, src Stream) (n int64, readErr, writeErr error) {
+func transfer(dst io.Writer, src io.Reader) (n int64, readErr, writeErr error) {
 	small := make([]byte, idleBuffer)
 	for {
 		got, err := src.Read(small)
@@ -115,7 +115,7 @@ func transfer(dst, src Stream) (n int64, readErr, writeErr error) {
 }
 
 // copyBusy copies until less arrives at once than the small buffer holds.
-func copyBusy(dst, src Stream, n *int64) (readErr, writeErr error) {
+func copyBusy(dst io.Writer, src io.Reader, n *int64) (readErr, writeErr error) {
 	large := busyBuffers.Get().(*[busyBuffer]byte)
 	defer busyBuffers.Put(large)
 	for {
@@ -128,7 +128,7 @@ func copyBusy(dst, src Stream, n *int64) (readErr, writeErr error) {
 }
 
 // pass writes what a Read returned.
-func pass(dst Stream, p []byte, readErr error, n *int64) (error, error) {
+func pass(dst io.Writer, p []byte, readErr error, n *int64) (error, error) {
 	if len(p) == 0 {
 		return readErr, nil
 	}

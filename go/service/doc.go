@@ -7,7 +7,9 @@
 //	defer p.Close()
 //
 // [StartTCPServer] is a TCP port whose connections go to a service in the mesh, [StartTCPClient] a service in the mesh
-// whose streams go to a TCP address. The package needs little of a node, see [Mesh]; [OnNode] adapts a real one.
+// whose streams go to a TCP address. [StartUnixServer] and [StartUnixClient] are the same for Unix sockets,
+// [StartUDPServer] and [StartUDPClient] for datagrams. [StartCommand] gives each stream a command on a terminal of its
+// own. The package needs little of a node, see [Mesh]; [OnNode] adapts a real one.
 //
 // # What proxies promise
 //
@@ -23,6 +25,13 @@
 //   - An idle connection holds two goroutines and two small buffers.
 //   - Failures to accept (out of file descriptors) and to dial are logged when they begin, when they change and when
 //     they end, not each time.
+//   - The end of a Unix connection cannot be told from a reset: a program that has to know needs a protocol that says
+//     where its data ends.
+//   - Each source of datagrams is forgotten when it has been quiet for five minutes; one proxy keeps 1,024 at most.
+//   - A command has a terminal of 24 rows and 80 columns, on which the end of input is typed as Control-D. When it has
+//     ended, what it leaves behind has a second for its last output, then the stream ends. When its client goes, the
+//     terminal is hung up, and what is still there after five seconds is killed. Its exit status is logged at debug
+//     level: a stream has no place for it.
 //
 // All methods are safe for concurrent use. Closing a proxy resets its connections and waits for them.
 package service

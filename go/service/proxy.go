@@ -25,10 +25,11 @@ type Listener interface {
 // Dial opens the other side of an accepted stream.
 type Dial func(ctx context.Context) (Stream, error)
 
-// Proxy joins each stream that a listener accepts with one that it dials.
+// Proxy gives each stream that a listener accepts a far side of its own: one that it dials, or a command.
 type Proxy struct {
 	listener Listener
-	dial     Dial
+	dial     Dial                                         // nil if serve is not.
+	serve    func(ctx context.Context, near Stream) error // Has the stream to its end and closes it.
 	addr     net.Addr
 	log      *slog.Logger
 	accepts  *changes
@@ -42,20 +43,20 @@ type Proxy struct {
 
 // Start begins to serve l, which is the proxy's from now on. dialFailed is the log message of failed dials.
 func Start(l Listener, dial Dial, dialFailed string, log *slog.Logger) *Proxy {
-	p := &Proxy{
-		listener: l,
-		dial:     dial,
-		log:      log,
-		accepts:  &changes{log: log, failed: "Error accepting connection", recovered: "Accepting connections again"},
-		dials:    &changes{log: log, failed: dialFailed, recovered: "Connecting works again"},
-		slots:    make(chan struct{}, maxDials),
-	}
+	return start(&Proxy{listener: l, dial: dial}, dialFailed, log)
+}
+
+func start(p *Proxy, dialFailed string, log *slog.Logger) *Proxy {
+	p.log = log
+	p.accepts = &changes{log: log, failed: "Error accepting connection", recovered: "Accepting connections again"}
+	p.dials = &changes{log: log, failed: dialFailed, recovered: "Connecting works again"}
+	p.slots = make(chan struct{}, maxDials)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.wg.Go(p.acceptLoop)
 	return p
 }
 
-// Addr is where a proxy that listens on TCP does so, nil for others.
+// Addr is where a proxy that listens on TCP or on a Unix socket does so, nil for others.
 func (p *Proxy) Addr() net.Addr { return p.addr }
 
 // Close stops accepting, resets all connections and waits until they are gone.
@@ -112,6 +113,14 @@ func (p *Proxy) connect(near Stream) {
 		<-p.slots
 		p.log.Debug("TLS handshake with a client failed", "client", near.RemoteAddr().String(), "err", err)
 		Reset(near)
+		return
+	}
+	if p.serve != nil {
+		<-p.slots
+		err := p.serve(p.ctx, near)
+		if p.ctx.Err() == nil {
+			p.dials.note(err)
+		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)

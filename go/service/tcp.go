@@ -35,9 +35,9 @@ func StartTCPServer(m Mesh, cfg TCPServer, log *slog.Logger) (*Proxy, error) {
 	}
 	dial := func(ctx context.Context) (Stream, error) { return m.DialStream(ctx, cfg.Node, cfg.Service) }
 	log = log.With("node", cfg.Node, "service", cfg.Service)
-	var accept Listener = tcpListener{l}
+	var accept Listener = socketListener{l}
 	if cfg.TLS != nil {
-		accept = tlsListener{tcpListener{l}, cfg.TLS}
+		accept = tlsListener{socketListener{l}, cfg.TLS}
 	}
 	p := Start(accept, dial, "Error connecting on Receptor network", log)
 	p.addr = l.Addr()
@@ -71,12 +71,13 @@ func StartTCPClient(m Mesh, cfg TCPClient, log *slog.Logger) (*Proxy, error) {
 	return Start(l, dial, "Error connecting via TCP", log.With("service", cfg.Service)), nil
 }
 
-type tcpListener struct{ net.Listener }
+// socketListener accepts TCP or Unix connections.
+type socketListener struct{ net.Listener }
 
-func (l tcpListener) Accept() (Stream, error) {
+func (l socketListener) Accept() (Stream, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return c.(Stream), nil
 }

@@ -13,7 +13,7 @@ const handshakeTimeout = 10 * time.Second
 // tlsListener is a TCP listener whose connections speak TLS. The handshake is left to the proxy: Accept must not wait
 // for a client.
 type tlsListener struct {
-	tcp  tcpListener
+	tcp  socketListener
 	conf *tls.Config
 }
 
