@@ -16,6 +16,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/policy"
+	"github.com/pyreceptor/pyreceptor/go/service"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -225,7 +226,19 @@ func (d *Daemon) open(section any) error {
 		return d.tcpClient(s)
 	case config.ControlService:
 		return d.controlService(s)
-	case config.UDPServer, config.UDPClient, config.UnixServer, config.UnixClient, config.CommandService, config.IPRouter, config.WorkPython, config.WorkKubernetes:
+	case config.UDPServer:
+		return d.udpServer(s)
+	case config.UDPClient:
+		return d.keep(service.StartUDPClient(d.Node, service.UDPClient{Service: s.Service, Address: s.Address}, d.log))
+	case config.UnixServer:
+		return d.unixServer(s)
+	case config.UnixClient:
+		return d.unixClient(s)
+	case config.CommandService:
+		return d.commandService(s)
+	case config.IPRouter:
+		return d.ipRouter(s)
+	case config.WorkPython, config.WorkKubernetes:
 		return fmt.Errorf("%T: this build does not offer it", s)
 	}
 	return nil
