@@ -73,6 +73,10 @@ func (n *Node) Services() []Service {
 	return all
 }
 
+// TLS describes the handshake behind the stream. The peer's certificates are those that the TLS profile of the service
+// has asked for and accepted; without a profile there are none.
+func (s *Stream) TLS() tls.ConnectionState { return s.qc.ConnectionState().TLS }
+
 // BackendState says what a backend is doing.
 type BackendState string
 

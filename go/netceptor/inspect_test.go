@@ -97,7 +97,7 @@ func TestBackends(t *testing.T) {
 	}
 
 	c := inspected(t, "c")
-	failures := c.Subscribe(100)
+	failures, refusals := c.Subscribe(100), b.Subscribe(100)
 	if _, err := c.Dial(link.DialTCP(address), netceptor.LinkOptions{Cost: 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +105,7 @@ func TestBackends(t *testing.T) {
 	if netceptor.LinkErrorKind(refusal.Err) != "rejected" {
 		t.Errorf("who is not allowed hears %v", refusal.Err)
 	}
+	await(t, refusals, kindIs(netceptor.BackendFailed))
 	if f := b.Backends()[0].Failure; f == nil || netceptor.LinkErrorKind(f.Err) != "not allowed" {
 		t.Errorf("the listener's last failure: %+v", f)
 	}
