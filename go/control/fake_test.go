@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,6 +162,25 @@ type fakeWork struct {
 	nextID   workceptor.UnitID
 	readers  chan error // How each results stream ended, if not nil.
 	startErr error      // Of Start.
+	watchers []chan workceptor.Change
+}
+
+func (w *fakeWork) Subscribe(size int) changes {
+	c := make(chan workceptor.Change, size)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watchers = append(w.watchers, c)
+	return changes{C: c, Lost: func() uint64 { return 0 }, Close: func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.watchers = slices.DeleteFunc(w.watchers, func(x chan workceptor.Change) bool { return x == c })
+	}}
+}
+
+func (w *fakeWork) publishLocked(c workceptor.Change) {
+	for _, watcher := range w.watchers {
+		watcher <- c
+	}
 }
 
 type fakeUnit struct {
@@ -190,6 +210,7 @@ func (u *fakeUnit) change(f func()) {
 	u.work.mu.Lock()
 	defer u.work.mu.Unlock()
 	f()
+	u.work.publishLocked(workceptor.Change{Unit: u.id, Status: u.status})
 	close(u.changed)
 	u.changed = make(chan struct{})
 }
@@ -331,6 +352,7 @@ func (w *fakeWork) Release(ctx context.Context, id workceptor.UnitID, force bool
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.units, id)
+	w.publishLocked(workceptor.Change{Unit: id, Status: u.status, Released: true})
 	return false, nil
 }
 
@@ -459,7 +481,7 @@ func lineDial(t testing.TB, from wire.NodeID) func(context.Context, wire.NodeID,
 		near, far := socketPair(t)
 		srv := newServer(Config{Node: &fakeNode{id: node}, Dial: lineDial(t, node)}, newFakeWork())
 		t.Cleanup(func() { srv.Close() })
-		srv.start(context.Background(), newMeshStream(far), OverMesh)
+		srv.start(context.Background(), newMeshStream(far), listening{kind: OverMesh})
 		return newMeshStream(near), nil
 	}
 }

@@ -41,7 +41,7 @@ func newBubble() *bubble {
 // connect returns the client's end of a new session, past the greeting.
 func (b *bubble) connect(t *testing.T, kind Kind) net.Conn {
 	near, far := net.Pipe()
-	b.start(context.Background(), far, kind)
+	b.start(context.Background(), far, listening{kind: kind})
 	if line, err := bufio.NewReaderSize(near, 29).ReadString('\n'); err != nil || line != "Receptor Control, node alpha\n" {
 		t.Fatalf("greeting %q, %v", line, err)
 	}
@@ -171,7 +171,7 @@ func TestWithoutWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := New(Config{Node: &fakeNode{id: "alpha"}})
 		near, far := net.Pipe()
-		srv.start(context.Background(), far, TCP)
+		srv.start(context.Background(), far, listening{kind: TCP})
 		got := drain(near)
 		near.Write([]byte("work list\nconnect beta control\nconnect beta control x\n"))
 		synctest.Wait()
@@ -257,7 +257,7 @@ func TestCloseEndsEverything(t *testing.T) {
 			<-c
 		}
 		near, far := net.Pipe()
-		b.start(context.Background(), far, TCP)
+		b.start(context.Background(), far, listening{kind: TCP})
 		if _, err := near.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("a closed server serves: %v", err)
 		}
@@ -409,7 +409,7 @@ func checkReply(t *testing.T, line []byte) {
 		Dial: func(context.Context, wire.NodeID, string, string) (workceptor.Stream, error) {
 			return nil, errors.New("no\nstreams")
 		}}, w)
-	s := newSession(srv, &bufferConn{out: &out}, Unix)
+	s := newSession(srv, &bufferConn{out: &out}, listening{kind: Unix})
 	s.ctx = ended
 	err := s.serve(line)
 	reply := out.String()

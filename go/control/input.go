@@ -25,6 +25,13 @@ type input struct {
 	r, w     int   // buf[r:w] is unread.
 	err      error // Sticky, from the connection; io.EOF when the client has sent all it will send.
 	skipping bool  // Inside a line that was refused for its length.
+	ignoring bool  // What comes is of no interest any more.
+}
+
+// ignore drops what has been read and what will be.
+func (in *input) ignore() {
+	in.ignoring = true
+	in.consume(in.w)
 }
 
 // line returns the next line without its newline and without carriage returns. The end of the input ends a line too; a

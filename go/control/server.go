@@ -35,6 +35,13 @@ type Config struct {
 	// Reload reads the configuration again. A [ReloadError] chooses the error code of the reply. nil: there is no
 	// configuration file.
 	Reload func(ctx context.Context) error
+	// Config is the reply of the command config: anything that marshals to a JSON object, without secrets. nil: the
+	// command is unknown.
+	Config func() any
+	// Metrics is the text of the command metrics, in the Prometheus format. nil: the command is unknown.
+	Metrics func() string
+	// TLS describes the TLS profiles for the command links; nil: there are none.
+	TLS func() []TLSProfile
 	// Session serves the session protocol to a program on the Unix socket that sent the command session, until the
 	// program has enough or ctx ends; it owns conn. nil: the command is unknown.
 	Session func(ctx context.Context, conn *net.UnixConn)
@@ -77,14 +84,20 @@ type Server struct {
 	dial    func(ctx context.Context, node wire.NodeID, service, tlsClient string) (workceptor.Stream, error)
 	work    work // nil: none.
 	version string
+	started time.Time
 	reload  func(ctx context.Context) error
+	config  func() any
+	metrics func() string
+	tls     func() []TLSProfile
 	session func(ctx context.Context, conn *net.UnixConn)
 	log     *slog.Logger
+	stats   stats
 
 	ctx  context.Context
 	stop context.CancelFunc
 
 	mu     sync.Mutex
+	custom map[string]Handler
 	closed bool
 	wg     sync.WaitGroup // Accept loops and sessions; added to with mu held.
 }
@@ -99,7 +112,10 @@ func New(cfg Config) *Server {
 }
 
 func newServer(cfg Config, w work) *Server {
-	s := &Server{node: cfg.Node, dial: cfg.Dial, work: w, version: cfg.Version, reload: cfg.Reload, session: cfg.Session, log: cfg.Logger}
+	s := &Server{
+		node: cfg.Node, dial: cfg.Dial, work: w, version: cfg.Version, started: time.Now(), reload: cfg.Reload,
+		config: cfg.Config, metrics: cfg.Metrics, tls: cfg.TLS, session: cfg.Session, log: cfg.Logger,
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -131,12 +147,12 @@ func dialNode(node Mesh) func(context.Context, wire.NodeID, string, string) (wor
 // Serve accepts clients until ctx ends, the listener is closed or the server is. It closes the listener. When ctx or the
 // server ended it returns nil, and the sessions of this listener end as well; when the listener was closed by somebody
 // else it returns the error of Accept, and its sessions go on.
-func (s *Server) Serve(ctx context.Context, l net.Listener, kind Kind) error {
-	return s.serve(ctx, l.Accept, l.Close, kind)
+func (s *Server) Serve(ctx context.Context, l net.Listener, kind Kind, opts ...Option) error {
+	return s.serve(ctx, l.Accept, l.Close, s.listening(kind, opts))
 }
 
 // ServeMesh is [Server.Serve] for streams to a service of the node. Their clients are not exempt from signatures.
-func (s *Server) ServeMesh(ctx context.Context, l *netceptor.StreamListener) error {
+func (s *Server) ServeMesh(ctx context.Context, l *netceptor.StreamListener, opts ...Option) error {
 	accept := func() (net.Conn, error) {
 		stream, err := l.Accept()
 		if err != nil {
@@ -144,10 +160,19 @@ func (s *Server) ServeMesh(ctx context.Context, l *netceptor.StreamListener) err
 		}
 		return stream, nil
 	}
-	return s.serve(ctx, accept, l.Close, OverMesh)
+	return s.serve(ctx, accept, l.Close, s.listening(OverMesh, opts))
 }
 
-func (s *Server) serve(ctx context.Context, accept func() (net.Conn, error), closeListener func() error, kind Kind) error {
+func (s *Server) listening(kind Kind, opts []Option) listening {
+	l := listening{kind: kind}
+	for _, o := range opts {
+		o(&l)
+	}
+	s.checkRules(l.allow)
+	return l
+}
+
+func (s *Server) serve(ctx context.Context, accept func() (net.Conn, error), closeListener func() error, of listening) error {
 	closeListener = sync.OnceValue(closeListener)
 	defer closeListener()
 	if !s.begin() {
@@ -164,7 +189,7 @@ func (s *Server) serve(ctx context.Context, accept func() (net.Conn, error), clo
 		switch {
 		case err == nil:
 			pause = 0
-			s.start(ctx, conn, kind)
+			s.start(ctx, conn, of)
 			continue
 		case serving.Err() != nil:
 			return nil
@@ -195,14 +220,16 @@ func (s *Server) begin() bool {
 }
 
 // start runs a session in a goroutine of its own, until it ends or ctx or the server does.
-func (s *Server) start(ctx context.Context, conn net.Conn, kind Kind) {
+func (s *Server) start(ctx context.Context, conn net.Conn, of listening) {
 	if !s.begin() {
 		_ = conn.Close()
 		return
 	}
 	go func() {
 		defer s.wg.Done()
-		newSession(s, conn, kind).run(ctx)
+		s.stats.session(true)
+		defer s.stats.session(false)
+		newSession(s, conn, of).run(ctx)
 	}()
 }
 

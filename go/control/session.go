@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 )
 
 // linger is how long the end of a session waits for the client to close its side, so that no reply is lost with the
@@ -27,12 +28,15 @@ type session struct {
 	srv     *Server
 	conn    net.Conn
 	in      input
-	trusted bool // May give work without a signature.
+	kind    Kind
+	trusted bool           // May give work without a signature.
+	allow   *access.Rules  // nil: everything.
+	who     *access.Client // nil: nobody has asked yet.
 	ctx     context.Context
 }
 
-func newSession(srv *Server, conn net.Conn, kind Kind) *session {
-	return &session{srv: srv, conn: conn, in: input{conn: conn}, trusted: kind == Unix}
+func newSession(srv *Server, conn net.Conn, of listening) *session {
+	return &session{srv: srv, conn: conn, in: input{conn: conn}, kind: of.kind, trusted: of.kind == Unix, allow: of.allow}
 }
 
 // run speaks with the client until one of them has enough.
@@ -92,27 +96,7 @@ func (s *session) execute(line []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch req.command {
-	case "status":
-		return s.status(req)
-	case "ping":
-		return s.ping(req)
-	case "traceroute":
-		return s.traceroute(req)
-	case "connect":
-		return nil, s.connect(req)
-	case "reload":
-		return s.reload()
-	case "session":
-		if s.srv.session != nil {
-			return nil, s.handOver()
-		}
-	case "work":
-		if s.srv.work != nil {
-			return s.workCommand(req)
-		}
-	}
-	return nil, errUnknownCommand
+	return s.dispatch(req)
 }
 
 // brokenError is a failure to write to the client, who cannot be told of it.

@@ -36,7 +36,7 @@ var transports = []struct {
 	}},
 	{"mesh", func(t *testing.T, r *rig) net.Conn {
 		near, far := socketPair(t)
-		r.start(context.Background(), newMeshStream(far), OverMesh)
+		r.start(context.Background(), newMeshStream(far), listening{kind: OverMesh})
 		return near
 	}},
 }
@@ -150,7 +150,7 @@ func TestTLSHandshakeLimit(t *testing.T) {
 		b := newBubble()
 		near, far := net.Pipe()
 		start := time.Now()
-		b.start(context.Background(), tls.Server(far, conf), TCP)
+		b.start(context.Background(), tls.Server(far, conf), listening{kind: TCP})
 		if n, err := near.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -195,7 +195,7 @@ func TestSubmitUnheard(t *testing.T) {
 		b := newBubble()
 		b.work.started = make(chan *fakeUnit, 1)
 		near, far := net.Pipe()
-		b.start(context.Background(), &deafConn{Conn: far}, TCP)
+		b.start(context.Background(), &deafConn{Conn: far}, listening{kind: TCP})
 		got := drain(near)
 		near.Write([]byte("work submit localhost cat\n"))
 		if u := <-b.work.started; u.status.State != workceptor.Failed {
@@ -307,7 +307,7 @@ func TestResultsStreamDone(t *testing.T) {
 		b.work.add("u1", "cat", workceptor.Running, "")
 		near, far := net.Pipe()
 		c := doneConn{far, make(chan struct{})}
-		b.start(context.Background(), c, OverMesh)
+		b.start(context.Background(), c, listening{kind: OverMesh})
 		got := drain(near)
 		near.Write([]byte("work results u1\n"))
 		synctest.Wait()

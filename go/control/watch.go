@@ -23,27 +23,46 @@ const lookAhead = 64 << 10
 // an error ends the context, the end of the input does not. A connection with a method Done() <-chan struct{} tells its
 // end that way as well.
 func (s *session) whileConnected(f func(ctx context.Context)) {
-	ctx, cancel := context.WithCancelCause(s.ctx)
+	w := s.watchClient()
+	f(w.ctx)
+	w.stop()
+	w.cancel(nil)
+}
+
+// watch is a look at the client while something else goes on. Its context ends with the client, until stop is called;
+// then only with the session. Nothing may be read of the connection before stop has returned.
+type watch struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stop   func() // Can be called more than once.
+}
+
+func (s *session) watchClient() *watch {
+	w := &watch{}
+	w.ctx, w.cancel = context.WithCancelCause(s.ctx)
+	over := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if s.awaitLoss() {
-			cancel(errClientGone)
+			w.cancel(errClientGone)
 		}
 	})
 	if done := doneOf(s.conn); done != nil {
 		wg.Go(func() {
 			select {
 			case <-done:
-				cancel(errClientGone)
-			case <-ctx.Done():
+				w.cancel(errClientGone)
+			case <-over:
 			}
 		})
 	}
-	f(ctx)
-	cancel(nil)
-	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // Wakes awaitLoss.
-	wg.Wait()
-	_ = s.conn.SetReadDeadline(time.Time{})
+	w.stop = sync.OnceFunc(func() {
+		close(over)
+		_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // Wakes awaitLoss.
+		wg.Wait()
+		_ = s.conn.SetReadDeadline(time.Time{})
+	})
+	return w
 }
 
 // awaitLoss waits until the client is gone (true) or the read deadline has passed, or nothing more can be learnt (false).
@@ -53,6 +72,9 @@ func (s *session) awaitLoss() bool {
 	}
 	for s.in.w-s.in.r < lookAhead && s.in.err == nil {
 		s.in.fill()
+		if s.in.ignoring {
+			s.in.consume(s.in.w)
+		}
 		if ne, ok := errors.AsType[net.Error](s.in.err); ok && ne.Timeout() {
 			s.in.err = nil
 			return false

@@ -19,6 +19,14 @@ type work interface {
 	Cancel(ctx context.Context, id workceptor.UnitID) (pending bool, err error)
 	Release(ctx context.Context, id workceptor.UnitID, force bool) (pending bool, err error)
 	Results(ctx context.Context, id workceptor.UnitID, offset int64) (io.ReadCloser, error)
+	Subscribe(size int) changes
+}
+
+// changes is a subscription to changes of units.
+type changes struct {
+	C     <-chan workceptor.Change
+	Lost  func() uint64 // All in all.
+	Close func()
 }
 
 // submission is a unit that waits for its payload.
@@ -38,6 +46,11 @@ func (e engine) Submit(req workceptor.SubmitRequest) (submission, error) {
 	return sub, nil
 }
 
+func (e engine) Subscribe(size int) changes {
+	sub := e.Engine.Subscribe(size)
+	return changes{sub.C, sub.Lost, sub.Close}
+}
+
 var (
 	errBadWorkCommand    = errors.New("bad command")
 	errSubcommandMissing = errors.New("field subcommand missing")
@@ -46,6 +59,9 @@ var (
 	errUnitType          = errors.New("field unitid must be a string")
 	errSignatureType     = errors.New("field signature must be a string")
 )
+
+// workSubcommands are those of work, for rules and statistics.
+var workSubcommands = []string{"cancel", "force-release", "list", "release", "results", "status", "submit"}
 
 // workCommand executes a sub-command of work.
 func (s *session) workCommand(req request) (any, error) {

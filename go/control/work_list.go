@@ -20,7 +20,14 @@ func (s *session) workStatus(req request, args []string) (any, error) {
 	if len(rest) > 0 {
 		return nil, errStatusExtra
 	}
-	return s.unitStatus(id)
+	wait, err := waitOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if wait == nil {
+		return s.unitStatus(id)
+	}
+	return s.await(id, wait)
 }
 
 func (s *session) unitStatus(id workceptor.UnitID) (workceptor.Status, error) {

@@ -185,15 +185,17 @@ func (n *Node) sweepAdvertsLocked(now time.Time) {
 	}
 }
 
+// shownLocked is an own service as it is shown: with the present time and, whatever its kind, the work types.
+func (n *Node) shownLocked(name string, a *advertised) wire.Advertisement {
+	return wire.Advertisement{NodeID: n.id, Service: name, Time: time.Now(), ConnType: a.kind, Tags: a.tags, WorkCommands: n.workCommands}
+}
+
 // advertsLocked lists all services known, the own ones first. Own ones carry the present time and, whatever their kind,
 // the work types, as status displays expect.
 func (n *Node) advertsLocked() []wire.Advertisement {
 	list := make([]wire.Advertisement, 0, len(n.own)+len(n.adverts))
 	for _, name := range slices.Sorted(maps.Keys(n.own)) {
-		a := n.own[name]
-		list = append(list, wire.Advertisement{
-			NodeID: n.id, Service: name, Time: time.Now(), ConnType: a.kind, Tags: a.tags, WorkCommands: n.workCommands,
-		})
+		list = append(list, n.shownLocked(name, n.own[name]))
 	}
 	keys := slices.SortedFunc(maps.Keys(n.adverts), func(a, b advertKey) int {
 		if a.node != b.node {

@@ -77,6 +77,37 @@ func (n *Node) Services() []Service {
 // has asked for and accepted; without a profile there are none.
 func (s *Stream) TLS() tls.ConnectionState { return s.qc.ConnectionState().TLS }
 
+// Service returns one service of a node.
+func (n *Node) Service(node wire.NodeID, name string) (Service, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if a := n.own[name]; a != nil && node == n.id {
+		return Service{Advertisement: n.shownLocked(name, a)}, true
+	}
+	if ad := n.adverts[advertKey{node, name}]; ad != nil && !ad.Cancel {
+		return Service{ad.Advertisement, ad.seen}, true
+	}
+	return Service{}, false
+}
+
+// ByOutcome returns the counts by name: forwarded, delivered, originated, and those of lost packets, which begin with
+// dropped_.
+func (c Counters) ByOutcome() map[string]uint64 {
+	return map[string]uint64{
+		"forwarded": c.Forwarded, "delivered": c.Delivered, "originated": c.Originated,
+		"dropped_unknown_node": c.DropUnknownHash, "dropped_no_route": c.DropNoRoute, "dropped_queue_full": c.DropQueueFull,
+		"dropped_expired": c.DropExpired, "dropped_malformed": c.DropMalformed, "dropped_receiver": c.DropReceiver,
+		"dropped_spoofed": c.DropSpoofed, "dropped_firewall": c.DropFirewall, "dropped_too_large": c.DropTooLarge,
+	}
+}
+
+// Streams returns how many streams are open, and how many shared connections carry some of them.
+func (n *Node) Streams() (open, shared int) {
+	n.streamsMu.Lock()
+	defer n.streamsMu.Unlock()
+	return len(n.streams), len(n.muxes)
+}
+
 // BackendState says what a backend is doing.
 type BackendState string
 
