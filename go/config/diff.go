@@ -53,11 +53,11 @@ func (c Change) String() string {
 func Diff(a, b *Config) []Change {
 	same := make(map[string]int)
 	for _, d := range a.Directives {
-		same[d.fingerprint()]++
+		same[d.Fingerprint()]++
 	}
 	var fresh []Directive
 	for _, d := range b.Directives {
-		if f := d.fingerprint(); same[f] > 0 {
+		if f := d.Fingerprint(); same[f] > 0 {
 			same[f]--
 			continue
 		}
@@ -65,7 +65,7 @@ func Diff(a, b *Config) []Change {
 	}
 	var gone []Directive
 	for _, d := range slices.Backward(a.Directives) { // Of equal ones the last are gone.
-		if f := d.fingerprint(); same[f] > 0 {
+		if f := d.Fingerprint(); same[f] > 0 {
 			same[f]--
 			gone = append(gone, d)
 		}

@@ -189,8 +189,8 @@ func valueNode(v any) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: fmt.Sprint(v)}
 }
 
-// fingerprint is equal for directives that mean the same.
-func (d Directive) fingerprint() string {
+// Fingerprint is equal for directives that mean the same.
+func (d Directive) Fingerprint() string {
 	spec := lookup(d.Name)
 	section := spec.pointer(d.Section)
 	values := make([]any, len(spec.params))

@@ -31,7 +31,7 @@ func init() {
 		"links":      {run: (*session).links, offered: (*Server).observing},
 		"metrics":    {run: (*session).metrics, offered: func(s *Server) bool { return s.metrics != nil }},
 		"ping":       {run: (*session).ping},
-		"reload":     {run: func(s *session, r request) (any, error) { return s.reload() }},
+		"reload":     {run: func(s *session, r request) (any, error) { return s.reload(r) }},
 		"session":    {run: func(s *session, r request) (any, error) { return nil, s.handOver() }, offered: func(s *Server) bool { return s.session != nil }},
 		"status":     {run: (*session).status},
 		"topology":   {run: (*session).topology, offered: (*Server).observing},

@@ -508,10 +508,10 @@ func (relNode) Ping(context.Context, wire.NodeID, uint8) netceptor.Pong {
 func (relNode) Traceroute(context.Context, wire.NodeID, func(int, netceptor.Pong)) {}
 
 // reloader returns the given outcomes one after the other.
-func reloader(outcomes []error) func(context.Context) error {
-	return func(context.Context) error {
+func reloader(outcomes []error) func(context.Context, bool) ([]string, error) {
+	return func(context.Context, bool) ([]string, error) {
 		next := outcomes[0]
 		outcomes = outcomes[1:]
-		return next
+		return nil, next
 	}
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 )
@@ -22,14 +23,31 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 
 var errNoConfigFile = errors.New("no configuration file was provided, reload function not set")
 
-// reload has the configuration read again. It goes on if the client leaves: half a reload would be worse.
-func (s *session) reload() (any, error) {
+// reload has the configuration read again. It goes on if the client leaves: half a reload would be worse. The
+// parameters `dry-run` in the text form and `"dry_run": true` in JSON tell what would change and change nothing.
+func (s *session) reload(req request) (any, error) {
+	var dryRun bool
+	switch req.params {
+	case "dry-run", "--dry-run":
+		dryRun = true
+	}
+	if raw, found := req.keys["dry_run"]; found && json.Unmarshal(raw, &dryRun) != nil {
+		return nil, errors.New("dry_run must be true or false")
+	}
 	err := errNoConfigFile
+	var changes []string
 	if s.srv.reload != nil {
-		err = s.srv.reload(s.ctx)
+		changes, err = s.srv.reload(s.ctx, dryRun)
 	}
 	if err == nil {
-		return map[string]any{"Success": true}, nil
+		reply := map[string]any{"Success": true}
+		if len(changes) > 0 {
+			reply["Changes"] = changes
+		}
+		if dryRun {
+			reply["DryRun"] = true
+		}
+		return reply, nil
 	}
 	code := ReloadFailed
 	if re, ok := errors.AsType[*ReloadError](err); ok && re.Code != 0 {

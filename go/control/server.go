@@ -32,9 +32,9 @@ type Config struct {
 	// Work runs the units of the work commands. nil: "work" is an unknown command.
 	Work    *workceptor.Engine
 	Version string // Of the daemon, for status.
-	// Reload reads the configuration again. A [ReloadError] chooses the error code of the reply. nil: there is no
-	// configuration file.
-	Reload func(ctx context.Context) error
+	// Reload reads the configuration again and returns what changed, or with dryRun what would. A [ReloadError] chooses the
+	// error code of the reply. nil: there is no configuration file.
+	Reload func(ctx context.Context, dryRun bool) (changes []string, err error)
 	// Config is the reply of the command config: anything that marshals to a JSON object, without secrets. nil: the
 	// command is unknown.
 	Config func() any
@@ -85,7 +85,7 @@ type Server struct {
 	work    work // nil: none.
 	version string
 	started time.Time
-	reload  func(ctx context.Context) error
+	reload  func(ctx context.Context, dryRun bool) ([]string, error)
 	config  func() any
 	metrics func() string
 	tls     func() []TLSProfile

@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
@@ -36,6 +39,8 @@ type Options struct {
 	// Session serves the session protocol to a local program that asked for it on the control socket, until the program
 	// has enough or ctx ends; it owns conn. nil: it is not offered.
 	Session func(ctx context.Context, d *Daemon, conn *net.UnixConn)
+
+	level *slog.LevelVar // Of the log on Stdout.
 }
 
 func (o Options) withDefaults(level config.Level) (Options, error) {
@@ -55,7 +60,9 @@ func (o Options) withDefaults(level config.Level) (Options, error) {
 		o.Version = Version
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(NewLogHandler(o.Stdout, slogLevels[level]))
+		o.level = new(slog.LevelVar)
+		o.level.Set(slogLevels[level])
+		o.Logger = slog.New(NewLogHandler(o.Stdout, o.level))
 	}
 	if o.Runner == "" {
 		path, err := os.Executable()
@@ -80,18 +87,43 @@ type Daemon struct {
 	Work    *workceptor.Engine
 	Control *control.Server
 
-	cfg      *config.Config
-	profiles tlsProfiles
-	environ  []string // Names the proxies of links.
+	cfg      atomic.Pointer[config.Config] // In effect.
+	profiles atomic.Pointer[tlsProfiles]
+	signing  atomic.Pointer[signer]
+	level    *slog.LevelVar // nil: the log is not ours.
+	environ  []string       // Names the proxies of links.
 	log      *slog.Logger
 	ctx      context.Context // Ends with Close.
 	stop     context.CancelFunc
 	wg       sync.WaitGroup // Servers of listeners.
 
+	mu        sync.Mutex
+	streamTLS map[string]*tls.Config // Of services in the mesh, by profile.
+
+	reloading sync.Mutex // Held while pieces change.
+	pieces    []*piece   // What the directives started, in their order.
+
 	once    sync.Once
 	closers []io.Closer // In the order they were opened.
 	err     error
 }
+
+// piece is what one directive started.
+type piece struct {
+	directive config.Directive
+	closer    io.Closer // nil: nothing of its own.
+}
+
+// close ends the piece; a backend's end waits for its links.
+func (p *piece) close() error {
+	if p.closer == nil {
+		return nil
+	}
+	return p.closer.Close()
+}
+
+// Config is the configuration in effect. A reload replaces it.
+func (d *Daemon) Config() *config.Config { return d.cfg.Load() }
 
 // Build starts the node that cfg describes; ctx bounds the start only. The caller closes the Daemon.
 func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error) {
@@ -102,7 +134,8 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, log: opts.Logger, environ: opts.Environ}
+	d := &Daemon{log: opts.Logger, level: opts.level, environ: opts.Environ, streamTLS: make(map[string]*tls.Config)}
+	d.cfg.Store(cfg)
 	if d.environ == nil {
 		d.environ = os.Environ()
 	}
@@ -115,10 +148,13 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 }
 
 func (d *Daemon) start(ctx context.Context, opts Options) error {
-	node := d.cfg.Node()
-	if err := d.loadProfiles(); err != nil {
+	cfg := d.Config()
+	node := cfg.Node()
+	profiles, err := d.loadProfiles(cfg)
+	if err != nil {
 		return err
 	}
+	d.profiles.Store(profiles)
 	firewall, err := compileFirewall(node.FirewallRules)
 	if err != nil {
 		return err
@@ -133,19 +169,39 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	d.Control = control.New(control.Config{
-		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.reload(), Logger: d.log, Session: d.session(opts),
+		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.controlReload, Logger: d.log, Session: d.session(opts),
 	})
 	d.opened(d.Control)
-	for _, directive := range d.cfg.Directives {
+	for _, directive := range cfg.Directives {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := d.open(directive.Section); err != nil {
-			return located(directive.Pos, err)
+		if isWork(directive.Section) {
+			continue
+		}
+		if err := d.begin(directive); err != nil {
+			return err
 		}
 	}
 	d.log.Info("Initialization complete")
 	return nil
+}
+
+// begin opens a directive and keeps it as a piece.
+func (d *Daemon) begin(directive config.Directive) error {
+	p, err := d.openPiece(directive)
+	if err == nil {
+		d.pieces = append(d.pieces, p)
+	}
+	return err
+}
+
+func (d *Daemon) openPiece(directive config.Directive) (*piece, error) {
+	closer, err := d.open(directive.Section)
+	if err != nil {
+		return nil, located(directive.Pos, err)
+	}
+	return &piece{directive, closer}, nil
 }
 
 // compileFirewall makes the policy of a node; without rules there is none, which costs nothing per packet.
@@ -168,22 +224,19 @@ func (d *Daemon) opened(c io.Closer) { d.closers = append(d.closers, c) }
 
 // startWork registers all work types and loads the units that are there, before anybody can ask for them.
 func (d *Daemon) startWork(node config.Node, opts Options) error {
-	sign, err := d.signer()
+	keys, err := d.loadSigner(d.Config())
 	if err != nil {
 		return err
 	}
-	verify, err := d.verifier()
-	if err != nil {
-		return err
-	}
+	d.signing.Store(keys)
 	e, err := workceptor.New(workceptor.Config{
-		Sign:         sign,
-		Verify:       verify,
+		Sign:         d.sign,
+		Verify:       d.verify,
 		Mesh:         workMesh{d.Node, d},
 		HasTLSClient: d.hasTLSClient,
 		DataDir:      node.DataDir,
 		Runner:       opts.Runner,
-		LogLevel:     string(d.cfg.LogLevel()),
+		LogLevel:     string(d.Config().LogLevel()),
 		Environ:      opts.Environ,
 		Logger:       d.log,
 	})
@@ -192,21 +245,29 @@ func (d *Daemon) startWork(node config.Node, opts Options) error {
 	}
 	d.Work = e
 	d.opened(e)
-	for pos, w := range config.All[config.WorkCommand](d.cfg) {
-		err := e.RegisterCommand(workceptor.CommandType{
-			WorkType: w.WorkType, Command: w.Command, Params: w.Params,
-			AllowRuntimeParams: w.AllowRuntimeParams, VerifySignature: w.VerifySignature,
-		})
-		if err != nil {
-			return located(pos, err)
+	for _, directive := range d.Config().Directives {
+		if !isWork(directive.Section) {
+			continue
+		}
+		if err := d.begin(directive); err != nil {
+			return err
 		}
 	}
 	d.Node.SetWorkCommands(e.WorkTypes())
 	return e.Start()
 }
 
+// isWork tells types of work, which are registered before anything is opened.
+func isWork(section any) bool {
+	switch section.(type) {
+	case config.WorkCommand, config.WorkPython, config.WorkKubernetes:
+		return true
+	}
+	return false
+}
+
 // open starts what one directive asks for; those without something of their own to start are done already.
-func (d *Daemon) open(section any) error {
+func (d *Daemon) open(section any) (io.Closer, error) {
 	switch s := section.(type) {
 	case config.TCPListener:
 		return d.tcpListener(s)
@@ -229,7 +290,7 @@ func (d *Daemon) open(section any) error {
 	case config.UDPServer:
 		return d.udpServer(s)
 	case config.UDPClient:
-		return d.keep(service.StartUDPClient(d.Node, service.UDPClient{Service: s.Service, Address: s.Address}, d.log))
+		return keep(service.StartUDPClient(d.Node, service.UDPClient{Service: s.Service, Address: s.Address}, d.log))
 	case config.UnixServer:
 		return d.unixServer(s)
 	case config.UnixClient:
@@ -239,16 +300,48 @@ func (d *Daemon) open(section any) error {
 	case config.IPRouter:
 		return d.ipRouter(s)
 	case config.WorkPython, config.WorkKubernetes:
-		return fmt.Errorf("%T: this build does not offer it", s)
+		return nil, fmt.Errorf("%s: this build does not offer it", strings.TrimPrefix(fmt.Sprintf("%T", s), "config."))
+	case config.WorkCommand:
+		return d.workCommand(s)
 	}
-	return nil
+	return nil, nil
 }
+
+// workCommand offers a type of work.
+func (d *Daemon) workCommand(w config.WorkCommand) (io.Closer, error) {
+	return d.workType(w.WorkType, d.Work.RegisterCommand(workceptor.CommandType{
+		WorkType: w.WorkType, Command: w.Command, Params: w.Params,
+		AllowRuntimeParams: w.AllowRuntimeParams, VerifySignature: w.VerifySignature,
+	}))
+}
+
+// workType is a type of work that was just registered; closing it takes it back.
+func (d *Daemon) workType(name string, err error) (io.Closer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return closeFunc(func() error {
+		d.Work.Unregister(name)
+		return nil
+	}), nil
+}
+
+type closeFunc func() error
+
+func (f closeFunc) Close() error { return f() }
 
 // Close stops everything in the reverse order of its start and waits for it: sockets and links are closed, units of
 // work go on. Safe to call twice and from any goroutine.
 func (d *Daemon) Close() error {
 	d.once.Do(func() {
 		d.stop()
+		d.reloading.Lock()
+		defer d.reloading.Unlock()
+		for _, p := range slices.Backward(d.pieces) {
+			if _, link := p.closer.(*netceptor.Backend); !link { // Links end with the node, after the last bytes of its streams.
+				d.err = errors.Join(d.err, p.close())
+			}
+		}
 		for i := len(d.closers) - 1; i >= 0; i-- {
 			d.err = errors.Join(d.err, d.closers[i].Close())
 		}

@@ -5,42 +5,64 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
-// controlService opens the listeners of one control-service directive.
-func (d *Daemon) controlService(s config.ControlService) error {
+// controlService opens the listeners of one control-service directive. Closing what it returns ends the listeners;
+// clients that are connected stay.
+func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error) {
+	var open listeners
+	defer func() {
+		if err != nil {
+			_ = open.Close()
+		}
+	}()
 	if s.Filename != "" {
 		l, err := control.ListenUnix(s.Filename, s.Permissions)
 		if err != nil {
-			return fmt.Errorf("error opening Unix socket: %w", err)
+			return nil, fmt.Errorf("error opening Unix socket: %w", err)
 		}
+		open = append(open, l)
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix) })
 	}
 	if s.TCPListen != "" {
 		l, err := d.controlTCP(s)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		open = append(open, l)
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP) })
 	}
 	if s.Service != "" {
 		conf, err := d.serverStreamTLS(s.TLS)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		l, err := d.Node.ListenStream(s.Service, &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, conf)
 		if err != nil {
-			return fmt.Errorf("error listening on Receptor network: %w", err)
+			return nil, fmt.Errorf("error listening on Receptor network: %w", err)
 		}
+		open = append(open, l)
 		d.serve(func() error { return d.Control.ServeMesh(d.ctx, l) })
 	}
 	d.log.Info("Running control service " + s.Service)
-	return nil
+	return open, nil
+}
+
+// listeners close as one.
+type listeners []io.Closer
+
+func (l listeners) Close() (err error) {
+	for _, c := range l {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // controlTCP opens the TCP listener of a control service, with TLS if it names a profile.
@@ -63,7 +85,12 @@ func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
 	if profile == nil {
 		return l, nil
 	}
-	return tls.NewListener(l, profile.SocketConfig()), nil
+	conf, err := d.serverTLS(s.TCPTLS, (*identity.ServerProfile).SocketConfig)
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return tls.NewListener(l, conf), nil
 }
 
 // session is what the control command of that name hands a connection to.
@@ -81,17 +108,4 @@ func (d *Daemon) serve(f func() error) {
 			d.log.Error("Control service ended", "err", err)
 		}
 	})
-}
-
-var errNoReload = errors.New("this daemon does not read its configuration again while it runs: restart it (work units go on)")
-
-// reload is what the control command of that name does: say that it is not offered, or, without a configuration file,
-// let the control service say so.
-func (d *Daemon) reload() func(context.Context) error {
-	for _, directive := range d.cfg.Directives {
-		if directive.Pos.File != "" {
-			return func(context.Context) error { return &control.ReloadError{Code: 4, Err: errNoReload} }
-		}
-	}
-	return nil
 }

@@ -1,7 +1,7 @@
 package daemon
 
 import (
-	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -9,35 +9,33 @@ import (
 	"strings"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
-func (d *Daemon) listen(l link.Listener, opt netceptor.LinkOptions) error {
-	_, err := d.Node.Listen(l, opt)
-	return err
+func (d *Daemon) listen(l link.Listener, opt netceptor.LinkOptions) (io.Closer, error) {
+	b, err := d.Node.Listen(l, opt)
+	if err != nil {
+		return nil, err // Not a nil *Backend in an interface.
+	}
+	return b, nil
 }
 
-func (d *Daemon) dial(dialer link.Dialer, opt netceptor.LinkOptions) error {
-	_, err := d.Node.Dial(dialer, opt)
-	return err
-}
-
-// linkTLS is the configuration for listeners of links; nil without a profile.
-func (d *Daemon) linkTLS(name string) (*tls.Config, error) {
-	p, err := d.ServerProfile(name)
-	if p == nil {
+func (d *Daemon) dial(dialer link.Dialer, opt netceptor.LinkOptions) (io.Closer, error) {
+	b, err := d.Node.Dial(dialer, opt)
+	if err != nil {
 		return nil, err
 	}
-	return p.LinkConfig(), nil
+	return b, nil
 }
 
 func bindAddress(host string, port int) string { return host + ":" + strconv.Itoa(port) }
 
-func (d *Daemon) tcpListener(s config.TCPListener) error {
-	conf, err := d.linkTLS(s.TLS)
+func (d *Daemon) tcpListener(s config.TCPListener) (io.Closer, error) {
+	conf, err := d.serverTLS(s.TLS, (*identity.ServerProfile).LinkConfig)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var l link.Listener
 	if address := bindAddress(s.BindAddr, s.Port); conf == nil {
@@ -46,45 +44,45 @@ func (d *Daemon) tcpListener(s config.TCPListener) error {
 		l, err = link.ListenTLS(address, conf)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d.log.Debug("Listening on TCP " + l.Addr())
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
 }
 
-func (d *Daemon) tcpPeer(s config.TCPPeer) error {
-	opt := netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial}
-	p, err := d.ClientProfile(s.TLS)
-	if err != nil {
-		return err
-	}
-	if p == nil {
-		return d.dial(link.DialTCP(s.Address), opt)
-	}
+func (d *Daemon) tcpPeer(s config.TCPPeer) (io.Closer, error) {
 	host, _, err := net.SplitHostPort(s.Address)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return d.dial(link.DialTLS(s.Address, p.LinkConfig(host)), opt)
+	conf, err := d.clientTLS(s.TLS, host)
+	if err != nil {
+		return nil, err
+	}
+	dialer := link.DialTCP(s.Address)
+	if conf != nil {
+		dialer = link.DialTLS(s.Address, conf)
+	}
+	return d.dial(dialer, netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial})
 }
 
-func (d *Daemon) udpListener(s config.UDPListener) error {
+func (d *Daemon) udpListener(s config.UDPListener) (io.Closer, error) {
 	l, err := link.ListenUDP(bindAddress(s.BindAddr, s.Port))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d.log.Debug("Listening on UDP " + l.Addr())
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
 }
 
-func (d *Daemon) wsListener(s config.WSListener) error {
-	conf, err := d.linkTLS(s.TLS)
+func (d *Daemon) wsListener(s config.WSListener) (io.Closer, error) {
+	conf, err := d.serverTLS(s.TLS, (*identity.ServerProfile).LinkConfig)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := link.ListenWebSocket(bindAddress(s.BindAddr, s.Port), s.Path, conf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d.log.Debug("Listening on Websocket " + l.Addr() + " path " + s.Path)
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
@@ -93,10 +91,10 @@ func (d *Daemon) wsListener(s config.WSListener) error {
 // wsDefaultProfile is the tls-client that wss peers without one use if it is defined, as in existing configurations.
 const wsDefaultProfile = "default"
 
-func (d *Daemon) wsPeer(s config.WSPeer) error {
+func (d *Daemon) wsPeer(s config.WSPeer) (io.Closer, error) {
 	u, err := url.Parse(s.Address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	opt := link.WebSocketOptions{Environ: d.environ}
 	if s.HeaderName != "" {
@@ -107,18 +105,18 @@ func (d *Daemon) wsPeer(s config.WSPeer) error {
 	if profile == "" && secure && d.hasTLSClient(wsDefaultProfile) {
 		profile = wsDefaultProfile
 	}
-	p, err := d.ClientProfile(profile)
+	conf, err := d.clientTLS(profile, u.Hostname())
 	switch {
 	case err != nil:
-		return err
-	case p != nil && !secure:
+		return nil, err
+	case conf != nil && !secure:
 		d.log.Warn("the tls profile of ws-peer " + s.Address + " has no effect: only wss:// is encrypted")
-	case p != nil:
-		opt.TLS = p.LinkConfig(u.Hostname())
+	case conf != nil:
+		opt.TLS = conf
 	}
 	dialer, err := link.DialWebSocket(s.Address, opt)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return d.dial(dialer, netceptor.LinkOptions{Cost: s.Cost, AllowedPeers: s.AllowedPeers, NoRedial: !s.Redial})
 }

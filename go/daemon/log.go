@@ -18,7 +18,7 @@ import (
 //
 // Control characters are taken out, so that a peer cannot forge lines or drive a terminal; a message may have line
 // breaks of its own. Errors of w are passed over: a broken output must not stop a node.
-func NewLogHandler(w io.Writer, level slog.Level) slog.Handler {
+func NewLogHandler(w io.Writer, level slog.Leveler) slog.Handler {
 	return &logHandler{out: &logOutput{w: w}, level: level}
 }
 
@@ -30,12 +30,12 @@ type logOutput struct {
 
 type logHandler struct {
 	out    *logOutput
-	level  slog.Level
+	level  slog.Leveler
 	attrs  string // Of With, rendered.
 	prefix string // Of WithGroup, with its dots.
 }
 
-func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	when := r.Time

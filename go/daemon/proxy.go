@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -8,104 +9,122 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/service"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
 
 // tcpServer starts a proxy from a TCP port to a service in the mesh.
-func (d *Daemon) tcpServer(s config.TCPServer) error {
-	proxy := service.TCPServer{
-		Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService,
-	}
-	server, err := d.ServerProfile(s.TLSServer)
+func (d *Daemon) tcpServer(s config.TCPServer) (io.Closer, error) {
+	conf, err := d.serverTLS(s.TLSServer, (*identity.ServerProfile).SocketConfig)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if server != nil {
-		proxy.TLS = server.SocketConfig()
-	}
-	client, err := d.clientStreamTLS(s.TLSClient, s.RemoteNode)
+	mesh, err := d.proxyMesh(s.TLSClient, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return d.keep(service.StartTCPServer(service.OnNodeTLS(d.Node, client, nil), proxy, d.log))
+	return keep(service.StartTCPServer(mesh, service.TCPServer{
+		Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService, TLS: conf,
+	}, d.log))
 }
 
 // tcpClient starts a proxy from a service in the mesh to a TCP address.
-func (d *Daemon) tcpClient(s config.TCPClient) error {
-	proxy := service.TCPClient{Service: s.Service, Address: s.Address}
-	client, err := d.ClientProfile(s.TLSClient)
+func (d *Daemon) tcpClient(s config.TCPClient) (io.Closer, error) {
+	host, _, err := net.SplitHostPort(s.Address)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if client != nil {
-		host, _, err := net.SplitHostPort(s.Address)
-		if err != nil {
-			return err
-		}
-		proxy.TLS = client.LinkConfig(host)
-	}
-	server, err := d.serverStreamTLS(s.TLSServer)
+	conf, err := d.clientTLS(s.TLSClient, host)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return d.keep(service.StartTCPClient(service.OnNodeTLS(d.Node, nil, server), proxy, d.log))
+	mesh, err := d.proxyMesh("", s.TLSServer)
+	if err != nil {
+		return nil, err
+	}
+	return keep(service.StartTCPClient(mesh, service.TCPClient{Service: s.Service, Address: s.Address, TLS: conf}, d.log))
 }
 
 // udpServer starts a proxy from a UDP port to a service in the mesh.
-func (d *Daemon) udpServer(s config.UDPServer) error {
+func (d *Daemon) udpServer(s config.UDPServer) (io.Closer, error) {
 	proxy := service.UDPServer{Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService}
-	return d.keep(service.StartUDPServer(d.Node, proxy, d.log))
+	return keep(service.StartUDPServer(d.Node, proxy, d.log))
 }
 
 // unixServer starts a proxy from a Unix socket to a service in the mesh.
-func (d *Daemon) unixServer(s config.UnixServer) error {
-	client, err := d.clientStreamTLS(s.TLS, s.RemoteNode)
+func (d *Daemon) unixServer(s config.UnixServer) (io.Closer, error) {
+	mesh, err := d.proxyMesh(s.TLS, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := control.ListenUnix(s.Filename, s.Permissions)
 	if err != nil {
-		return fmt.Errorf("error opening Unix socket: %w", err)
+		return nil, fmt.Errorf("error opening Unix socket: %w", err)
 	}
-	proxy := service.UnixServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService}
-	d.opened(service.StartUnixServer(service.OnNodeTLS(d.Node, client, nil), proxy, d.log))
-	return nil
+	return service.StartUnixServer(mesh, service.UnixServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService}, d.log), nil
 }
 
 // unixClient starts a proxy from a service in the mesh to a Unix socket.
-func (d *Daemon) unixClient(s config.UnixClient) error {
-	server, err := d.serverStreamTLS(s.TLS)
+func (d *Daemon) unixClient(s config.UnixClient) (io.Closer, error) {
+	mesh, err := d.proxyMesh("", s.TLS)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	proxy := service.UnixClient{Service: s.Service, Filename: s.Filename}
-	return d.keep(service.StartUnixClient(service.OnNodeTLS(d.Node, nil, server), proxy, d.log))
+	return keep(service.StartUnixClient(mesh, service.UnixClient{Service: s.Service, Filename: s.Filename}, d.log))
 }
 
 // commandService starts a service whose streams are terminals.
-func (d *Daemon) commandService(s config.CommandService) error {
-	server, err := d.serverStreamTLS(s.TLS)
+func (d *Daemon) commandService(s config.CommandService) (io.Closer, error) {
+	mesh, err := d.proxyMesh("", s.TLS)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	args, err := runner.Split(s.Command)
 	if err != nil {
-		return fmt.Errorf("command %q: %w", s.Command, err)
+		return nil, fmt.Errorf("command %q: %w", s.Command, err)
 	}
-	return d.keep(service.StartCommand(service.OnNodeTLS(d.Node, nil, server), service.Command{Service: s.Service, Args: args}, d.log))
+	return keep(service.StartCommand(mesh, service.Command{Service: s.Service, Args: args}, d.log))
 }
 
 // ipRouter starts an interface of an IP network in the mesh.
-func (d *Daemon) ipRouter(s config.IPRouter) error {
+func (d *Daemon) ipRouter(s config.IPRouter) (io.Closer, error) {
 	router := service.IPRouter{Network: s.NetworkName, Interface: s.Interface, Local: s.LocalNet, Routes: s.Routes}
-	return d.keep(service.StartIPRouter(d.Node, router, d.log))
+	return keep(service.StartIPRouter(d.Node, router, d.log))
 }
 
-// keep takes what the start of a service returns.
-func (d *Daemon) keep(s io.Closer, err error) error {
-	if err == nil {
-		d.opened(s)
+// keep is what the start of a service returned, without a nil pointer in an interface.
+func keep[C io.Closer](c C, err error) (io.Closer, error) {
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return c, nil
+}
+
+// proxyMesh is the node as proxies see it, with the TLS profiles of their side in the mesh; "" for none.
+func (d *Daemon) proxyMesh(tlsClient, tlsServer string) (service.Mesh, error) {
+	if _, err := d.ClientProfile(tlsClient); err != nil {
+		return nil, err
+	}
+	conf, err := d.serverStreamTLS(tlsServer)
+	if err != nil {
+		return nil, err
+	}
+	return profiledMesh{service.OnNodeTLS(d.Node, nil, conf), d, tlsClient}, nil
+}
+
+// profiledMesh dials with a TLS profile as it is at that time.
+type profiledMesh struct {
+	service.Mesh
+	daemon    *Daemon
+	tlsClient string
+}
+
+func (m profiledMesh) DialStream(ctx context.Context, node wire.NodeID, name string) (service.Stream, error) {
+	s, err := m.daemon.openStream(ctx, node, name, m.tlsClient)
+	if err != nil {
+		return nil, err // Not a nil *Stream in an interface.
+	}
+	return s, nil
 }

@@ -1,0 +1,233 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/policy"
+)
+
+var errNoConfigFile = errors.New("no configuration file was provided, reload function not set")
+
+// Reload reads the command line's files again and brings the node to what they say now: links, services, types of work,
+// TLS profiles, signing keys, firewall rules and the log level. What did not change is not touched. It is all or
+// nothing: if anything cannot be done, the node goes on as it was and the error says why. dryRun stops before the first
+// thing is done. The changes are those that were (or would be) made. Errors are of type [*control.ReloadError].
+func (d *Daemon) Reload(ctx context.Context, dryRun bool) ([]config.Change, error) {
+	changes, err := d.reload(ctx, dryRun)
+	if err != nil {
+		d.log.Warn("Reload not successful: " + err.Error())
+		if _, ok := errors.AsType[*control.ReloadError](err); !ok {
+			err = &control.ReloadError{Code: control.ReloadFailed, Err: err}
+		}
+		return nil, err
+	}
+	if !dryRun {
+		for _, c := range changes {
+			d.log.Info("Reloaded: " + c.String())
+		}
+		d.log.Info("Configuration reloaded", "changes", len(changes))
+	}
+	return changes, nil
+}
+
+// controlReload is Reload for the control service.
+func (d *Daemon) controlReload(ctx context.Context, dryRun bool) ([]string, error) {
+	changes, err := d.Reload(ctx, dryRun)
+	texts := make([]string, len(changes))
+	for i, c := range changes {
+		texts[i] = c.String()
+	}
+	return texts, err
+}
+
+func (d *Daemon) reload(ctx context.Context, dryRun bool) ([]config.Change, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if d.ctx.Err() != nil {
+		return nil, errors.New("the node is shutting down")
+	}
+	old := d.Config()
+	if len(old.Files) == 0 {
+		return nil, errNoConfigFile
+	}
+	next, err := old.Reread()
+	if err != nil {
+		return nil, err
+	}
+	if next.Action != config.Run {
+		return nil, errors.New("the configuration describes no node any more")
+	}
+	changes := config.Diff(old, next)
+	if err := reloadable(changes); err != nil {
+		return nil, err
+	}
+	t, err := d.prepare(next, changes)
+	if err != nil || dryRun {
+		return changes, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return changes, t.apply()
+}
+
+// reloadable refuses what a node is until it ends: its ID, its data directory, and how long its links may be silent.
+func reloadable(changes []config.Change) error {
+	for _, c := range changes {
+		if c.Directive().Name != "node" {
+			continue
+		}
+		fixed := slices.DeleteFunc(slices.Clone(c.Params), func(p string) bool { return p == "firewallrules" })
+		if len(fixed) > 0 || c.Kind != config.Changed {
+			err := fmt.Errorf("a non-reloadable config action 'node' was modified or added. Must restart receptor for these changes to take effect (%s)",
+				cmp.Or(strings.Join(fixed, ", "), string(c.Kind)))
+			return &control.ReloadError{Code: control.ReloadNotReloadable, Err: err}
+		}
+	}
+	return nil
+}
+
+// transaction takes a node from one configuration to the next.
+type transaction struct {
+	d        *Daemon
+	next     *config.Config
+	profiles *tlsProfiles
+	firewall *policy.Policy
+	signer   *signer
+
+	gone   []*piece           // To be closed.
+	fresh  []config.Directive // To be opened while everything old still runs.
+	late   []config.Directive // To be opened when what is in their way has been closed.
+	opened []*piece
+	closed []*piece
+}
+
+// prepare does all that can be done, and can fail, without touching what runs.
+func (d *Daemon) prepare(next *config.Config, changes []config.Change) (*transaction, error) {
+	t := &transaction{d: d, next: next}
+	var err error
+	if t.profiles, err = d.loadProfiles(next); err != nil {
+		return nil, err
+	}
+	if t.firewall, err = compileFirewall(next.Node().FirewallRules); err != nil {
+		return nil, err
+	}
+	if t.signer, err = d.loadSigner(next); err != nil {
+		return nil, err
+	}
+	for _, c := range changes {
+		if c.Kind != config.Added {
+			i := slices.IndexFunc(d.pieces, func(p *piece) bool {
+				return p.directive.Name == c.Old.Name && p.directive.Pos == c.Old.Pos && !slices.Contains(t.gone, p)
+			})
+			if i >= 0 {
+				t.gone = append(t.gone, d.pieces[i])
+			}
+		}
+		switch c.Kind {
+		case config.Added:
+			t.fresh = append(t.fresh, c.New)
+		case config.Changed:
+			t.late = append(t.late, c.New)
+		}
+	}
+	return t, nil
+}
+
+// apply opens what is new, closes what is gone, and makes the rest take effect. On an error everything is as before.
+func (t *transaction) apply() error {
+	d := t.d
+	profiles := d.profiles.Swap(t.profiles)
+	if err := t.exchange(); err != nil {
+		d.profiles.Store(profiles)
+		return errors.Join(err, t.undo())
+	}
+	d.cfg.Store(t.next)
+	d.signing.Store(t.signer)
+	d.Node.SetPolicy(t.firewall)
+	d.Node.SetWorkCommands(d.Work.WorkTypes())
+	if d.level != nil {
+		d.level.Set(slogLevels[t.next.LogLevel()])
+	}
+	t.settle()
+	return nil
+}
+
+func (t *transaction) exchange() error {
+	for _, directive := range t.fresh {
+		p, err := t.d.openPiece(directive)
+		switch {
+		case err == nil:
+			t.opened = append(t.opened, p)
+		case len(t.gone) > 0 && inUse(err):
+			t.late = append(t.late, directive)
+		default:
+			return err
+		}
+	}
+	for _, p := range t.gone {
+		if err := p.close(); err != nil {
+			t.d.log.Debug("end of "+p.directive.Name, "err", err)
+		}
+		t.closed = append(t.closed, p)
+	}
+	for _, directive := range t.late {
+		p, err := t.d.openPiece(directive)
+		if err != nil {
+			return err
+		}
+		t.opened = append(t.opened, p)
+	}
+	return nil
+}
+
+// inUse reports whether something that is still open may be in the way.
+func inUse(err error) bool {
+	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, netceptor.ErrServiceInUse) || errors.Is(err, control.ErrLocked) ||
+		strings.Contains(err.Error(), "already")
+}
+
+// undo closes what was opened and opens what was closed.
+func (t *transaction) undo() (problems error) {
+	for _, p := range slices.Backward(t.opened) {
+		_ = p.close()
+	}
+	for _, p := range t.closed {
+		again, err := t.d.openPiece(p.directive)
+		if err != nil {
+			problems = errors.Join(problems, fmt.Errorf("%s %s could not be opened again: %w", p.directive.Name, p.directive.Label(), err))
+			continue
+		}
+		p.closer = again.closer
+	}
+	return problems
+}
+
+// settle gives each piece its directive of the new configuration, in the new order.
+func (t *transaction) settle() {
+	left := slices.DeleteFunc(slices.Concat(t.d.pieces, t.opened), func(p *piece) bool { return slices.Contains(t.gone, p) })
+	byText := make(map[string][]*piece)
+	for _, p := range left {
+		key := p.directive.Fingerprint()
+		byText[key] = append(byText[key], p)
+	}
+	pieces := make([]*piece, 0, len(left))
+	for _, directive := range t.next.Directives {
+		key := directive.Fingerprint()
+		if same := byText[key]; len(same) > 0 {
+			same[0].directive = directive
+			pieces = append(pieces, same[0])
+			byText[key] = same[1:]
+		}
+	}
+	t.d.pieces = pieces
+}
