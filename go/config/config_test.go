@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -589,6 +590,62 @@ func TestSchema(t *testing.T) {
 			if q.name != strings.ToLower(q.name) || q.help == "" || d.param(q.name) != &d.params[i] {
 				t.Errorf("%s %s: name taken or not lower case, or no help", d.name, q.name)
 			}
+		}
+	}
+}
+
+func TestControlServiceAllow(t *testing.T) {
+	want := []access.Rule{
+		{Commands: []string{"status", "work submit"}, UID: "0", Listener: "unix"},
+		{Commands: []string{"*"}, CertNode: "/ctl.*/"},
+	}
+	file := mustLoad(t, `
+- node: a
+- control-service:
+    filename: /s
+    allow:
+      - commands: [status, work submit]
+        uid: 0
+        listener: unix
+      - {Commands: "*", certNode: /ctl.*/}
+`)
+	line := `[{"commands":"status,work submit","uid":"0","listener":"unix"},{"commands":["*"],"certnode":"/ctl.*/"}]`
+	for name, got := range map[string][]access.Rule{
+		"file": one[ControlService](t, file).Allow,
+		"line": one[ControlService](t, mustParse(t, "--node", "a", "--control-service", "filename=/s", "allow="+line)).Allow,
+	} {
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+	var b strings.Builder
+	if err := WriteEffective(&b, file); err != nil {
+		t.Fatal(err)
+	}
+	if again := one[ControlService](t, mustLoad(t, b.String())).Allow; !reflect.DeepEqual(again, want) {
+		t.Errorf("written and read again: %+v\n%s", again, b.String())
+	}
+	if none := one[ControlService](t, mustLoad(t, "- node: a\n- control-service: {filename: /s}\n")).Allow; none != nil {
+		t.Errorf("rules that nobody wrote: %v", none)
+	}
+	if empty := one[ControlService](t, mustLoad(t, "- node: a\n- control-service: {filename: /s, allow: []}\n")).Allow; empty == nil || len(empty) > 0 {
+		t.Errorf("an empty list: %#v", empty)
+	}
+}
+
+func TestControlServiceAllowErrors(t *testing.T) {
+	_, err := ParseArgs([]string{"--node", "a", "--control-service", "filename=/s", `allow=[{"usr":1},{"commands":["x y"],"node":"/(/"}]`})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"error in rule 0: unknown key usr"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in %v", want, err)
+		}
+	}
+	for _, bad := range []string{"allow=x", "allow=[", "allow=[1]", `allow=[{"commands":[]}]`, `allow=[{"commands":"*","node":"/(/"}]`} {
+		if _, err := ParseArgs([]string{"--node", "a", "--control-service", "filename=/s", bad}); err == nil {
+			t.Errorf("%s is accepted", bad)
 		}
 	}
 }

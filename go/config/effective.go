@@ -54,6 +54,8 @@ func empty(v any) bool {
 		return v == nil
 	case []policy.Rule:
 		return len(v) == 0
+	case []map[string]any:
+		return v == nil
 	case map[string]float64:
 		return len(v) == 0
 	case map[string]any:

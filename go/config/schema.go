@@ -65,6 +65,7 @@ const (
 	kindCosts // map[string]float64
 	kindRules // []policy.Rule
 	kindDict  // map[string]any
+	kindDicts // []map[string]any
 )
 
 var kindLabels = [...]string{
@@ -76,6 +77,7 @@ var kindLabels = [...]string{
 	kindCosts:  "JSON dict of string to float64",
 	kindRules:  "JSON list of dicts",
 	kindDict:   "JSON dict with string keys",
+	kindDicts:  "JSON list of dicts",
 }
 
 // goTypes are the type names in error texts.
@@ -88,10 +90,11 @@ var goTypes = [...]string{
 	kindCosts:  "map[string]float64",
 	kindRules:  "[]map[string]string",
 	kindDict:   "map[string]interface {}",
+	kindDicts:  "[]map[string]interface {}",
 }
 
-// param describes one parameter. Values are string, int, float64, bool, []string, map[string]float64, []policy.Rule or
-// map[string]any by kind.
+// param describes one parameter. Values are string, int, float64, bool, []string, map[string]float64, []policy.Rule,
+// map[string]any or []map[string]any by kind.
 type param struct {
 	name     string
 	help     string
@@ -198,6 +201,12 @@ func costs[S any, K ~string](name, help string, at func(*S) *map[K]float64) para
 func dict[S any](name, help string, at func(*S) *map[string]any) param {
 	return param{name: name, help: help, kind: kindDict,
 		set: func(s, v any) { *at(s.(*S)) = v.(map[string]any) },
+		get: func(s any) any { return *at(s.(*S)) }}
+}
+
+func dicts[S any](name, help string, at func(*S) *[]map[string]any) param {
+	return param{name: name, help: help, kind: kindDicts,
+		set: func(s, v any) { *at(s.(*S)) = v.([]map[string]any) },
 		get: func(s any) any { return *at(s.(*S)) }}
 }
 

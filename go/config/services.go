@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -15,8 +16,11 @@ type ControlService struct {
 	TCPListen   string // host:port; empty: none.
 	TLS         string // Profile of the mesh listener.
 	TCPTLS      string // Profile of the TCP listener.
+	// Allow says who may use which commands; nil: who can reach a listener may use all. The rules compile.
+	Allow []access.Rule
 
 	permissions int
+	allow       []map[string]any
 }
 
 // serviceDirectives are what a node offers, in the mesh and beside it.
@@ -30,6 +34,8 @@ func serviceDirectives() []*directive {
 			text("tls", "Name of the tls-server for the mesh listener", func(c *ControlService) *string { return &c.TLS }),
 			text("tcplisten", "TCP address to listen on, as port (loopback only) or host:port", func(c *ControlService) *string { return &c.TCPListen }),
 			text("tcptls", "Name of the tls-server for the TCP listener", func(c *ControlService) *string { return &c.TCPTLS }),
+			dicts("allow", `Who may use which commands, as [{"commands":["status","work submit"],"uid":"root"}]; keys: commands, listener, uid, gid, node, certnode`,
+				func(c *ControlService) *[]map[string]any { return &c.allow }),
 		),
 	}
 }
@@ -45,7 +51,17 @@ func checkControlService(c *checker, s *ControlService) {
 		s.TCPListen = c.tcpListen(s.TCPListen)
 	}
 	s.Permissions = c.permissions(s.permissions)
+	if s.allow == nil {
+		return
+	}
+	var err error
+	if s.Allow, err = access.Parse(s.allow); err != nil {
+		c.refuse("allow", `a rule looks like {commands: [status, work submit], certnode: controller}`, "%s", oneLine(err))
+	}
 }
+
+// oneLine joins the lines of an error.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // tcpListen completes PORT to host:port. The control service asks nobody who they are, so a port alone is for this
 // machine only.

@@ -58,9 +58,34 @@ func fromText(k kind, s string, old []string) (any, error) {
 			return jsonDict(s)
 		}
 		return nil, typeError(k)
+	case kindDicts:
+		if strings.HasPrefix(s, "[") {
+			return jsonDicts(s)
+		}
+		return nil, because("a list in JSON begins with [", "%s", typeError(k))
 	default:
 		return s, nil
 	}
+}
+
+func jsonDicts(s string) ([]map[string]any, error) {
+	var items []any
+	if err := json.Unmarshal([]byte(s), &items); err != nil {
+		return nil, because("a value that begins with [ is read as JSON", "invalid JSON list: %v", err)
+	}
+	return asDicts(items)
+}
+
+// asDicts is a list of mappings and nothing else.
+func asDicts(items []any) ([]map[string]any, error) {
+	out := make([]map[string]any, len(items))
+	for i, item := range items {
+		var ok bool
+		if out[i], ok = item.(map[string]any); !ok {
+			return nil, because("each element has keys and values", "invalid value %v: must be a mapping", jsonText(item))
+		}
+	}
+	return out, nil
 }
 
 func parseInt(s string) (int, error) {

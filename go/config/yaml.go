@@ -208,6 +208,8 @@ func (f *fileReader) convert(k kind, n *yaml.Node) (any, error) {
 		return f.costs(n)
 	case kindDict:
 		return f.dict(n)
+	case kindDicts:
+		return f.dicts(n)
 	}
 	s := resolve(n)
 	switch s.kind {
@@ -288,6 +290,21 @@ func (f *fileReader) dict(n *yaml.Node) (any, error) {
 		return nil, typeError(kindDict)
 	}
 	return f.free(n, 0)
+}
+
+// dicts reads a list of such mappings.
+func (f *fileReader) dicts(n *yaml.Node) (any, error) {
+	if resolve(n).kind == nullScalar {
+		return nil, nil
+	}
+	if n.Kind != yaml.SequenceNode {
+		return nil, because("begin each element with \"- \"", "%s", typeError(kindDicts))
+	}
+	items, err := f.free(n, 0)
+	if err != nil {
+		return nil, err
+	}
+	return asDicts(items.([]any))
 }
 
 // free returns a value as encoding/json would: map[string]any, []any, string, float64, bool or nil.

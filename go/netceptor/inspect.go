@@ -24,6 +24,7 @@ type Link struct {
 	Node      wire.NodeID
 	Cost      float64
 	Address   string    // As the transport names it, for example "tcp 10.0.0.1:40312->10.0.0.2:2222".
+	Backend   string    // Name of the backend that it comes from.
 	Since     time.Time // When it was established,
 	Heard     time.Time // and when the peer was heard last.
 	KeepAlive bool      // Both sides speak every second: the peer is one of ours, and a dead link is noticed in seconds.
@@ -36,10 +37,14 @@ func (n *Node) Links() []Link {
 	all := make([]Link, 0, len(n.links))
 	for _, id := range slices.Sorted(maps.Keys(n.links)) {
 		nb := n.links[id]
-		all = append(all, Link{
+		l := Link{
 			Node: id, Cost: nb.cost, Address: nb.conn.String(), Since: nb.since,
 			Heard: time.Unix(0, nb.heard.Load()), KeepAlive: nb.beats,
-		})
+		}
+		if nb.backend != nil {
+			l.Backend = nb.backend.name
+		}
+		all = append(all, l)
 	}
 	return all
 }

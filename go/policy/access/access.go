@@ -19,6 +19,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os/user"
 	"regexp"
 	"slices"
@@ -149,7 +150,7 @@ func compile(r Rule) (rule, error) {
 	out.node, err = nodePattern(r.Node)
 	check(prefixed("node", err))
 	out.certNode, err = nodePattern(r.CertNode)
-	check(prefixed("cert_node", err))
+	check(prefixed("certnode", err))
 	return out, errors.Join(problems...)
 }
 
@@ -224,4 +225,73 @@ func (r rule) matches(c Client) bool {
 		return false
 	}
 	return true
+}
+
+// Keys are the keys of a rule in configurations, which may have any letter case.
+var Keys = []string{"commands", "listener", "uid", "gid", "node", "certnode"}
+
+// Parse makes rules of lists of keys and values, as configurations have them: commands may be a list or a text with
+// commas, users and groups may be numbers. It compiles them, too.
+func Parse(list []map[string]any) ([]Rule, error) {
+	var problems error
+	rules := make([]Rule, len(list))
+	for i, fields := range list {
+		for _, key := range slices.Sorted(maps.Keys(fields)) {
+			if err := rules[i].set(strings.ToLower(key), fields[key]); err != nil {
+				problems = errors.Join(problems, &RuleError{i, err})
+			}
+		}
+	}
+	if problems != nil {
+		return nil, problems
+	}
+	_, err := Compile(rules)
+	return rules, err
+}
+
+func (r *Rule) set(key string, value any) error {
+	text, isText := value.(string)
+	number, isNumber := value.(float64)
+	switch key {
+	case "commands":
+		list, isList := value.([]any)
+		if !isText && !isList {
+			return errors.New("commands: write a list, such as [status, work submit], or a text with commas")
+		}
+		if isText {
+			r.Commands = strings.Split(text, ",")
+			return nil
+		}
+		for _, item := range list {
+			name, ok := item.(string)
+			if !ok {
+				return fmt.Errorf("commands: %v is no text", item)
+			}
+			r.Commands = append(r.Commands, name)
+		}
+		return nil
+	case "uid", "gid":
+		if isNumber && number == float64(int64(number)) {
+			text, isText = strconv.FormatInt(int64(number), 10), true
+		}
+	case "listener", "node", "certnode":
+	default:
+		return fmt.Errorf("unknown key %s: a rule has the keys %s", key, strings.Join(Keys, ", "))
+	}
+	if !isText || text == "" { // An empty one would match everybody.
+		return fmt.Errorf("%s: %v is no text, or an empty one", key, value)
+	}
+	switch key {
+	case "uid":
+		r.UID = text
+	case "gid":
+		r.GID = text
+	case "listener":
+		r.Listener = text
+	case "node":
+		r.Node = text
+	case "certnode":
+		r.CertNode = text
+	}
+	return nil
 }

@@ -72,7 +72,7 @@ func TestCompileErrors(t *testing.T) {
 	}
 	for _, want := range []string{
 		"error in rule 1: commands: required", `listener: "udp" is not one of unix, tcp, mesh`, "node: regular expression /(/",
-		`error in rule 2: commands: "ping x" is no command`, `commands: "" is no command`, "uid: ", "gid: ", "cert_node: regular expression /[/",
+		`error in rule 2: commands: "ping x" is no command`, `commands: "" is no command`, "uid: ", "gid: ", "certnode: regular expression /[/",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)
@@ -90,6 +90,38 @@ func TestClientText(t *testing.T) {
 	} {
 		if got := c.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	rules, err := Parse([]map[string]any{
+		{"Commands": "status, work submit", "UID": 1000.0, "gid": "root"},
+		{"commands": []any{"*"}, "listener": "mesh", "node": "a", "certnode": "/b.*/"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := Compile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !compiled.Allow(Client{Listener: "unix", Local: true, UID: 1000, Groups: []int{0}}, "work submit") {
+		t.Error("the first rule does not match")
+	}
+	if !compiled.Allow(Client{Listener: "mesh", Node: "a", CertNodes: []wire.NodeID{"bc"}}, "reload") {
+		t.Error("the second rule does not match")
+	}
+	_, err = Parse([]map[string]any{{"commands": "status", "usr": "x"}, {"commands": 1.0, "uid": 1.5, "node": "", "listener": true}, {"commands": []any{1.0}}})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		"error in rule 0: unknown key usr: a rule has the keys commands, listener, uid, gid, node, certnode", "error in rule 1: commands: write a list",
+		"uid: 1.5", "node: ", "listener: true", "error in rule 2: commands: 1 is no text",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in\n%v", want, err)
 		}
 	}
 }
