@@ -12,8 +12,9 @@
                 print(chunk)
 
 Blocking code uses :class:`Node`, asyncio code ``receptor.aio.Node`` with the same methods. All public names are here
-and in ``receptor.aio``; ``receptor.control`` talks to a daemon that runs elsewhere. Importing this package loads no
-native library, starts no thread, and reads modules as their names are used.
+and in ``receptor.aio``. ``receptor.connect`` and ``receptor.aio.connect`` talk to a daemon that runs elsewhere, with
+the types of ``receptor.control``. Importing this package loads no native library, starts no thread, and reads modules
+as their names are used.
 """
 
 TYPE_CHECKING = False  # What typing.TYPE_CHECKING is, without the time to import typing.
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import aio as aio
+    from . import control as control
     from ._plugin import BUFFER_PAYLOAD, BYTES_PAYLOAD, FILE_PAYLOAD, plugin_export
+    from .control import Client, connect
     from .errors import (
         AddressInUse,
         ClosedError,
@@ -88,6 +91,7 @@ __all__ = [
     "Advertisement",
     "BackendID",
     "BoundListener",
+    "Client",
     "ClosedError",
     "ConfigError",
     "Connection",
@@ -140,12 +144,15 @@ __all__ = [
     "WorkTypeError",
     "__version__",
     "aio",
+    "connect",
+    "control",
     "plugin_export",
 ]
 
 # Modules that are read when one of their names is first used; what is none of their names is in types.
 _MODULES = {
     "node": ("DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node"),
+    "control": ("Client", "connect"),
     "work": ("Unit", "Work"),
     "_plugin": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
     "errors": (

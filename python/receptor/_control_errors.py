@@ -8,6 +8,7 @@
      +-- ControlProtocolError  (ProtocolError, ValueError)    the other side does not speak the control protocol
      +-- ControlTimeout        (MeshTimeout)                  no answer in the time given
      +-- RefusedError          (ControlError)                 the daemon understood the request and said no
+          +-- NotOfferedError                                 it does not have the command: not ours, or older
 
 A refusal is also the error that a node of this package would raise for it: ``UnitNotFound``, ``WorkTypeError``,
 ``Unreachable`` or ``MeshTimeout``, so ``except UnitNotFound`` serves both. All are ``RuntimeError``, which programs
@@ -98,6 +99,16 @@ class RefusedError(ControlClientError, ControlError):
         self.reply = reply or {}  # Any: JSON as it came
 
 
+class NotOfferedError(RefusedError):
+    """The daemon does not have ``command``: it is of another project, or older than this client."""
+
+    def __init__(self, text: str, *, hint: str = "", command: str = "") -> None:
+        super().__init__(text)
+        self.code = "not_offered"
+        self.hint = hint
+        self.command = command
+
+
 class _UnitNotFound(RefusedError, UnitNotFound):
     pass
 
@@ -131,6 +142,8 @@ REFUSAL_CODES: tuple[tuple[str, str], ...] = (
     ("work type did not expect a signature", "signature"),
     ("unknown TLS config", "config"),
     ("Unknown command", "bad_request"),
+    ("bad command", "bad_request"),
+    ("not allowed:", "not_allowed"),
 )
 
 _BY_CODE: dict[str, type[RefusedError]] = {

@@ -71,6 +71,10 @@ class LineBuffer:
             )
         return None
 
+    def holds_more(self) -> bool:
+        """Return whether something has arrived after the last line."""
+        return bool(self._data)
+
     def take_rest(self) -> bytes:
         """Return and forget what has arrived after the last line."""
         rest = bytes(self._data)

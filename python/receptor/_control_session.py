@@ -5,7 +5,7 @@ It connects when needed, keeps the two sides in step, and runs the requests that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from receptor import _control_protocol as protocol
@@ -30,14 +30,25 @@ Payload = bytes | bytearray | memoryview | str | Readable | Iterable[bytes]
 
 
 class Session:
-    """At most one open connection, with the daemon's greeting read. Not for several threads at once."""
+    """At most one open connection, with the daemon's greeting read. Not for several threads at once.
 
-    def __init__(self, address: Address, tls: TLSOptions | None = None, timeout_s: float | None = None) -> None:
+    hops: nodes to go on to once connected, by the control services of their names, each with the TLS client entry to
+    use for it ("" for none); the session is then one with the last of them.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        tls: TLSOptions | None = None,
+        timeout_s: float | None = None,
+        hops: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.address = address
         self.node = ""
         self.connection: Connection | None = None
         self._tls = tls
         self._timeout_s = timeout_s
+        self._hops = tuple(hops)
 
     def open(self) -> Connection:
         """Return the connection, made and greeted if there is none."""
@@ -45,11 +56,23 @@ class Session:
             conn = Connection.open(self.address, self._tls, self._timeout_s)
             try:
                 self.node = conn.greeting(self._timeout_s)
+                for hop in self._hops:
+                    self.node = _go_on(conn, hop, self._timeout_s)
             except BaseException:
                 conn.close()
                 raise
             self.connection = conn
         return self.connection
+
+    def go_on(self, node: str, tls_client: str) -> None:
+        """Go on to the control service of another node; the daemon's refusal leaves the session where it was."""
+        hop = (node, tls_client)
+        self.node = self.guarded(lambda conn: _go_on(conn, hop, self._timeout_s))
+        self._hops = (*self._hops, hop)
+
+    def is_stale(self) -> bool:
+        """Whether something came, or the connection ended, while nobody had asked: it is of no further use."""
+        return self.connection is not None and self.connection.is_readable()
 
     def close(self) -> None:
         """Close the connection, if any."""
@@ -127,6 +150,13 @@ class Session:
             raise
         conn.close()
         return started
+
+
+def _go_on(conn: Connection, hop: tuple[str, str], timeout_s: float | None) -> str:
+    node, tls_client = hop
+    line = protocol.connect_line(node, "control", tls_client)
+    protocol.parse_connecting(conn.request(line, timeout_s, exact=True))
+    return conn.greeting(timeout_s)
 
 
 def _upload(conn: Connection, payload: Payload, timeout_s: float | None) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # the module costs 15 ms, which a Unix socket must not pay
     import ssl
 
 _INET = re.compile(
-    r"(?P<scheme>tcp|tls):(?://)?(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[a-zA-Z0-9.:-]+)):(?P<port>\d+)"
+    r"(?P<scheme>tcp|tls):(?://)?(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[a-zA-Z0-9_.:-]+)):(?P<port>\d+)"
 )
 _UNIX = re.compile(r"(?:unix:(?://)?)?(?P<path>[^:]+)")
 _BLOCK_BYTES = 64 * 1024
@@ -157,10 +158,10 @@ class Deadline:
     def check(self, what: str) -> None:
         """Raise ControlTimeout once the time is up."""
         if self._end is not None and time.monotonic() >= self._end:
-            raise ControlTimeout(f"{what} within {self.timeout_s:g} s", hint=_SLOW)
+            raise ControlTimeout(f"{what} within {self.timeout_s:g} s", hint=SLOW)
 
 
-_SLOW = "the daemon may be busy or stopped; see its log, or allow more time"
+SLOW = "the daemon may be busy or stopped; see its log, or allow more time"
 
 
 class Connection:
@@ -192,9 +193,9 @@ class Connection:
             self.sock.settimeout(timeout_s)
             self.sock.sendall(data)
         except TimeoutError:
-            raise ControlTimeout(f"the daemon took no data within {timeout_s:g} s", hint=_SLOW) from None
+            raise ControlTimeout(f"the daemon took no data within {timeout_s:g} s", hint=SLOW) from None
         except OSError as e:
-            raise _lost(e) from e
+            raise lost(e) from e
 
     def read_line(
         self, timeout_s: float | None = None, *, max_bytes: int = protocol.MAX_LINE_BYTES, exact: bool = False
@@ -256,14 +257,26 @@ class Connection:
         try:
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
         except OSError as e:
-            raise _lost(e) from e
+            raise lost(e) from e
 
     def abort(self) -> None:
         """Close so that the daemon sees a reset, and not an end of input, where the transport can tell these apart."""
-        if self.sock.family != socket.AF_UNIX:
-            with contextlib.suppress(OSError):  # the connection may be gone already
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self.sock)
         self.sock.close()
+
+    def is_readable(self) -> bool:
+        """Whether there is something to read, the end of the connection included."""
+        return is_readable(self.sock)
+
+    def read_some(self, timeout_s: float | None = None) -> bytes:
+        """Return what has come, at least one byte; empty at the end."""
+        rest = self.lines.take_rest()
+        return rest or self._recv(_BLOCK_BYTES, Deadline(timeout_s))
+
+    def has_buffered(self) -> bool:
+        """Whether ``read_some`` has something that no select on the socket shows."""
+        pending = getattr(self.sock, "pending", None)
+        return self.lines.holds_more() or (pending is not None and pending() > 0)
 
     def _is_tls(self) -> bool:
         return hasattr(self.sock, "pending")
@@ -273,12 +286,27 @@ class Connection:
             self.sock.settimeout(deadline.left_s())
             return self.sock.recv(size, flags)
         except TimeoutError:
-            raise ControlTimeout(f"no answer from the daemon within {deadline.timeout_s:g} s", hint=_SLOW) from None
+            raise ControlTimeout(f"no answer from the daemon within {deadline.timeout_s:g} s", hint=SLOW) from None
         except OSError as e:
-            raise _lost(e) from e
+            raise lost(e) from e
 
 
-def _lost(e: OSError) -> ControlClientError:
+def is_readable(sock: socket.socket) -> bool:
+    """Return whether there is something to read, the end of the connection included."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Make the end of a TCP connection a reset. A Unix socket is reset by what it leaves unread."""
+    if sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # the connection may be gone already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def lost(e: OSError) -> ControlClientError:
+    """Return the error for a connection that broke."""
     if "SSL" in type(e).__name__:
         return DisconnectedError(str(e), code="tls", hint=_hint_for_tls(str(e)))
     return DisconnectedError(f"the connection to the daemon was lost: {e}", hint="is the daemon still running?")
@@ -292,23 +320,29 @@ def _hint_for_tls(text: str) -> str:
     return ""
 
 
-def _open_unix(path: str, deadline: Deadline) -> socket.socket:
+def check_path(path: str) -> None:
+    """Raise AddressError if there is nothing at ``path``."""
     if not os.path.exists(path):
         raise AddressError(
             f"Socket path does not exist: {path}",
             hint="is the daemon running? The path is the filename of control-service in its configuration",
         )
+
+
+def _open_unix(path: str, deadline: Deadline) -> socket.socket:
+    check_path(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(deadline.left_s())
         sock.connect(path)
     except OSError as e:
         sock.close()
-        raise ConnectError(_unix_trouble(path, e)) from e
+        raise ConnectError(unix_trouble(path, e)) from e
     return sock
 
 
-def _unix_trouble(path: str, e: OSError) -> str:
+def unix_trouble(path: str, e: OSError) -> str:
+    """Say why nobody could be reached at ``path``, and what to do."""
     text = f"Could not connect to {path}: {e.strerror or e}"
     if e.errno == errno.ECONNREFUSED:
         return (
@@ -338,15 +372,17 @@ def _open_inet(address: Address, tls: TLSOptions, deadline: Deadline) -> socket.
     except (OSError, ValueError) as e:  # ValueError: a host name that TLS cannot check
         if sock is not None:
             sock.close()
-        raise ConnectError(
-            f"Could not connect to host {address.host} port {address.port}",
-            hint=f"{e}; {_inet_advice(e)}",
-        ) from e
+        raise inet_trouble(address, e) from e
+
+
+def inet_trouble(address: Address, e: Exception) -> ConnectError:
+    """Return the error for a host that could not be reached, with what to do."""
+    return ConnectError(f"Could not connect to host {address.host} port {address.port}", hint=f"{e}; {_inet_advice(e)}")
 
 
 def _inet_advice(e: Exception) -> str:
     if advice := _hint_for_tls(str(e)):
         return advice
     if isinstance(e, ConnectionRefusedError):
-        return "is the daemon running, with tcplisten in its control-service?"
+        return "nobody listens on that port: is the daemon running, with tcplisten in its control-service?"
     return "check the address, and tcplisten and tcptls of the daemon's control-service"

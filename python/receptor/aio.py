@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _library, _ops, _process
+from ._aio_client import Client, connect
 from ._aio_session import AsyncSession, Opening
 from ._aio_streams import (
     LIMIT_BYTES,
@@ -59,6 +60,7 @@ from .types import (
 )
 
 __all__ = [
+    "Client",
     "DatagramSocket",
     "EventStream",
     "Listener",
@@ -70,6 +72,7 @@ __all__ = [
     "Server",
     "Unit",
     "Work",
+    "connect",
 ]
 
 T = TypeVar("T")

@@ -1,33 +1,34 @@
 """A typed client for the control service of any Receptor daemon.
 
-    from receptor import control
+    import receptor
 
-    with control.connect("/run/receptor/receptor.sock") as daemon:
+    with receptor.connect("/run/receptor/receptor.sock") as daemon:
         print(daemon.status().node, daemon.ping("edge-7").rtt)
-        job = daemon.work.submit("edge-7", "backup", payload=open("in.tar", "rb"), params={"params": "--fast"})
-        with daemon.work.results(job.unit) as output:
-            shutil.copyfileobj(output, sys.stdout.buffer)
-        print(daemon.work.status(job.unit).detail)
-        daemon.work.release(job.unit)
+        with daemon.work.submit("edge-7", "backup", open("in.tar", "rb"), params={"params": "--fast"}) as unit:
+            for chunk in unit.stdout():
+                sys.stdout.buffer.write(chunk)
+            print(unit.wait().detail)
 
-It works against this project's daemon and against compatible ones, over a Unix socket, TCP or TLS. Simple requests
-share one connection, which is opened when first needed and again after an error; a submit and a stream of results use
-up the connection they run on. A client is not for use by several threads at once: open one for each.
+``receptor.aio.connect`` is the same for asyncio. Both work against this project's daemon and against compatible ones,
+over a Unix socket, TCP or TLS. What only ours can do (events, links, metrics) raises NotOfferedError elsewhere; waiting
+for a unit and the topology are made of what the others offer.
 
-Waiting calls take ``timeout_s``; None means to wait as long as it takes. Errors are ``ControlClientError`` with a
-stable ``code`` (the tree is at the top of ``receptor/_control_errors.py``). Results are the frozen values of
-``receptor.types``, whose ``raw`` keeps the JSON as it came.
+Requests share connections, which are opened when needed, again after an error; several threads (tasks) may use one
+client. Waiting calls take ``timeout_s``; None means to wait as long as it takes. Errors are ``ControlClientError`` with
+a stable ``code`` (the tree is at the top of ``receptor/_control_errors.py``). Results are the frozen values of
+``receptor.types`` and those below; their ``raw`` keeps the JSON as it came.
 """
 
 from __future__ import annotations
 
-import re
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from receptor import _control_ops as ops
 from receptor import _control_protocol as protocol
 from receptor._control_errors import (
     AddressError,
@@ -36,50 +37,68 @@ from receptor._control_errors import (
     ControlProtocolError,
     ControlTimeout,
     DisconnectedError,
+    NotOfferedError,
     OptionsError,
     RefusedError,
-    refusal,
 )
 from receptor._control_session import Payload, Readable, Session
-from receptor._control_socket import Address, TLSOptions, tls_options_from_config
+from receptor._control_socket import Address, Connection, TLSOptions, tls_options_from_config
+from receptor._units import Unit
 
 if TYPE_CHECKING:  # at run time they are loaded by the methods that need them: a third of the start of receptorctl
-    from receptor.types import Hop, PingResult, Status, UnitStatus
+    from receptor._control_events import DaemonEvent
+    from receptor._control_exec import BlockingExec
+    from receptor._control_types import (
+        About,
+        Backend,
+        BackendFailed,
+        Link,
+        Links,
+        SnapshotComplete,
+        Topology,
+        TopologyEdge,
+        TopologyNode,
+        TopologyService,
+        WorkReleased,
+    )
+    from receptor.types import Hop, PingResult, Status, UnitStatus, WorkResult
 
 __all__ = [
+    "About",
     "AddressError",
+    "Backend",
+    "BackendFailed",
+    "Client",
+    "ClientUnit",
     "ConnectError",
-    "ControlClient",
     "ControlClientError",
     "ControlProtocolError",
     "ControlTimeout",
+    "DaemonEvent",
     "DisconnectedError",
+    "Link",
+    "Links",
+    "NotOfferedError",
     "OptionsError",
     "Payload",
     "Readable",
     "RefusedError",
-    "Submitted",
+    "SnapshotComplete",
     "TLSOptions",
+    "Topology",
+    "TopologyEdge",
+    "TopologyNode",
+    "TopologyService",
     "Work",
+    "WorkReleased",
     "connect",
     "tls_options_from_config",
 ]
 
 _T = TypeVar("_T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A unit of work that was accepted. ``result`` is the daemon's word: ``Job Started`` or ``Job Submitted``."""
-
-    unit: str
-    result: str
-
-    @property
-    def started(self) -> bool:
-        """The executor has the unit and its payload. Otherwise the daemon goes on trying to reach it."""
-        return self.result == "Job Started"
+_IDLE_CONNECTIONS = 8
+_CLEANUP_S = 5.0  # What a failed submit may take to take its unit back.
 
 
 def connect(
@@ -87,112 +106,241 @@ def connect(
     *,
     tls: TLSOptions | None = None,
     timeout_s: float | None = 10.0,
-) -> ControlClient:
+) -> Client:
     """Connect to the control service at ``address`` and read its greeting.
 
     address: a path, ``unix:PATH``, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``.
     timeout_s: for connecting and for the greeting, here and whenever the client has to connect again.
     Raises AddressError, OptionsError, ConnectError, ControlTimeout, ControlProtocolError or DisconnectedError.
     """
-    client = ControlClient(address, tls=tls, timeout_s=timeout_s)
+    client = Client(address, tls=tls, timeout_s=timeout_s)
     client.open()
     return client
 
 
-class ControlClient:
+class Client:
     """See the module. Made by ``connect``; made directly it connects at the first request."""
 
-    def __init__(self, address: str, *, tls: TLSOptions | None = None, timeout_s: float | None = 10.0) -> None:
-        self._session = Session(Address.parse(address), tls, timeout_s)
-        self.work = Work(self._session)
+    def __init__(
+        self,
+        address: str,
+        *,
+        tls: TLSOptions | None = None,
+        timeout_s: float | None = 10.0,
+        _hops: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self._address = address
+        self._parsed = Address.parse(address)
+        self._tls = tls
+        self._timeout_s = timeout_s
+        self._hops = _hops
+        self._node = ""
+        self._idle: list[Session] = []  # append and pop are atomic, so threads need no lock
+        self.work = Work(self)
 
-    def __enter__(self) -> ControlClient:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self._address} node {self._node or 'unknown'}>"
 
     @property
     def node(self) -> str:
         """The ID of the node, from its greeting; "" before the first connection."""
-        return self._session.node
+        return self._node
 
     def open(self) -> None:
         """Connect and read the greeting, unless that is done."""
-        self._session.open()
+        with self._session() as session:
+            session.open()
 
     def close(self) -> None:
-        """Close the connection; the next request opens a new one. Safe to call twice."""
-        self._session.close()
+        """Close the connections; the next request opens a new one. Safe to call twice."""
+        while self._idle:
+            self._idle.pop().close()
 
-    def request(self, line: bytes, *, timeout_s: float | None = None) -> JSON:
-        """Send a request line that does not change the mode of the connection and return the JSON answer."""
-        return self._session.request(line, timeout_s)
+    def at(self, node: str, *, tls_client: str = "") -> Client:
+        """Return a client of another node's control service, reached through this one's daemon.
+
+        tls_client: name of a ``tls-client`` entry in the daemon's configuration. Close the client when done with it.
+        """
+        hops = (*self._hops, (node, tls_client))
+        far = Client(self._address, tls=self._tls, timeout_s=self._timeout_s, _hops=hops)
+        if self._idle:
+            session = self._idle.pop()
+            try:
+                session.go_on(node, tls_client)
+            except BaseException:
+                session.close()
+                raise
+            far._idle.append(session)
+            far._node = session.node
+        return far
 
     def command(self, text: str, *, timeout_s: float | None = None) -> JSON:
         """Send any one-line command, text or JSON, and return the JSON answer."""
-        return self.request(protocol.request_line(text), timeout_s=timeout_s)
+        return self._run(ops.raw(text), timeout_s)
+
+    def request(self, command: str, *, timeout_s: float | None = 30.0) -> JSON:
+        """Send a command that others than ours may not have, and return its JSON answer; or raise NotOfferedError."""
+        return self._run(ops.addition(command), timeout_s)
+
+    # The mesh.
 
     def status(self, *, timeout_s: float | None = 30.0) -> Status:
         """Return what the node knows of itself and the mesh."""
-        from receptor.types import Status
-
-        return _decoded(Status.from_json, self.command("status", timeout_s=timeout_s))
+        return self._run(ops.status(), timeout_s)
 
     def version(self, *, timeout_s: float | None = 30.0) -> str:
         """Return the version of the daemon; it may be empty in unreleased builds."""
-        reply = self.command('{"command":"status","requested_fields":["Version"]}', timeout_s=timeout_s)
-        return _decoded(lambda reply: str(reply["Version"]), reply)
+        return self._run(ops.version(), timeout_s)
+
+    def about(self, *, timeout_s: float | None = 30.0) -> About:
+        """Return what the daemon says of itself: its implementation, commands, clock."""
+        try:
+            return self._run(ops.about(time.time()), timeout_s)
+        except NotOfferedError:
+            return self._run(ops.about_from_status(), timeout_s)
 
     def ping(self, node: str, *, timeout_s: float | None = 15.0) -> PingResult:
         """Send one probe to ``node``; the daemon itself waits for up to 10 s.
 
         Raises RefusedError with code ``no_route``, ``timeout``, ``service_unknown``, ``expired`` or ``firewall``.
         """
-        from receptor.types import PingResult
-
-        reply = self.request(protocol.words_line("ping", node), timeout_s=timeout_s)
-        if reply.get("Success") is not True:
-            raise refusal(_error_of(reply), reply=reply)
-        return _decoded(lambda reply: PingResult(str(reply["From"]), _rtt(reply)), reply)
+        return self._run(ops.ping(node), timeout_s)
 
     def traceroute(self, node: str, *, timeout_s: float | None = None) -> list[Hop]:
         """Return the hops towards ``node`` in order; each can take the daemon 10 s. A failed hop is the last one."""
-        reply = self.request(protocol.words_line("traceroute", node), timeout_s=timeout_s)
-        return _decoded(_hops, reply)
+        return self._run(ops.traceroute(node), timeout_s)
 
-    def reload(self, *, timeout_s: float | None = None) -> None:
-        """Make the daemon read its configuration file again; raises RefusedError if it keeps the old one."""
-        reply = self.command("reload", timeout_s=timeout_s)
-        if reply.get("Success") is not True:
-            raise refusal(_error_of(reply), reply=reply)
+    def topology(self, *, timeout_s: float | None = 30.0) -> Topology:
+        """Return the mesh as the node knows it: nodes, links with their costs, services."""
+        try:
+            return self._run(ops.topology(), timeout_s)
+        except NotOfferedError:
+            return self._run(ops.topology_from_status(), timeout_s)
 
-    def connect_service(
+    def links(self, *, timeout_s: float | None = 30.0) -> Links:
+        """Return the node's dialers, listeners and links, with the reasons of failures; or raise NotOfferedError."""
+        return self._run(ops.links(), timeout_s)
+
+    def config(self, *, timeout_s: float | None = 30.0) -> list[JSON]:
+        """Return the directives that the daemon runs, secrets hidden; or raise NotOfferedError."""
+        return self._run(ops.config(), timeout_s)
+
+    def metrics(self, *, timeout_s: float | None = 30.0) -> str:
+        """Return the metrics in the Prometheus text format; or raise NotOfferedError."""
+        return self._run(ops.metrics(), timeout_s)
+
+    def reload(self, *, dry_run: bool = False, timeout_s: float | None = None) -> list[str]:
+        """Make the daemon read its configuration again; raises RefusedError if it keeps the old one.
+
+        Returns what changed, in words; empty of daemons that do not say. dry_run: change nothing, or NotOfferedError.
+        """
+        if dry_run and not self.about().implementation:  # to another daemon it would be a reload
+            raise ops.not_offered(self._node, "reload dry-run")
+        return self._run(ops.reload(dry_run), timeout_s)
+
+    def connect(
         self, node: str, service: str, *, tls_client: str = "", timeout_s: float | None = None
     ) -> socket.socket:
         """Return a blocking socket whose other end is ``service`` of ``node``. The caller closes it.
 
         tls_client: name of a ``tls-client`` entry in the daemon's configuration.
         """
-        self._session.switch(protocol.connect_line(node, service, tls_client), protocol.parse_connecting, timeout_s)
-        sock = self._session.hand_over().sock
+        with self._session() as session:
+            session.switch(protocol.connect_line(node, service, tls_client), protocol.parse_connecting, timeout_s)
+            sock = session.hand_over().sock
         sock.settimeout(None)
         return sock
 
-    def hop_to(self, node: str, *, tls_client: str = "", timeout_s: float | None = None) -> None:
-        """Turn this client's connection into one to the control service of ``node``.
+    def events(
+        self,
+        *kinds: str,
+        node: str | None = None,
+        unit: str | None = None,
+        snapshot: bool = True,
+        timeout_s: float | None = None,
+    ) -> Iterator[DaemonEvent]:
+        """Yield what is there now, SnapshotComplete, and then every change, until the daemon ends; or NotOfferedError.
 
-        It lasts until the connection is closed, or used up by a submit or a stream of results.
+        kinds: of ``link``, ``route``, ``service`` and ``unit``; none means all. node, unit: only what concerns these.
+        snapshot: False leaves out what is there now. timeout_s: seconds to wait for the next event.
         """
-        self._session.switch(protocol.connect_line(node, "control", tls_client), protocol.parse_connecting, timeout_s)
-        self._session.greet(timeout_s)
+        from receptor._control_events import EventDecoder
+
+        decoder = EventDecoder()
+        for line in self.event_lines(*kinds, node=node, unit=unit, snapshot=snapshot, timeout_s=timeout_s):
+            yield from decoder.feed(line)
+
+    def event_lines(
+        self,
+        *kinds: str,
+        node: str | None = None,
+        unit: str | None = None,
+        snapshot: bool = True,
+        timeout_s: float | None = None,
+    ) -> Iterator[str]:
+        """Yield the same as the JSON texts that the daemon sends."""
+        line = ops.events_line(kinds, node, unit, snapshot)
+        with self._session() as session:
+            conn = session.hand_over()
+        try:
+            conn.send(line, timeout_s)
+            protocol_line = conn.read_line(self._timeout_s)
+            ops.check_offered(protocol_line, "events", self._node)
+            yield protocol_line
+            while True:
+                yield conn.read_line(timeout_s)
+        finally:
+            conn.close()
+
+    # How.
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """Lend a session; it is kept if its connection survives."""
+        session = self._idle_session() or Session(self._parsed, self._tls, self._timeout_s, self._hops)
+        try:
+            yield session
+        finally:
+            self._node = session.node or self._node
+            if session.connection is not None:
+                if len(self._idle) < _IDLE_CONNECTIONS:
+                    self._idle.append(session)
+                else:
+                    session.close()
+
+    def _idle_session(self) -> Session | None:
+        while self._idle:
+            try:
+                session = self._idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if not session.is_stale():
+                return session
+            session.close()  # the daemon went away meanwhile; a new one may be there
+        return None
+
+    def _run(self, request: ops.Request[_T], timeout_s: float | None) -> _T:
+        with self._session() as session:
+            try:
+                reply = session.request(request.line, timeout_s)
+            except RefusedError as e:
+                raise request.refused(e, session.node) from None
+        return request.answer(reply)
 
 
 class Work:
-    """Work units of the node that a ``ControlClient`` talks to; its attribute ``work``."""
+    """Units of work of the node that a ``Client`` talks to; its attribute ``work``."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def submit(
         self,
@@ -200,107 +348,184 @@ class Work:
         worktype: str,
         payload: Payload = b"",
         *,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, object] | None = None,
         tls_client: str | None = None,
         ttl_s: float | str | None = None,
         sign: bool = False,
         timeout_s: float | None = None,
         on_created: Callable[[str], object] | None = None,
-    ) -> Submitted:
+    ) -> ClientUnit:
         """Start one unit of work on ``node`` (None: the node this client talks to).
 
         payload: bytes, text, an open binary file, or an iterable of bytes. Files and iterables are sent as they come
             and never held whole. If reading them fails, the upload is reset, so that the unit fails (not under TLS to
             a peer that cannot tell a reset) instead of running on half of its input, and the error is raised.
+        params: parameters of the work type; values are sent as text.
         ttl_s: seconds until the daemon gives up on a remote unit that has not started; text is passed on as it is.
         timeout_s: for each answer of the daemon; sending the payload has no limit.
         on_created: called with the unit's ID before the payload is sent.
         Raises RefusedError with code ``work_type``, ``signature`` and others.
         """
-        line = protocol.submit_line(worktype, node, tls_client, _ttl_text(ttl_s), sign, params)
-        started = self._session.submit(line, payload, timeout_s, on_created)
-        return Submitted(started["unitid"], started["result"])
+        line = ops.submit_line(worktype, node, tls_client, ttl_s, sign, params)
+        with self._client._session() as session:
+            started = session.submit(line, payload, timeout_s, on_created)
+        return ClientUnit(started["unitid"], self._client, started["result"])
+
+    def get(self, unit_id: str) -> ClientUnit:
+        """Return a unit that exists, by its ID. Raises UnitNotFound."""
+        unit = self.unit(unit_id)
+        unit.status()
+        return unit
+
+    def unit(self, unit_id: str) -> ClientUnit:
+        """Return the unit of this ID without asking the daemon whether there is one."""
+        return ClientUnit(unit_id, self._client)
 
     def list(self, unit: str | None = None, *, timeout_s: float | None = 30.0) -> dict[str, UnitStatus]:
         """Return all units by ID, or only ``unit``."""
-        from receptor.types import UnitStatus
+        return self._client._run(ops.unit_list(unit), timeout_s)
 
-        words = ("work", "list", unit) if unit else ("work", "list")
-        reply = self._session.request(protocol.words_line(*words), timeout_s)
-        return _decoded(lambda reply: {unit: UnitStatus.from_json(unit, raw) for unit, raw in reply.items()}, reply)
+    def exec(
+        self,
+        node: str,
+        params: str = "",
+        *,
+        worktype: str = "exec",
+        tty: bool = False,
+        rows: int = 24,
+        cols: int = 80,
+        term: str = "xterm",
+        tls_client: str | None = None,
+        sign: bool = False,
+        timeout_s: float | None = None,
+    ) -> BlockingExec:
+        """Run a command while watching it, as ssh does: in a terminal, or with three pipes; or raise NotOfferedError.
 
-    def status(self, unit: str, *, timeout_s: float | None = 30.0) -> UnitStatus:
-        """Return the state of ``unit``; RefusedError with code ``unit_unknown`` if there is none."""
-        from receptor.types import UnitStatus
-
-        reply = self._session.request(protocol.words_line("work", "status", unit), timeout_s)
-        return _decoded(lambda raw: UnitStatus.from_json(unit, raw), reply)
-
-    def results(self, unit: str, *, offset: int = 0, timeout_s: float | None = None) -> BinaryIO:
-        """Return the output of ``unit`` from byte ``offset`` on, as a binary file to read from and close.
-
-        It ends when the unit is complete and everything has been read. ``status`` tells afterwards how it went.
+        params: the command's parameters, split as a shell does. worktype: a work type of ``node`` that allows it.
+        timeout_s: for the answer of the daemon. Leaving its ``with`` statement hangs up.
         """
-        conn = self._session.results(protocol.words_line("work", "results", unit, str(offset)), timeout_s)
-        try:
-            return cast(BinaryIO, conn.sock.makefile("rb"))
-        finally:
-            conn.close()  # the file keeps the connection open until it is closed itself
+        from receptor._control_exec import BlockingExec, exec_line, parse_exec
 
-    def cancel(self, unit: str, *, timeout_s: float | None = None) -> bool:
-        """Stop ``unit``. Its directory and output stay until it is released.
+        line = exec_line(node, worktype, params, tty, rows, cols, term, tls_client, sign)
+        client = self._client
+        with client._session() as session:
+            try:
+                unit = session.switch(line, parse_exec, timeout_s)
+            except RefusedError as e:
+                if ops.is_unknown_command(e):
+                    raise ops.not_offered(session.node, "work exec") from None
+                raise
+            return BlockingExec(session.hand_over(), unit)
 
-        Returns whether a confirmation of another node is still due.
+
+class ClientUnit(Unit):
+    """A unit of work that a daemon has. ``result`` is the daemon's word at its submission, "" of one looked up."""
+
+    def __init__(self, unit_id: str, client: Client, result: str = "") -> None:
+        super().__init__(unit_id)
+        self._client = client
+        self.result = result
+
+    @property
+    def _home(self) -> str:
+        return self._client.node
+
+    @property
+    def started(self) -> bool:
+        """The executor had the unit when it was submitted. Else the daemon goes on trying to reach it."""
+        return self.result == "Job Started"
+
+    def status(self, *, timeout_s: float | None = 30.0) -> UnitStatus:
+        """Return how it stands. Raises UnitNotFound."""
+        return self._client._run(ops.unit_status(self._id), timeout_s)
+
+    def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> Generator[bytes]:
+        """Yield its output from byte ``offset`` on, each chunk as it arrives, until it is complete.
+
+        A connection that is lost, to a daemon that restarts for instance, is made again, and the output goes on at the
+        exact byte. timeout_s: seconds to wait for the next chunk. Raises UnitNotFound, ControlTimeout and what
+        ``connect`` raises.
         """
-        return self._stop("cancel", unit, {"cancelled": False, "cancel pending": True}, timeout_s)
+        cursor = ops.OutputCursor(self._id, offset)
+        while True:
+            try:
+                with closing(self._stream(cursor)) as conn:
+                    while chunk := conn.read_some(timeout_s):
+                        cursor.took(len(chunk))
+                        yield chunk
+                status = self.status()
+            except ops.LOST as e:
+                time.sleep(cursor.patience.pause_after(e))
+            else:
+                if cursor.finished(status):
+                    return
 
-    def release(self, unit: str, *, force: bool = False, timeout_s: float | None = None) -> bool:
-        """Stop ``unit`` if need be and delete all of it.
+    def _stream(self, cursor: ops.OutputCursor) -> Connection:
+        with self._client._session() as session:
+            conn = session.results(cursor.line(), self._client._timeout_s)
+        cursor.patience.reset()
+        return conn
 
-        force: delete it here at once, even if the node that runs it cannot be told.
-        Returns whether a confirmation of another node is still due.
+    def open_stdout(self, offset: int = 0) -> socket.socket:
+        """Return its output from byte ``offset`` on as a socket to read from: one connection, not made again."""
+        with self._client._session() as session:
+            return session.results(ops.results_line(self._id, offset), self._client._timeout_s).sock
+
+    def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
+        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
+
+        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
         """
-        verb = "force-release" if force else "release"
-        return self._stop(verb, unit, {"released": False, "release pending": True}, timeout_s)
+        from receptor._ops import check as checked
+        from receptor.types import WorkResult
 
-    def _stop(self, verb: str, unit: str, pending: Mapping[str, bool], timeout_s: float | None) -> bool:
-        reply = self._session.request(protocol.words_line("work", verb, unit), timeout_s)
-        for key, value in reply.items():
-            if key in pending and value == unit:
-                return pending[key]
-        raise ControlProtocolError(f"the answer to work {verb} {unit} does not confirm that unit")
+        waiting = ops.Waiting(self._id, timeout_s)
+        while True:
+            try:
+                pause_s = waiting.pause_after(status := self._client._run(waiting.request(), waiting.limit_s()))
+            except ops.LOST as e:
+                pause_s = waiting.pause_after_loss(e)
+            if pause_s is None:
+                break
+            time.sleep(pause_s)
+        result = WorkResult.of(status)
+        return checked(result) if check else result
 
+    def cancel(self, *, timeout_s: float | None = None) -> bool:
+        """End it. Its output stays until it is released.
 
-def _ttl_text(ttl_s: float | str | None) -> str | None:
-    if ttl_s is None or isinstance(ttl_s, str):
-        return ttl_s
-    return f"{ttl_s:f}".rstrip("0").rstrip(".") + "s"
+        True if the executing node has confirmed it; else it will be told when it can be reached.
+        """
+        return self._client._run(ops.cancel(self._id), timeout_s)
 
+    def release(self, *, force: bool = False, timeout_s: float | None = None) -> bool:
+        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
 
-def _decoded(decode: Callable[[JSON], _T], reply: JSON) -> _T:
-    """Decode an answer; one that lacks what is needed, or has it in another shape, is a fault of the other side."""
-    try:
-        return decode(reply)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
-        raise ControlProtocolError(f"the daemon's answer cannot be used: {type(e).__name__}: {e}") from e
-
-
-def _hops(reply: JSON) -> list[Hop]:
-    from receptor.types import Hop
-
-    if not all(re.fullmatch("[0-9]{1,9}", key) for key in reply):
-        raise ValueError("a hop is not a number")
-    return [
-        Hop(int(key), str(hop["From"]), _rtt(hop), refusal(_error_of(hop), reply=hop) if "Error" in hop else None)
-        for key in sorted(reply, key=int)
-        for hop in [reply[key]]
-    ]
+        force: remove it here even if the executing node never hears of it.
+        """
+        self._detached = True
+        return self._client._run(ops.release(self._id, force), timeout_s)
 
 
-def _rtt(reply: JSON) -> timedelta:
-    return timedelta(microseconds=int(reply["Time"]) / 1000)
+_LATER = {
+    "About": "_control_types",
+    "Backend": "_control_types",
+    "BackendFailed": "_control_types",
+    "DaemonEvent": "_control_events",
+    "Link": "_control_types",
+    "Links": "_control_types",
+    "SnapshotComplete": "_control_types",
+    "Topology": "_control_types",
+    "TopologyEdge": "_control_types",
+    "TopologyNode": "_control_types",
+    "TopologyService": "_control_types",
+    "WorkReleased": "_control_types",
+}
 
 
-def _error_of(reply: JSON) -> str:
-    error = reply.get("Error")
-    return error if isinstance(error, str) else "the daemon did not say why"
+def __getattr__(name: str) -> Any:  # Any: a class
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f"receptor.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -184,6 +184,13 @@ class FakeDaemon:
             status = self.status()
             self._reply(sock, {key: status[key] for key in request.get("requested_fields", status)})
             return True
+        if request["command"] != "work":
+            raise Refusal("Unknown command")
+        if request["subcommand"] == "status":
+            self._reply(sock, self._unit(request["unitid"]).reply())  # it knows no "wait"
+            return True
+        if request["subcommand"] != "submit":
+            raise Refusal("bad command")
         return self._submit(sock, lines, request)
 
     def _text(self, sock: socket.socket, lines: Any, word: str, rest: str) -> bool:

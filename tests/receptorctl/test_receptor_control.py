@@ -14,18 +14,25 @@ import pytest
 from fake_daemon import FakeDaemon
 
 import receptor.errors
-from receptor import _control_errors, _control_protocol, _control_socket, control
-from receptor.cli import _table
+from receptor import (
+    _control_errors,
+    _control_events,
+    _control_exec,
+    _control_protocol,
+    _control_socket,
+    control,
+)
+from receptor.cli import _show, _table
 from receptor.types import ServiceType, WorkState
 
 
 @pytest.fixture
-def client(fake_socket: str) -> Iterator[control.ControlClient]:
+def client(fake_socket: str) -> Iterator[control.Client]:
     with control.connect(fake_socket) as opened:
         yield opened
 
 
-def test_status(client: control.ControlClient) -> None:
+def test_status(client: control.Client) -> None:
     status = client.status()
     assert (status.node, status.cpu_count, status.memory_mib) == ("gamma", 2, 24105)
     assert status.known_costs["alpha"] == {"beta": 1}
@@ -37,7 +44,7 @@ def test_status(client: control.ControlClient) -> None:
     assert client.node == "gamma"
 
 
-def test_ping_and_traceroute(client: control.ControlClient) -> None:
+def test_ping_and_traceroute(client: control.Client) -> None:
     pong = client.ping("gamma")
     assert (pong.from_node, pong.rtt) == ("gamma", timedelta(microseconds=9.67))
     with pytest.raises(receptor.errors.Unreachable) as caught:
@@ -49,54 +56,57 @@ def test_ping_and_traceroute(client: control.ControlClient) -> None:
     assert second.error.code == "no_route"
 
 
-def test_work(client: control.ControlClient) -> None:
+def test_work(client: control.Client) -> None:
     seen: list[str] = []
     job = client.work.submit(None, "shraw", (b"in", b"put"), params={"params": "-c cat"}, on_created=seen.append)
     assert job.started
-    assert seen == [job.unit]
-    with client.work.results(job.unit, offset=2) as output:
-        assert output.read() == b"put"
-    status = client.work.status(job.unit)
+    assert seen == [job.id]
+    assert b"".join(job.stdout(offset=2)) == b"put"
+    with job.open_stdout(offset=3) as sock:
+        assert sock.recv(10, socket.MSG_WAITALL) == b"ut"
+    status = job.status()
     assert (status.state, status.detail, status.stdout_size) == (WorkState.SUCCEEDED, "exit status 0", 5)
-    assert client.work.list() == {job.unit: status}
-    assert client.work.cancel(job.unit) is False
-    assert client.work.release(job.unit, force=True) is False
-    with pytest.raises(receptor.errors.UnitNotFound, match=f"^unknown work unit {job.unit}$") as caught:
-        client.work.status(job.unit)
+    assert client.work.list() == {job.id: status}
+    assert job.wait().exit_code == 0
+    assert job.cancel()
+    assert job.release(force=True)
+    with pytest.raises(receptor.errors.UnitNotFound, match=f"^unknown work unit {job.id}$") as caught:
+        client.work.get(job.id)
     assert caught.value.code == "unit_unknown"
     with pytest.raises(receptor.errors.WorkTypeError):
         client.work.submit(None, "nosuch")
 
 
-def test_a_ttl_is_written_as_a_duration(fake: FakeDaemon, client: control.ControlClient) -> None:
+def test_a_ttl_is_written_as_a_duration(fake: FakeDaemon, client: control.Client) -> None:
     client.work.submit("elsewhere", "cat", ttl_s=90.5, sign=True)
     assert '"ttl": "90.5s", "signwork": "true"' in fake.requests[-1]
 
 
-def test_services(client: control.ControlClient) -> None:
-    with client.connect_service("beta", "echo") as sock, sock.makefile("rwb") as file:
+def test_services(client: control.Client) -> None:
+    with client.connect("beta", "echo") as sock, sock.makefile("rwb") as file:
         file.write(b"hello\n")
         file.flush()
         assert file.readline() == b"HELLO\n"
-    client.hop_to("beta")
-    assert client.node == "beta"
-    assert list(client.work.list()) == ["IGv3kQiU"]
+    with client.at("beta") as beta:
+        assert list(beta.work.list()) == ["IGv3kQiU"]
+        assert beta.node == "beta"
+    assert client.status().node == "gamma"
 
 
-def test_reload(client: control.ControlClient) -> None:
+def test_reload(client: control.Client) -> None:
     client.reload()
 
 
-def test_words_cannot_smuggle_in_requests(fake: FakeDaemon, client: control.ControlClient) -> None:
+def test_words_cannot_smuggle_in_requests(fake: FakeDaemon, client: control.Client) -> None:
     for unit in ("a\nreload", "a b", ""):
         with pytest.raises(ValueError, match="cannot be used in a request"):
-            client.work.release(unit)
+            client.work.unit(unit).release()
     with pytest.raises(ValueError, match="cannot contain a newline"):
         client.command("ping a\nreload")
     assert fake.requests == []
 
 
-def test_a_payload_that_breaks_off_is_a_reset(fake: FakeDaemon, client: control.ControlClient) -> None:
+def test_a_payload_that_breaks_off_is_a_reset(fake: FakeDaemon, client: control.Client) -> None:
     def blocks() -> Iterator[bytes]:
         yield b"half of the input"
         raise OSError("the disk is gone")
@@ -108,7 +118,7 @@ def test_a_payload_that_breaks_off_is_a_reset(fake: FakeDaemon, client: control.
     assert (unit.state, fake.uploads_broken) == (3, 1), "the daemon took half a payload for a whole one"
 
 
-def test_a_payload_of_another_type_is_refused(client: control.ControlClient) -> None:
+def test_a_payload_of_another_type_is_refused(client: control.Client) -> None:
     with pytest.raises(TypeError, match="a payload is bytes, str, a binary file or an iterable of bytes, not int"):
         client.work.submit(None, "cat", 5)  # type: ignore[arg-type]
 
@@ -170,6 +180,7 @@ def test_an_endless_greeting(tmp_path: Path) -> None:
 def test_an_endless_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(GREETING)
+        sock.recv(65536)
         while True:
             sock.sendall(b"x" * 65536)
 
@@ -246,7 +257,7 @@ def test_a_release_that_is_not_confirmed(tmp_path: Path, answer: bytes) -> None:
         control.connect(address) as client,
         pytest.raises(control.ControlProtocolError, match="does not confirm that unit"),
     ):
-        client.work.release("U")
+        client.work.unit("U").release()
 
 
 CREATED = b"Work unit created with ID U1. Send stdin data and EOF.\n"
@@ -299,7 +310,8 @@ def test_a_prompt_in_pieces(tmp_path: Path) -> None:
         sock.sendall(b'{"result":"Job Started","unitid":"U1"}\n')
 
     with server(tmp_path / "s", talk) as address, control.connect(address) as client:
-        assert client.work.submit(None, "cat", b"x") == control.Submitted("U1", "Job Started")
+        unit = client.work.submit(None, "cat", b"x")
+        assert (unit.id, unit.result) == ("U1", "Job Started")
 
 
 def test_no_answer_in_time(tmp_path: Path) -> None:
@@ -311,7 +323,7 @@ def test_no_answer_in_time(tmp_path: Path) -> None:
 
 
 def test_doctests_and_public_names() -> None:
-    for module in (_control_errors, _control_protocol, _control_socket, _table):
+    for module in (_control_errors, _control_events, _control_exec, _control_protocol, _control_socket, _show, _table):
         assert doctest.testmod(module).failed == 0
     assert control.__all__ == sorted(control.__all__)
     for name in control.__all__:

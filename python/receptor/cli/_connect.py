@@ -35,7 +35,7 @@ def connect(session: Session, node: str, service: str, raw: bool, tls_client: st
             "connect needs a terminal on standard input",
             hint="programs use ReceptorControl.connect_to_service or receptor.control instead",
         )
-    with session.client.connect_service(node, service, tls_client=tls_client) as sock:
+    with session.client.connect(node, service, tls_client=tls_client) as sock:
         try:
             with _raw_terminal(sys.stdin.fileno()) if raw else contextlib.nullcontext():
                 bridge(sock, sys.stdin.fileno(), sys.stdout.fileno())

@@ -13,34 +13,35 @@ from receptor.cli._table import status_lines
 from receptor.control import ControlProtocolError, RefusedError
 
 
-@cli.command(help="Show the status of the Receptor network.", example="receptorctl status --json")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
+@cli.command(help="Show the status of the Receptor network.", example="receptorctl status --json", data=True)
 @pass_session
-def status(session: Session, as_json: bool) -> None:
+def status(session: Session) -> None:
     """Print what the node knows."""
     reply = session.client.command("status")
-    if as_json:
+    if _show.form() != "table":
         _show.document(reply)
         return
     for line in status_lines(reply):
         _show.out(line)
 
 
-@cli.command(help="Ping a node and show how long its answers take.", example="receptorctl ping edge-7 --count 1")
+@cli.command(
+    help="Ping a node and show how long its answers take.", example="receptorctl ping edge-7 --count 1", data=True
+)
 @click.argument("node")
 @click.option("--count", default=4, show_default=True, help="Number of pings to send")
 @click.option("--delay", default=1.0, show_default=True, help="Seconds to wait between pings")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
 @pass_session
-def ping(session: Session, node: str, count: int, delay: float, as_json: bool) -> None:
+def ping(session: Session, node: str, count: int, delay: float) -> None:
     """Probe a node."""
     replies = []
+    as_data = _show.form() != "table"
     for number in range(count):
         if number:
             time.sleep(max(delay, 0))
-        replies.append(_probe(session, node, as_json))
+        replies.append(_probe(session, node, as_data))
     received = sum(reply["success"] for reply in replies)
-    if as_json:
+    if as_data:
         _show.document({"node": node, "sent": len(replies), "received": received, "replies": replies})
     if received < len(replies):
         click.get_current_context().exit(2)
@@ -57,17 +58,16 @@ def _probe(session: Session, node: str, quiet: bool) -> dict[str, Any]:  # Any: 
     return {"success": success, "from": origin, "time_ns": reply.get("Time"), "error": error}
 
 
-@cli.command(help="Show the way to a node, hop by hop.", example="receptorctl traceroute edge-7")
+@cli.command(help="Show the way to a node, hop by hop.", example="receptorctl traceroute edge-7", data=True)
 @click.argument("node")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
 @pass_session
-def traceroute(session: Session, node: str, as_json: bool) -> None:
+def traceroute(session: Session, node: str) -> None:
     """Trace the way to a node."""
     reply = session.client.command(f"traceroute {node}")
     if not all(key.isdecimal() and isinstance(hop, dict) for key, hop in reply.items()):
         raise ControlProtocolError("the daemon's answer to traceroute is not a list of hops")
     hops = [(int(key), reply[key]) for key in sorted(reply, key=int)]
-    if as_json:
+    if _show.form() != "table":
         _show.document({"node": node, "reached": _reached(hops), "hops": [_hop(n, hop) for n, hop in hops]})
         return
     for number, hop in hops:
@@ -85,26 +85,37 @@ def _hop(number: int, hop: dict[str, Any]) -> dict[str, Any]:
     return {"hop": number, "from": hop.get("From") or None, "time_ns": hop.get("Time"), "error": hop.get("Error")}
 
 
-@cli.command(help="Make the daemon read its configuration file again.", example="receptorctl reload")
+@cli.command(help="Make the daemon read its configuration file again.", example="receptorctl reload", data=True)
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing")
 @pass_session
-def reload(session: Session) -> None:
+def reload(session: Session, dry_run: bool) -> None:
     """Reload the configuration."""
+    as_data = _show.form() != "table"
     try:
-        session.client.reload()
+        changes = session.client.reload(dry_run=dry_run)
     except RefusedError as e:
         if not e.reply:
             raise
         codes = {"ERRORCODE 3": 3, "ERRORCODE 4": 4}
-        raise Failure(e.text, next((codes[code] for code in codes if code in e.text), 5)) from None
-    _show.out("Reload successful")
+        code = next((codes[text] for text in codes if text in e.text), 5)
+        if as_data:
+            _show.document({"success": False, "error": e.text, "code": code, "changes": []})
+        raise Failure(e.text, code) from None
+    if as_data:
+        _show.document({"success": True, "error": None, "code": 0, "changes": changes})
+        return
+    _show.out(("These would change:" if changes else "Nothing would change") if dry_run else "Reload successful")
+    for change in changes:
+        _show.out(f"  {change}")
 
 
-@cli.command(help="Show the versions of receptorctl and of the daemon.", example="receptorctl version --json")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
+@cli.command(
+    help="Show the versions of receptorctl and of the daemon.", example="receptorctl version --json", data=True
+)
 @pass_session
-def version(session: Session, as_json: bool) -> None:
+def version(session: Session) -> None:
     """Print both versions."""
-    if as_json:
+    if _show.form() != "table":
         _show.document({"receptorctl": own_version(), "receptor": session.daemon_version})
         return
     _show.out(f"receptorctl  {own_version()}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -13,7 +14,7 @@ import click
 
 from receptor._control_socket import choose_tls
 from receptor.cli import _show
-from receptor.control import ControlClient, ControlClientError, TLSOptions
+from receptor.control import Client, ControlClientError, TLSOptions
 
 CONNECT_TIMEOUT_S = 30.0
 INTERRUPTED = 130
@@ -87,19 +88,51 @@ def _forget_stdout() -> None:
 
 
 class Command(_Ending):
-    """A sub-command, with an example at the end of its help."""
+    """A sub-command, with an example at the end of its help.
 
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:  # Any: as click has it
+    data: it prints data, and has the options that choose the form. ``_show.form`` returns the choice.
+    """
+
+    def __init__(
+        self, *args: Any, example: str = "", data: bool = False, **kwargs: Any
+    ) -> None:  # Any: as click has it
         if example:
             kwargs["epilog"] = f"\b\nExample: {example}"
         super().__init__(*args, **kwargs)
+        if data:
+            self.params += [_JSON, _OUTPUT]
+
+
+def _choose_form(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value:
+        ctx.meta[_show.FORM] = value if isinstance(value, str) else "json"
+
+
+_JSON = click.Option(
+    ["--json"], is_flag=True, expose_value=False, callback=_choose_form, help="Print as JSON", is_eager=True
+)
+_OUTPUT = click.Option(
+    ["--output"], type=click.Choice(["table", "json", "yaml"]), expose_value=False, callback=_choose_form, help="Form"
+)
 
 
 class Group(Command, click.Group):
-    """A command with sub-commands."""
+    """A command with sub-commands. later: modules that define sub-commands, loaded when one is asked for."""
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *args: Any, later: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._module_of = {name: module for module, names in (later or {}).items() for name in names}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *self._module_of})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands and cmd_name in self._module_of:
+            importlib.import_module(f"receptor.cli.{self._module_of[cmd_name]}")
+        return self.commands.get(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--help" in args:
@@ -122,7 +155,7 @@ class Session:
     key: str | None = None
     cert: str | None = None
     insecureskipverify: bool = False
-    _client: ControlClient | None = field(default=None, repr=False)
+    _client: Client | None = field(default=None, repr=False)
     _daemon_version: str | None = None
 
     @classmethod
@@ -132,13 +165,21 @@ class Session:
         return cls(read("RECEPTORCTL_SOCKET"), read("RECEPTORCTL_CONFIG"), read("RECEPTORCTL_TLSCLIENT"))
 
     @property
-    def client(self) -> ControlClient:
+    def client(self) -> Client:
         """The client, made when first asked for. Its connection is made by the first request."""
         if self._client is None:
             if not self.socket:
                 raise Failure("Missing parameter: socket", hint=_SOCKET_HINT)
-            self._client = ControlClient(self.socket, tls=self._tls(), timeout_s=CONNECT_TIMEOUT_S)
+            self._client = Client(self.socket, tls=self._tls(), timeout_s=CONNECT_TIMEOUT_S)
         return self._client
+
+    def client_at(self, node: str | None, tls_client: str = "") -> Client:
+        """Return the client, or one of another node's control service that the daemon leads to."""
+        if not node:
+            return self.client
+        far = self.client.at(node, tls_client=tls_client)
+        click.get_current_context().call_on_close(far.close)
+        return far
 
     @property
     def daemon_version(self) -> str:
@@ -198,8 +239,18 @@ def pass_session(function: _F) -> _F:
     return called  # type: ignore[return-value]  # the same less its first argument, which is click's business
 
 
+MODULES = {
+    "_connect": ("connect",),
+    "_daemon": ("config", "links", "metrics"),
+    "_events": ("events",),
+    "_mesh": ("ping", "reload", "status", "traceroute", "version"),
+    "_work": ("work",),
+}
+
+
 @click.group(
     cls=Group,
+    later=MODULES,
     help="Talk to a Receptor daemon: look at the mesh, and submit and follow work.",
     example="receptorctl --socket /run/receptor/receptor.sock status",
 )

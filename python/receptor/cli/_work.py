@@ -1,299 +1,222 @@
-"""The commands about work units."""
+"""The commands about work units, except those that carry payload or output."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, BinaryIO
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import click
 
-from receptor.cli import _show
-from receptor.cli._root import Failure, Group, Interrupted, Session, cli, fail_usage, pass_session
-from receptor.control import Payload, RefusedError, Submitted
+from receptor.cli import _show, _units
+from receptor.cli._root import Failure, Group, Session, cli, fail_usage, pass_session
+from receptor.control import Client, RefusedError
 
-if TYPE_CHECKING:
-    from receptor.types import UnitStatus
-
-REFUSED = 101
-_BLOCK_BYTES = 64 * 1024
+Units = dict[str, dict[str, Any]]  # Any: JSON values; a status by the ID of its unit
+MODULES = {"_output": ("logs", "results"), "_submit": ("submit",)}
 
 
-@cli.group(cls=Group, help="Submit, look at and end units of work.", example="receptorctl work list")
+@cli.group(cls=Group, later=MODULES, help="Submit, look at and end units of work.", example="receptorctl work list")
 def work() -> None:
     """Group the work commands."""
 
 
-@work.command("list", help="Show work units and how they stand.", example="receptorctl work list --quiet")
+def _filters(function: Callable[..., Any]) -> Callable[..., Any]:  # Any: click passes options by keyword
+    states = click.option(
+        "--state",
+        "states",
+        multiple=True,
+        type=click.Choice(_units.STATES, case_sensitive=False),
+        help="Only units in this state; may be repeated",
+    )
+    types = click.option("--type", "types", multiple=True, help="Only units of this work type; may be repeated")
+    nodes = click.option("--on", "nodes", multiple=True, help="Only units that run on this node; may be repeated")
+    return states(types(nodes(function)))
+
+
+@work.command("list", help="Show work units and how they stand.", example="receptorctl work list --quiet", data=True)
 @click.option("--quiet", "-q", is_flag=True, help="Only print the IDs of the units")
 @click.option("--node", help="Node whose units to show; default is the node we are connected to")
 @click.option("--unit_id", "--unit-id", "unit", help="Only show this unit")
 @click.option("--tls-client", default="", help="TLS client entry of the daemon for the connection to --node")
-@click.option("--json", "_json", is_flag=True, help="Print as JSON, which this command does anyway")
+@_filters
+@click.option("--watch", "-w", is_flag=True, help="Show them again after every change, until Ctrl-C")
 @pass_session
-def list_units(session: Session, quiet: bool, node: str | None, unit: str | None, tls_client: str, _json: bool) -> None:
+def list_units(
+    session: Session,
+    quiet: bool,
+    node: str | None,
+    unit: str | None,
+    tls_client: str,
+    states: tuple[str, ...],
+    types: tuple[str, ...],
+    nodes: tuple[str, ...],
+    watch: bool,
+) -> None:
     """Print the units of a node."""
-    if node:
-        session.client.hop_to(node, tls_client=tls_client)
-    units = session.client.command(f"work list {unit}" if unit else "work list")
-    if not quiet:
-        _show.document(units)
+    client = session.client_at(node, tls_client)
+    wanted = _units.Filter(states, types, nodes)
+    if watch:
+        from receptor.cli._watch import watch_units
+
+        watch_units(client, wanted, unit, quiet)
         return
-    for name in units:
-        _show.out(name)
+    units = wanted.apply(client.command(f"work list {unit}" if unit else "work list"))
+    if quiet:
+        for name in units:
+            _show.out(name)
+    elif _show.form("json") == "table":
+        for line in _units.table(units, client.node):
+            _show.out(line)
+    else:
+        _show.document(units)
 
 
 @work.command(
-    help="Submit a unit of work. CMDPARAMS are appended to the parameter params.",
-    example="receptorctl work submit --node edge-7 backup --payload in.tar --follow --rm",
+    "status",
+    help="Show how units of work stand, or wait until they are complete.",
+    example="receptorctl work status --wait LWJm6jtg",
+    data=True,
 )
-@click.argument("worktype")
-@click.argument("cmdparams", nargs=-1)
-@click.option("--node", help="Node to run the unit on; default is the node we are connected to")
-@click.option("--payload", "-p", "payload_file", help="File with the input of the unit, - for standard input")
-@click.option("--payload-literal", "-l", "literal", help="The input of the unit itself; a newline is appended")
-@click.option("--no-payload", "-n", is_flag=True, help="The unit gets no input")
-@click.option("--tls-client", help="TLS client entry of the daemon to use for the connection to the node")
-@click.option("--ttl", help="Time after which a remote unit that has not started is given up, such as 1h20m30s")
-@click.option("--signwork", is_flag=True, help="Sign the request with the key of the daemon")
-@click.option("--follow", "-f", is_flag=True, help="Wait for the unit and print its output as it comes")
-@click.option("--rm", is_flag=True, help="Release the unit at the end")
-@click.option("--param", "-a", "params", multiple=True, help="Work parameter KEY=VALUE; @FILE as VALUE reads a file")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON; not with --follow")
+@click.argument("unit_ids", nargs=-1, required=True)
+@click.option("--wait", is_flag=True, help="Wait until all are complete; exit status 1 if one did not succeed")
+@click.option("--timeout", type=float, help="Seconds to wait; then exit status 1")
 @pass_session
-def submit(
-    session: Session,
-    worktype: str,
-    cmdparams: tuple[str, ...],
-    node: str | None,
-    payload_file: str | None,
-    literal: str | None,
-    no_payload: bool,
-    tls_client: str | None,
-    ttl: str | None,
-    signwork: bool,
-    follow: bool,
-    rm: bool,
-    params: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Start a unit and, if asked to, stay with it."""
-    if as_json and follow:
-        fail_usage("--json and --follow exclude each other: stdout carries the output of the unit")
-    payload = _payload(payload_file, literal, no_payload)
-    if rm and not follow:
-        _show.warning("using --rm without --follow. Unit results will never be seen.")
-    unit = ""
-
-    def created(name: str) -> None:
-        nonlocal unit
-        unit = name
-
-    try:
-        try:
-            started = session.client.work.submit(
-                node,
-                worktype,
-                payload,
-                params=_parameters(params, cmdparams),
-                tls_client=tls_client,
-                ttl_s=ttl,
-                sign=signwork,
-                on_created=created,
-            )
-        except (OSError, ValueError, RuntimeError) as e:
-            raise Failure(str(e), REFUSED, hint=getattr(e, "hint", "")) from e
-        if follow:
-            _follow(session, started.unit)
-        elif not as_json:
-            _show.out(f"Result: {started.result}")
-            _show.out(f"Unit ID: {started.unit}")
-    except KeyboardInterrupt:
-        raise _interrupted(unit, submitted=follow) from None
-    except Exception:
-        if rm and unit:
-            _release_after(session, unit)
-        raise
-    _finish_submit(session, started, rm, as_json)
-
-
-def _finish_submit(session: Session, started: Submitted, rm: bool, as_json: bool) -> None:
-    pending = session.client.work.release(started.unit) if rm else None
-    if as_json:
-        _show.document({"unit": started.unit, "result": started.result, "released": pending is False})
-    elif pending is not None:
-        _show.out(f"({started.unit}, {_word('release', pending)})")
-
-
-def _release_after(session: Session, unit: str) -> None:
-    """Release ``unit`` although something failed; that failure is what the user is told."""
-    try:
-        pending = session.client.work.release(unit)
-    except (OSError, RuntimeError) as e:
-        _show.error(f"{unit}: {e}")
+def unit_status(session: Session, unit_ids: tuple[str, ...], wait: bool, timeout: float | None) -> None:
+    """Print the status of units."""
+    if timeout is not None and not wait:
+        fail_usage("--timeout is for --wait")
+    client = session.client
+    units: Units = {}
+    bad = []
+    for unit_id in unit_ids:
+        unit = client.work.unit(unit_id)
+        if wait:
+            result = unit.wait(timeout_s=timeout, check=False)
+            units[unit_id] = dict(result.raw)
+            if result.state.name != "SUCCEEDED":
+                bad.append(f"{unit_id} {units[unit_id].get('StateName', result.state.name)}: {result.detail}")
+        else:
+            units[unit_id] = dict(unit.status().raw)
+    if _show.form() != "table":
+        _show.document(units)
     else:
-        _show.out(f"({unit}, {_word('release', pending)})")
+        for number, (unit_id, raw) in enumerate(units.items()):
+            for line in [""] * bool(number) + _units.details(unit_id, raw):
+                _show.out(line)
+    if bad:
+        raise Failure("; ".join(bad))
 
 
-def _payload(file: str | None, literal: str | None, none: bool) -> Payload:
-    given = sum((file is not None, literal is not None, none))
-    if given == 0:
-        raise Failure(
-            "Must provide one of --payload, --no-payload or --payload-literal.",
-            hint="add -n for no input, -p FILE for that of a file, or -p - for standard input",
-        )
-    if given > 1:
-        raise Failure("Cannot provide more than one of --payload, --no-payload and --payload-literal.")
-    if literal is not None:
-        return f"{literal}\n"
-    if file is None:
-        return b""
-    if file == "-":
-        return sys.stdin.buffer
-    return _open_payload(file)
-
-
-def _open_payload(path: str) -> BinaryIO:
-    try:
-        return click.get_current_context().with_resource(open(path, "rb"))
-    except OSError as e:
-        raise Failure(f"Failed to load payload file: {e}") from None
-
-
-def _parameters(given: Iterable[str], cmdparams: tuple[str, ...]) -> dict[str, str]:
-    params: dict[str, str] = {}
-    for number, item in enumerate(given):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise Failure(
-                f"dictionary update sequence element #{number} has length 1; 2 is required",
-                REFUSED,
-                hint=f"write a parameter as KEY=VALUE, not as {item!r}",
-            )
-        params[key] = _file_text(value[1:]) if value.startswith("@") and not value.startswith("@@") else value
-    if cmdparams:
-        params["params"] = " ".join([params["params"], *cmdparams] if params.get("params") else cmdparams)
-    return params
-
-
-def _file_text(path: str) -> str:
-    if not os.path.exists(path):
-        raise Failure(f"{path} does not exist", REFUSED)
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-@work.command(help="Print the output of a unit, from start to end.", example="receptorctl work results LWJm6jtg")
-@click.argument("unit_id")
-@pass_session
-def results(session: Session, unit_id: str) -> None:
-    """Stream the output of a unit."""
-    try:
-        _follow(session, unit_id)
-    except KeyboardInterrupt:
-        raise _interrupted(unit_id, submitted=True) from None
-
-
-def _interrupted(unit: str, *, submitted: bool) -> Exception:
-    if not unit:
-        return click.Abort()
-    if not submitted:
-        return Interrupted(f"see what became of the unit with: receptorctl work list --unit_id {unit}")
-    return Interrupted(f"the unit goes on; see its output with: receptorctl work results {unit}")
-
-
-def _follow(session: Session, unit: str) -> None:
-    """Copy the output of ``unit`` to stdout until the unit is complete, and fail if the unit did."""
-    sink = sys.stdout.buffer
-    position = empty = 0
-    # A stream that ends early belongs to a daemon that is going down or was restarted: ask for the rest. Twice in a row
-    # without a byte means that there is no more to be had.
-    while empty < 2:
-        copied = _copy_output(session, unit, position, sink)
-        position += copied
-        empty = 0 if copied else empty + 1
-        status = session.client.work.status(unit, timeout_s=None)
-        if status.complete and position >= status.stdout_size:
-            _raise_if_failed(status)
-            return
-    raise Failure(
-        f"The daemon ended the results of unit {unit} after {position} bytes, before the unit was complete",
-        hint=f"see how the unit stands with: receptorctl work list --unit_id {unit}",
-    )
-
-
-def _copy_output(session: Session, unit: str, position: int, sink: BinaryIO) -> int:
-    copied = 0
-    with session.client.work.results(unit, offset=position) as output:
-        # read1 returns what is there, and the flush shows it at once.
-        while block := output.read1(_BLOCK_BYTES):  # type: ignore[attr-defined]
-            sink.write(block)
-            sink.flush()
-            copied += len(block)
-    return copied
-
-
-def _raise_if_failed(status: UnitStatus) -> None:
-    from receptor.types import WorkState
-
-    if status.state is WorkState.FAILED:
-        raise Failure(f"Remote unit failed: {status.detail}\n")
-    if status.state is WorkState.CANCELED:
-        raise Failure(f"Remote unit was cancelled: {status.detail}\n")
-
-
-@work.command(help="Stop units of work. Their output stays.", example="receptorctl work cancel LWJm6jtg")
+@work.command(help="Stop units of work. Their output stays.", example="receptorctl work cancel LWJm6jtg", data=True)
 @click.argument("unit_ids", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
 @pass_session
-def cancel(session: Session, unit_ids: tuple[str, ...], as_json: bool) -> None:
+def cancel(session: Session, unit_ids: tuple[str, ...]) -> None:
     """Stop units."""
-    _end_units(session, "cancel", unit_ids, as_json)
+    _end_units(session.client, "cancel", unit_ids)
 
 
-@work.command(help="Stop units of work and delete their output.", example="receptorctl work release LWJm6jtg")
+@work.command(
+    help="Stop units of work and delete their output.",
+    example="receptorctl work release --failed --older-than 7d",
+    data=True,
+)
 @click.argument("unit_ids", nargs=-1)
 @click.option("--force", is_flag=True, help="Delete here even if the node that runs the unit cannot be told")
 @click.option("--all", "everything", is_flag=True, help="Release all units of the node")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON")
+@click.option("--failed", is_flag=True, help="Release the units that failed")
+@click.option("--older-than", metavar="AGE", help="Release the units that ended so long ago (90s, 45m, 12h, 7d, 1h30m)")
+@click.option("--dry-run", is_flag=True, help="Only say which units it would be")
 @pass_session
-def release(session: Session, unit_ids: tuple[str, ...], force: bool, everything: bool, as_json: bool) -> None:
+def release(
+    session: Session,
+    unit_ids: tuple[str, ...],
+    force: bool,
+    everything: bool,
+    failed: bool,
+    older_than: str | None,
+    dry_run: bool,
+) -> None:
     """Delete units."""
-    units = tuple(session.client.command("work list")) if everything else unit_ids
-    _end_units(session, "release", units, as_json, force=force)
+    chosen = failed or older_than is not None
+    if chosen + everything + bool(unit_ids) > 1:
+        fail_usage("unit IDs, --all, and --failed with --older-than exclude each other")
+    if everything:
+        unit_ids = tuple(session.client.command("work list"))
+    elif chosen:
+        unit_ids = _chosen(session.client.command("work list"), failed, older_than)
+        if not unit_ids:
+            _show.hint("no unit is like that", always=True)
+            if _show.form() != "table":
+                _show.document({"units": [], "error": None})
+            return
+    if dry_run:
+        for unit in unit_ids:
+            _show.out(unit)
+        return
+    _end_units(session.client, "release", unit_ids, force=force)
 
 
-def _end_units(session: Session, verb: str, units: tuple[str, ...], as_json: bool, *, force: bool = False) -> None:
-    done: list[dict[str, Any]] = []  # Any: JSON values
+def _chosen(units: Units, failed: bool, older_than: str | None) -> tuple[str, ...]:
+    least_s = None if older_than is None else _span(older_than)
+    found, timeless = [], 0
+    for unit, status in units.items():
+        if failed and status.get("State") != _units.FAILED:
+            continue
+        if status.get("State") not in _units.COMPLETE:
+            continue
+        if least_s is not None:
+            age_s = _units.seconds_since(status.get("Finished"))
+            if age_s is None:
+                timeless += 1
+                continue
+            if age_s < least_s:
+                continue
+        found.append(unit)
+    if timeless:
+        _show.warning(f"{timeless} units were left out: the daemon does not tell when they ended")
+    return tuple(found)
+
+
+def _span(text: str) -> float:
+    """Return the seconds of a time span such as 7d or 1h30m."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise click.BadParameter(
+            f"{text!r} is no time span: write 90s, 45m, 12h, 7d or 1h30m", param_hint="--older-than"
+        )
+    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+
+
+def _end_units(client: Client, verb: str, units: Iterable[str], *, force: bool = False) -> None:
+    units = tuple(units)
+    as_data = _show.form() != "table"
+    done: list[Mapping[str, str]] = []
     failure = None
     if not units:
         _show.warning("No unit IDs supplied: Not doing anything")
-    elif not as_json:
+    elif not as_data:
         _show.out("Cancelled:" if verb == "cancel" else "Released:")
-    for unit in units:
+    for name in units:
+        unit = client.work.unit(name)
         try:
-            word = _word(verb, _end_unit(session, verb, unit, force))
+            word = ending_word(verb, unit.cancel() if verb == "cancel" else unit.release(force=force))
         except RefusedError as e:
-            failure = Failure(f"{unit}: ERROR: {e.text}", hint=e.hint)
+            failure = Failure(f"{name}: ERROR: {e.text}", hint=e.hint)
             break
-        done.append({"unit": unit, "result": word})
-        if not as_json:
-            _show.out(f"({unit}, {word})")
-    if as_json:
+        done.append({"unit": name, "result": word})
+        if not as_data:
+            _show.out(f"({name}, {word})")
+    if as_data:
         _show.document({"units": done, "error": failure.message if failure else None})
     if failure is not None:
         raise failure
 
 
-def _end_unit(session: Session, verb: str, unit: str, force: bool) -> bool:
-    client = session.client.work
-    return client.cancel(unit) if verb == "cancel" else client.release(unit, force=force)
-
-
-def _word(verb: str, pending: bool) -> str:
+def ending_word(verb: str, confirmed: bool) -> str:
+    """Return what the daemon said: ``released`` or ``release pending``, and the like."""
     done = {"cancel": "cancelled", "release": "released"}
-    return f"{verb} pending" if pending else done[verb]
+    return done[verb] if confirmed else f"{verb} pending"
 
 
-__all__ = ["cancel", "list_units", "release", "results", "submit", "work"]
+__all__ = ["cancel", "ending_word", "list_units", "release", "unit_status", "work"]
