@@ -4,68 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from daemons import PATIENCE_S, Daemon, wait_for
 
 REPO = Path(__file__).resolve().parents[1]
-PATIENCE_S = 30.0  # After this a wait counts as a hang.
-
-
-def wait_for(what: str, condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until, f"{what}: not within {PATIENCE_S} s"
-        time.sleep(0.01)  # There is no event to wait for in another process's files.
-
-
-class Daemon:
-    """A running daemon with a log and a control socket."""
-
-    def __init__(self, program: Path, folder: Path, node: str, *directives: str) -> None:
-        self.node, self.socket, self.log = node, folder / f"{node}.sock", folder / f"{node}.log"
-        self.command = [
-            str(program), "--node", f"id={node}", f"datadir={folder}/data", "--log-level", "debug",
-            "--control-service", f"filename={self.socket}", *directives,
-        ]  # fmt: skip
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-        wait_for(f"start of {self.node}", lambda: "Initialization complete" in self.log.read_text())
-
-    def port(self, kind: str) -> int:
-        """Where a listener with ``port=0`` listens."""
-        line = next(line for line in self.log.read_text().splitlines() if f"Listening on {kind} " in line)
-        return int(line.split(f"Listening on {kind} ")[1].split()[0].rpartition(":")[2])
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.process.wait(PATIENCE_S)
-
-    def ask(self, command: str, payload: bytes | None = None) -> list[bytes]:
-        """The lines of the answer, without the greeting. ``payload`` follows the first of them."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE_S)
-            connection.connect(str(self.socket))
-            with connection.makefile("rb") as answer:
-                assert answer.readline() == f"Receptor Control, node {self.node}\n".encode()
-                connection.sendall(command.encode() + b"\n")
-                if payload is None:
-                    connection.shutdown(socket.SHUT_WR)
-                    return answer.read().splitlines()
-                first = answer.readline().rstrip()
-                connection.sendall(payload)
-                connection.shutdown(socket.SHUT_WR)
-                return [first, *answer.read().splitlines()]
-
-    def reaches(self, node: str) -> bool:
-        return node in json.loads(self.ask("status")[0])["RoutingTable"]
 
 
 @pytest.fixture
