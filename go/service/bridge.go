@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // Stream is a byte stream whose sending direction ends on its own, as of *net.TCPConn, *net.UnixConn and mesh streams.
@@ -75,17 +76,22 @@ func (j *join) oneWay(dst, src Stream) (n int64) {
 		writeErr = dst.CloseWrite()
 	}
 	switch {
+	case writeErr != nil:
+		j.fail(writeErr)
+		closeRead(src)
 	case readErr != nil:
 		j.fail(readErr)
 		Reset(dst)
 		Reset(src)
-	case writeErr != nil:
-		j.fail(writeErr)
-		if c, ok := src.(interface{ CloseRead() error }); ok {
-			_ = c.CloseRead()
-		}
 	}
 	return n
+}
+
+// closeRead tells the sender to stop where that can be told. A Read that waits returns.
+func closeRead(src Stream) {
+	if c, ok := src.(interface{ CloseRead() error }); ok {
+		_ = c.CloseRead()
+	}
 }
 
 const (
@@ -121,10 +127,58 @@ func copyBusy(dst io.Writer, src io.Reader, n *int64) (readErr, writeErr error) 
 	for {
 		got, err := src.Read(large[:])
 		readErr, writeErr = pass(dst, large[:got], err, n)
+		if got == len(large) && readErr == nil && writeErr == nil {
+			got, readErr, writeErr = copyBulk(dst, src, n)
+		}
 		if got < idleBuffer || readErr != nil || writeErr != nil {
 			return readErr, writeErr
 		}
 	}
+}
+
+// bulkBuffers is how many large buffers one direction uses at a time.
+const bulkBuffers = 4
+
+// piece is what a Read of copyBulk returned.
+type piece struct {
+	buffer *[busyBuffer]byte
+	size   int
+}
+
+// copyBulk copies until less arrives at once than a large buffer holds, and returns how much that was. Writing has a
+// goroutine of its own: neither side waits for the other while there is more to do.
+func copyBulk(dst, src Stream, n *int64) (got int, readErr, writeErr error) {
+	empty, full := make(chan *[busyBuffer]byte, bulkBuffers), make(chan piece, bulkBuffers)
+	for range bulkBuffers {
+		empty <- busyBuffers.Get().(*[busyBuffer]byte)
+	}
+	var writer sync.WaitGroup
+	var failed atomic.Bool
+	writer.Go(func() {
+		for p := range full {
+			if !failed.Load() && p.size > 0 {
+				var wrote int
+				wrote, writeErr = dst.Write(p.buffer[:p.size])
+				*n += int64(wrote)
+				if writeErr != nil {
+					failed.Store(true)
+					closeRead(src)
+				}
+			}
+			empty <- p.buffer
+		}
+	})
+	for got = busyBuffer; got == busyBuffer && readErr == nil && !failed.Load(); {
+		buffer := <-empty
+		got, readErr = src.Read(buffer[:])
+		full <- piece{buffer, got}
+	}
+	close(full)
+	writer.Wait()
+	for range bulkBuffers {
+		busyBuffers.Put(<-empty)
+	}
+	return got, readErr, writeErr
 }
 
 // pass writes what a Read returned.
