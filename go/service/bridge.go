@@ -88,7 +88,7 @@ func (j *join) oneWay(dst, src Stream) (n int64) {
 }
 
 // closeRead tells the sender to stop where that can be told. A Read that waits returns.
-func closeRead(src Stream) {
+func closeRead(src any) {
 	if c, ok := src.(interface{ CloseRead() error }); ok {
 		_ = c.CloseRead()
 	}
@@ -147,7 +147,7 @@ type piece struct {
 
 // copyBulk copies until less arrives at once than a large buffer holds, and returns how much that was. Writing has a
 // goroutine of its own: neither side waits for the other while there is more to do.
-func copyBulk(dst, src Stream, n *int64) (got int, readErr, writeErr error) {
+func copyBulk(dst io.Writer, src io.Reader, n *int64) (got int, readErr, writeErr error) {
 	empty, full := make(chan *[busyBuffer]byte, bulkBuffers), make(chan piece, bulkBuffers)
 	for range bulkBuffers {
 		empty <- busyBuffers.Get().(*[busyBuffer]byte)
