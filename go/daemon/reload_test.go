@@ -1,0 +1,279 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+)
+
+// filed is a daemon whose configuration is a file that a test rewrites.
+type filed struct {
+	*Daemon
+	path string
+	out  *output
+}
+
+func fromFile(t *testing.T, text string) *filed {
+	t.Helper()
+	f := &filed{path: filepath.Join(t.TempDir(), "mesh.yml"), out: newOutput()}
+	f.write(t, text)
+	cfg, err := config.LoadFile(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Daemon, err = Build(t.Context(), cfg, Options{Logger: slog.New(NewLogHandler(f.out, slog.LevelDebug)), Environ: []string{"PATH=" + os.Getenv("PATH")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func (f *filed) write(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(f.path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reloads rewrites the file and reloads; it returns the texts of the changes.
+func (f *filed) reloads(t *testing.T, text string) string {
+	t.Helper()
+	f.write(t, text)
+	changes, err := f.controlReload(t.Context(), false)
+	if err != nil {
+		t.Fatalf("reload of\n%s: %v", text, err)
+	}
+	return strings.Join(changes, "; ")
+}
+
+// idlePort is one that nobody listens on at this moment.
+func idlePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func within20s(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestF192F196StreamThroughAHundredReloads changes everything around a link a hundred times while a stream over that link
+// carries numbered lines.
+func TestF192F196StreamThroughAHundredReloads(t *testing.T) {
+	_, out := relay(t, nil, "far", "--tcp-listener", "bindaddr=127.0.0.1", "port=0")
+	port := listening(t, out, "Listening on TCP ")
+	other, target := idlePort(t), idlePort(t)
+	base := "- node: {id: near, datadir: " + t.TempDir() + "}\n- tcp-peer: 127.0.0.1:" + port + "\n- tcp-client: {service: echo, address: '127.0.0.1:" + fmt.Sprint(target) + "'}\n"
+	near := fromFile(t, base)
+	echo, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", target))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() { // Ends with the listener.
+		for {
+			c, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
+		}
+	}()
+	far, _ := relay(t, nil, "user", "--tcp-peer", "127.0.0.1:"+port)
+	ctx := within20s(t)
+	if err := (workMesh{far.Node, far}).WaitRoute(ctx, "near"); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := far.dialStream(ctx, "near", "echo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	_ = stream.SetDeadline(time.Now().Add(60 * time.Second))
+	lines := bufio.NewReader(stream)
+	for i := range 100 {
+		more := ""
+		switch i % 4 {
+		case 0:
+			more = fmt.Sprintf("- tcp-listener: {port: %d, bindaddr: 127.0.0.1, cost: %d}\n- log-level: debug\n", other, 1+i%3)
+		case 1:
+			more = fmt.Sprintf("- tcp-listener: {port: %d, bindaddr: 127.0.0.1, cost: 7}\n- work-command: {worktype: w%d, command: cat}\n", other, i)
+		case 2:
+			more = "- tcp-peer: {address: '127.0.0.1:1', redial: no}\n- control-service: {service: ctl}\n"
+		}
+		if got := near.reloads(t, more+base); got == "" {
+			t.Fatalf("reload %d changed nothing", i)
+		}
+		want := fmt.Sprintf("line %d\n", i)
+		if _, err := io.WriteString(stream, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := lines.ReadString('\n'); got != want {
+			t.Fatalf("after reload %d: got %q (%v), want %q", i, got, err, want)
+		}
+	}
+	if strings.Contains(near.out.String(), "Backend connection exited") {
+		t.Errorf("a link was lost:\n%s", near.out)
+	}
+}
+
+func TestF193ChangesThatNeedARestart(t *testing.T) {
+	base := "- node: {id: a, datadir: " + t.TempDir() + "}\n- local-only\n"
+	d := fromFile(t, base)
+	for from, to := range map[string]string{"id: a": "id: b", "datadir: ": "datadir: /x", "id: a,": "id: a, maxidleconnectiontimeout: 1m,"} {
+		d.write(t, strings.Replace(base, from, to, 1))
+		_, err := d.Reload(t.Context(), false)
+		var re *control.ReloadError
+		if !errors.As(err, &re) || re.Code != control.ReloadNotReloadable ||
+			!strings.HasPrefix(err.Error(), "a non-reloadable config action 'node' was modified or added. Must restart receptor for these changes to take effect") {
+			t.Errorf("%q: got %v", to, err)
+		}
+	}
+	d.out.await(t, "Reload not successful: a non-reloadable config action 'node'")
+	if got := d.reloads(t, base); got != "" { // What was refused is not remembered.
+		t.Errorf("the file as it was: got changes %s", got)
+	}
+}
+
+func TestF194BadFilesChangeNothing(t *testing.T) {
+	port := idlePort(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	base := fmt.Sprintf("- node: {id: a, datadir: %s}\n- tcp-listener: {port: %d, bindaddr: 127.0.0.1}\n- work-command: {worktype: w, command: cat}\n", t.TempDir(), port)
+	d := fromFile(t, base)
+	peer, _ := relay(t, nil, "b", "--tcp-peer", fmt.Sprintf("127.0.0.1:%d", port))
+	if err := (workMesh{peer.Node, peer}).WaitRoute(within20s(t), "a"); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"no YAML":          "- node: [",
+		"unknown":          base + "- bogus\n",
+		"missing key":      base + "- tls-server: {name: s, cert: /no/such, key: /no/such}\n",
+		"no signing key":   base + "- work-signing: /no/such\n",
+		"port taken":       strings.Replace(base, "command: cat", "command: dog", 1) + fmt.Sprintf("- udp-listener: '0'\n- tcp-listener: {port: %d, bindaddr: 127.0.0.1}\n", taken.Addr().(*net.TCPAddr).Port),
+		"changed and port": strings.Replace(base, "w, c", "v, c", 1) + fmt.Sprintf("- tcp-server: {port: %d, bindaddr: 127.0.0.1, remotenode: b, remoteservice: s}\n", taken.Addr().(*net.TCPAddr).Port),
+		"certificate":      "- cert-init: {commonname: c, bits: 2048, outcert: a, outkey: b}\n",
+	} {
+		d.write(t, text)
+		_, err := d.Reload(t.Context(), false)
+		var re *control.ReloadError
+		if !errors.As(err, &re) || re.Code != control.ReloadFailed {
+			t.Errorf("%s: got %v, want a ReloadError with code 4", name, err)
+		}
+		if types := d.Work.WorkTypes(); len(types) != 1 || types[0].WorkType != "w" {
+			t.Errorf("%s: work types are %v", name, types)
+		}
+	}
+	if err := os.Remove(d.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Reload(t.Context(), false); err == nil {
+		t.Error("no error without the file")
+	}
+	if strings.Contains(d.out.String(), "Backend connection exited") {
+		t.Errorf("a link was lost:\n%s", d.out)
+	}
+	if changes := d.reloads(t, base); changes != "" {
+		t.Errorf("the file as it was: got changes %s", changes)
+	}
+}
+
+func TestF195ReloadWithoutAFile(t *testing.T) {
+	d, _ := relay(t, nil, "a", "--local-only")
+	if _, err := d.Reload(t.Context(), false); err == nil || err.Error() != "no configuration file was provided, reload function not set" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReloadOfServicesFirewallAndLog(t *testing.T) {
+	dir, target := t.TempDir(), idlePort(t)
+	base := "- node: {id: a, datadir: " + dir + "}\n- local-only\n"
+	d := fromFile(t, base)
+	socket := filepath.Join(dir, "s")
+	if got := d.reloads(t, base+"- control-service: {service: ctl, filename: "+socket+"}\n"); got != "added control-service ctl "+socket {
+		t.Errorf("got %q", got)
+	}
+	if _, err := os.Stat(socket); err != nil {
+		t.Error(err)
+	}
+	if got := d.reloads(t, base+"- control-service: {service: ctl, filename: "+socket+", permissions: 0660}\n"); got != "changed control-service ctl "+socket+" (permissions)" {
+		t.Errorf("got %q", got)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("got %v, %v, want mode 0660", info, err)
+	}
+	swapped := base + fmt.Sprintf("- tcp-client: {service: ctl, address: '127.0.0.1:%d'}\n- control-service: {service: '', filename: %s}\n", target, socket)
+	if got := d.reloads(t, swapped); !strings.Contains(got, "added tcp-client ctl") || !strings.Contains(got, "removed control-service ctl") {
+		t.Errorf("a service's name that goes to another: got %q", got)
+	}
+	d.write(t, base)
+	if changes, err := d.Reload(t.Context(), true); err != nil || len(changes) != 2 {
+		t.Errorf("dry run: got %v, %v, want two changes", changes, err)
+	}
+	if _, err := os.Stat(socket); err != nil {
+		t.Errorf("the dry run was not dry: %v", err)
+	}
+	if got := d.reloads(t, strings.Replace(base, "id: a", "id: a, firewallrules: [{action: drop, toservice: x}]", 1)); !strings.Contains(got, "changed node (firewallrules)") {
+		t.Errorf("got %q", got)
+	}
+	if d.Node.Policy() == nil {
+		t.Error("the node has no firewall")
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the removed socket is still there: %v", err)
+	}
+}
+
+// TestReloadOfTLSProfile gives a listener's profile another certificate; the link that is up stays, new ones see the new.
+func TestReloadOfTLSProfile(t *testing.T) {
+	p := newPapers(t)
+	for _, id := range []wire.NodeID{"hub", "hub2", "b", "c"} {
+		p.issue(t, id)
+	}
+	port := idlePort(t)
+	base := fmt.Sprintf("- node: {id: hub, datadir: %s}\n- tcp-listener: {port: %d, bindaddr: 127.0.0.1, tls: srv}\n- tls-server: {name: srv, cert: %s, key: %s}\n",
+		t.TempDir(), port, p.file("hub.crt"), p.file("hub.key"))
+	hub := fromFile(t, base)
+	peer := []string{"--tcp-peer", fmt.Sprintf("address=localhost:%d", port), "tls=cli"}
+	b, _ := relay(t, &p, "b", peer...)
+	if err := (workMesh{b.Node, b}).WaitRoute(within20s(t), "hub"); err != nil {
+		t.Fatal(err)
+	}
+	demanding := strings.Replace(base, "name: srv", "name: srv, requireclientcert: yes, mintls13: yes, clientcas: "+p.file("ca.crt"), 1)
+	if got := hub.reloads(t, demanding); got != "changed tls-server srv (requireclientcert, clientcas, mintls13)" {
+		t.Errorf("got %q", got)
+	}
+	_, out := relay(t, nil, "stranger", "--tcp-peer", fmt.Sprintf("address=localhost:%d", port), "tls=c", "--tls-client", "name=c", "cert=", "key=", "rootcas="+p.file("ca.crt"))
+	out.await(t, "Backend connection failed")
+	c, _ := relay(t, &p, "c", peer...)
+	if err := (workMesh{c.Node, c}).WaitRoute(within20s(t), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(hub.out.String(), "Backend connection exited") {
+		t.Errorf("a link was lost:\n%s", hub.out)
+	}
+}
