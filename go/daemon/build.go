@@ -39,8 +39,11 @@ type Options struct {
 	// Session serves the session protocol to a local program that asked for it on the control socket, until the program
 	// has enough or ctx ends; it owns conn. nil: it is not offered.
 	Session func(ctx context.Context, d *Daemon, conn *net.UnixConn)
+	// Hangup has the configuration read again, each time something comes; nil never does.
+	Hangup <-chan os.Signal
 
-	level *slog.LevelVar // Of the log on Stdout.
+	level          *slog.LevelVar // Of the log on Stdout.
+	managerEnviron []string       // With the variables of the service manager, which Environ does not have.
 }
 
 func (o Options) withDefaults(level config.Level) (Options, error) {
@@ -63,6 +66,13 @@ func (o Options) withDefaults(level config.Level) (Options, error) {
 		o.level = new(slog.LevelVar)
 		o.level.Set(slogLevels[level])
 		o.Logger = slog.New(NewLogHandler(o.Stdout, o.level))
+	}
+	if o.Environ == nil {
+		o.managerEnviron = os.Environ()
+		o.Environ = slices.DeleteFunc(os.Environ(), func(v string) bool {
+			name, _, _ := strings.Cut(v, "=")
+			return slices.Contains(managerVariables, name)
+		})
 	}
 	if o.Runner == "" {
 		path, err := os.Executable()
@@ -136,9 +146,6 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	}
 	d := &Daemon{log: opts.Logger, level: opts.level, environ: opts.Environ, streamTLS: make(map[string]*tls.Config)}
 	d.cfg.Store(cfg)
-	if d.environ == nil {
-		d.environ = os.Environ()
-	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx, opts); err != nil {
 		_ = d.Close()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
 // output collects what a daemon prints and tells when a text has come.
@@ -205,8 +206,8 @@ func TestF050DuplicateNodeEndsWithoutError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer relay.Close()
-	if err := <-second; err != nil {
-		t.Errorf("got %v, want nil", err)
+	if err := <-second; !errors.Is(err, netceptor.ErrDuplicateNode) {
+		t.Errorf("got %v, want ErrDuplicateNode", err)
 	}
 	if !strings.Contains(out.String(), "We are a duplicate node with ID twin and epoch ") {
 		t.Errorf("got log\n%s", out)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
-	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
 // Version is the version of this build, set by the linker from pyproject.toml:
@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	case err != nil:
 		return err
 	}
-	return d.wait(ctx)
+	return d.wait(ctx, opts)
 }
 
 func showVersion(opts Options) error {
@@ -73,12 +73,14 @@ func hasBackend(cfg *config.Config) bool {
 	return false
 }
 
-// wait returns when ctx ends or the node stops by itself, and everything is closed.
-func (d *Daemon) wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
+// wait serves signals and the service manager until ctx ends or the node stops by itself, and everything is closed.
+func (d *Daemon) wait(ctx context.Context, opts Options) error {
+	manager := newNotifier(opts.managerEnviron)
+	defer manager.close()
+	d.attend(ctx, opts, manager)
+	manager.send("STOPPING=1", "STATUS=Shutting down")
+	if ctx.Err() != nil {
 		d.log.Info("Shutting down")
-	case <-d.Node.Done():
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }() // Owned by closed; given up only when the program ends.
@@ -86,11 +88,49 @@ func (d *Daemon) wait(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case err := <-closed:
-		if ctx.Err() != nil || errors.Is(d.Node.Err(), netceptor.ErrDuplicateNode) {
+		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		return errors.Join(d.Node.Err(), err)
 	case <-timer.C:
 		return fmt.Errorf("shutdown took more than %v and was given up", CloseTimeout)
 	}
+}
+
+// attend returns when ctx ends or the node stops. Meanwhile it reloads on request and tells the service manager how
+// the node is.
+func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
+	events := d.Node.Subscribe(64)
+	defer events.Close()
+	ticks, stop := manager.ticks()
+	defer stop()
+	manager.ready(d.statusLine())
+	news := events.C
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.Node.Done():
+			return
+		case <-opts.Hangup:
+			manager.reloading()
+			_, _ = d.Reload(ctx, false) // It says what happened in the log.
+			manager.ready(d.statusLine())
+		case _, open := <-news:
+			if !open {
+				news = nil
+			} else if manager.conn != nil {
+				manager.send("STATUS=" + d.statusLine())
+			}
+		case <-ticks:
+			_ = d.Node.Status() // A node that cannot answer this must not say that all is well.
+			manager.send("WATCHDOG=1")
+		}
+	}
+}
+
+// statusLine says in one line how the node is.
+func (d *Daemon) statusLine() string {
+	s := d.Node.Status()
+	return fmt.Sprintf("Node %s, links: %d, reachable nodes: %d", strings.Map(printable, string(s.NodeID)), len(s.Connections), len(s.RoutingTable))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/daemon"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/session"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
@@ -25,10 +26,17 @@ func main() {
 	if err != nil && !errors.Is(err, daemon.ErrNothingToDo) {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, netceptor.ErrDuplicateNode):
+		os.Exit(exitDuplicate)
+	case err != nil:
 		os.Exit(1)
 	}
 }
+
+// exitDuplicate is the exit code of a node that found another one with its ID in the mesh: a service manager that starts
+// it again helps nobody.
+const exitDuplicate = 3
 
 func run() error {
 	// With a handler for SIGPIPE a write to a closed standard output is an error like any other. Ignoring the signal
@@ -46,7 +54,11 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
-	return daemon.Run(ctx, cfg, daemon.Options{Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Session: session.Attach})
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return daemon.Run(ctx, cfg, daemon.Options{
+		Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Session: session.Attach, Hangup: hangup,
+	})
 }
 
 // sessionFD is N of `receptor --session-fd N`: the program is the sidecar of another one, which drives it through the
