@@ -223,7 +223,8 @@ func (w *commandWorker) killOrphans() {
 	if err != nil || info.Boot != proc.BootID() {
 		return
 	}
-	if proc.KillGroup(info.Program, info.ProgramStart, info.Runner) {
+	whole := proc.KillCgroup(info.Cgroup, w.j.dir.Path())
+	if proc.KillGroup(info.Program, info.ProgramStart, info.Runner) || whole {
 		w.j.e.log.Warn("runner died; its command was killed", "unit", w.j.id, "pid", info.Program)
 	}
 }

@@ -22,6 +22,7 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "github.com/pyreceptor/pyreceptor"
 DAEMON = "receptor"
+RUNNER = "receptor-runner"
 LIBRARY = "receptor/_native/libreceptor.so"
 SYMVER = Path(__file__).with_name("symver.h")
 
@@ -76,14 +77,15 @@ class BuildGo(Command):
 
 
 class BuildScripts(build_scripts):
-    """Build the daemon where scripts are collected; the stock command would take it for text."""
+    """Build the daemon and its runner where scripts are collected; the stock command would take them for text."""
 
     def finalize_options(self) -> None:
         _make_platform_specific(self.distribution)
         super().finalize_options()
 
     def run(self) -> None:
-        build_daemon(Path(self.build_dir) / DAEMON, str(self.distribution.get_version()))
+        for name in (DAEMON, RUNNER):
+            build_program(name, Path(self.build_dir) / name, str(self.distribution.get_version()))
 
     def get_source_files(self) -> list[str]:
         """None: the stock command would name the daemon."""
@@ -125,11 +127,11 @@ def build_library(target: Path, version: str) -> None:
         _install(built, target)
 
 
-def build_daemon(target: Path, version: str) -> None:
-    """Build the daemon into ``target``: a static binary that runs on any system of this kind."""
+def build_program(name: str, target: Path, version: str) -> None:
+    """Build the program ``name`` into ``target``: a static binary that runs on any system of this kind."""
     with tempfile.TemporaryDirectory() as scratch:
-        built = Path(scratch) / DAEMON
-        _go_build(find_go(), built, "./go/cmd/receptor", version, _environ(cgo=False))
+        built = Path(scratch) / name
+        _go_build(find_go(), built, f"./go/cmd/{name}", version, _environ(cgo=False))
         _install(built, target)
 
 

@@ -13,9 +13,9 @@ import (
 
 // Stat is what /proc/PID/stat tells of a process.
 type Stat struct {
-	Zombie         bool
-	Group, Session int
-	Start          uint64 // Clock ticks since boot.
+	Zombie                 bool
+	Parent, Group, Session int
+	Start                  uint64 // Clock ticks since boot.
 }
 
 // BootID names this run of the kernel; start times mean nothing in another one.
@@ -46,8 +46,9 @@ func parse(text []byte) (Stat, error) {
 		return Stat{}, errFormat
 	}
 	var s Stat
-	var errs [3]error
+	var errs [4]error
 	s.Zombie = words[0] == "Z" || words[0] == "X"
+	s.Parent, errs[3] = strconv.Atoi(words[1])
 	s.Group, errs[0] = strconv.Atoi(words[2])
 	s.Session, errs[1] = strconv.Atoi(words[3])
 	s.Start, errs[2] = strconv.ParseUint(words[19], 10, 64)
@@ -91,19 +92,58 @@ func groupIs(leader int, start uint64, session int) bool {
 	if s, err := Read(leader); err == nil {
 		return s.Start == start && s.Group == leader
 	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return false
-	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
+	for _, s := range all() {
 		// A member that outlived its leader: the group's number cannot have been given to a new process meanwhile.
-		if s, err := Read(pid); err == nil && s.Group == leader && s.Session == session && s.Start >= start {
+		if s.Group == leader && s.Session == session && s.Start >= start {
 			return true
 		}
 	}
 	return false
+}
+
+// all looks at every process of the machine that can be seen.
+func all() map[int]Stat {
+	found := map[int]Stat{}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return found
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if s, err := Read(pid); err == nil {
+			found[pid] = s
+		}
+	}
+	return found
+}
+
+// Descendants returns the process IDs of all living descendants of the calling process.
+func Descendants() []int {
+	children := map[int][]int{}
+	living := map[int]bool{}
+	for pid, s := range all() {
+		children[s.Parent] = append(children[s.Parent], pid)
+		living[pid] = !s.Zombie
+	}
+	var found []int
+	for next := children[os.Getpid()]; len(next) > 0; {
+		pid := next[0]
+		next = append(next[1:], children[pid]...)
+		if living[pid] {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// SignalDescendants sends sig to all descendants of the calling process, which must not bury any meanwhile.
+func SignalDescendants(sig syscall.Signal) {
+	for _, pid := range Descendants() {
+		syscall.Kill(pid, sig)
+	}
 }

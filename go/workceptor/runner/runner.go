@@ -8,36 +8,40 @@
 // # What the command gets
 //
 // The node's environment, directory and umask; the file stdin as standard input; the file stdout, appended to, as
-// standard output and error; a process group of its own; an empty signal mask, whatever the host of the node has
-// blocked; and no other open file.
+// standard output and error; a process group of its own, and a cgroup where the node may make one; an empty signal mask,
+// whatever the host of the node has blocked; and no other open file.
 //
 // # What the runner writes
 //
 // Pending "Not started yet", Running "Running: PID N" as soon as there is a process, the size of the output while it
-// grows (at most every 250 ms), and the final state with the final size, which is durable together with the output. A
-// unit that is finished already is left alone: the runner ends at once.
+// grows (at most every 250 ms), and the final state with the final size and checksum, which is durable together with the
+// output. A unit that is finished already is left alone: the runner ends at once.
 //
 // While it lives it holds a flock on runner.lock, in which it tells the process IDs and start times of itself and of
-// the command. A node that finds the lock free knows that the runner is dead, however it died, and can tell the
-// command's processes from strangers.
+// the command, and the cgroup. A node that finds the lock free knows that the runner is dead, however it died, and can
+// tell the command's processes from strangers.
 //
 // # Being stopped
 //
-// SIGINT, SIGTERM or SIGHUP: SIGINT to the command's process group. When the command has ended, what is left of the
-// group gets SIGTERM and, a second later, SIGKILL; a command that has not ended after 10 s gets SIGKILL with its group.
-// Then Failed, "Killed". If the unit's directory is taken away the command is stopped in the same way.
+// SIGINT, SIGTERM or SIGHUP: SIGINT to the command's process group. When the command has ended, what is left of its
+// descendants gets SIGTERM and, a second later, SIGKILL; a command that has not ended after 10 s gets SIGKILL with all of
+// them. Then Failed, "Killed". Descendants that have made sessions of their own or whose parents have ended are among them:
+// they become children of the runner. If the unit's directory is taken away the command is stopped in the same way. A
+// command that ends by itself may leave processes behind; they go on.
+//
+// # Interactive units
+//
+// With the argument attach=pipes, or attach=ROWS:COLS:TERM for a terminal, the command gets neither of the files: the runner
+// speaks the frames of package attach over its file descriptor 3. The terminal's command has a session of its own.
+// When the client is gone the command gets SIGHUP, and SIGKILL 10 s later, with all its descendants.
 //
 // The package imports little, so that a runner starts within a few milliseconds and stays small.
 package runner
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"os"
-	"os/exec"
 	"os/signal"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -60,9 +64,7 @@ const (
 	minTick = 250 * time.Millisecond
 	maxTick = time.Second
 
-	killAfter  = 10 * time.Second // From SIGINT to SIGKILL.
-	groupGrace = time.Second      // From SIGTERM to SIGKILL for what a stopped command leaves behind.
-	tries      = 4                // How often the final status is tried to be written.
+	tries = 4 // How often the final status is tried to be written.
 )
 
 // Arguments returns the arguments, program name left out, that make the receptor binary a runner.
@@ -77,17 +79,17 @@ func unitDirArgument(unitDir string) string { return "unitdir=" + unitDir }
 
 // IsRunnerOf reports whether process pid is a runner of the unit in unitDir, of whatever make.
 func IsRunnerOf(pid int, unitDir string) bool {
-	return pid > 1 && proc.HasArgument(pid, unitDirArgument(unitDir))
+	return pid > 1 && (proc.HasArgument(pid, unitDirArgument(unitDir)) || proc.HasArgument(pid, unitDir))
 }
 
 // IsRunner reports whether a process with these arguments, program name left out, is to be a runner.
 func IsRunner(args []string) bool { return slices.Contains(args, directive) }
 
-type options struct{ command, params, unitDir string }
+type options struct{ command, params, unitDir, attach string }
 
 func parse(args []string) (options, error) {
 	var o options
-	fields := map[string]*string{"command": &o.command, "params": &o.params, "unitdir": &o.unitDir}
+	fields := map[string]*string{"command": &o.command, "params": &o.params, "unitdir": &o.unitDir, "attach": &o.attach}
 	missing := map[string]bool{"command": true, "params": true, "unitdir": true}
 	at := slices.Index(args, directive)
 	for _, arg := range args[at+1:] {
@@ -97,7 +99,7 @@ func parse(args []string) (options, error) {
 		name, value, ok := strings.Cut(arg, "=")
 		field := fields[strings.ToLower(name)]
 		if !ok || field == nil {
-			return o, fmt.Errorf("%s: unknown parameter %q, want command=, params= and unitdir=", directive, arg)
+			return o, fmt.Errorf("%s: unknown parameter %q, want command=, params=, unitdir= and attach=", directive, arg)
 		}
 		*field = value
 		delete(missing, strings.ToLower(name))
@@ -133,17 +135,20 @@ type runner struct {
 	info  store.RunnerInfo
 	stops chan os.Signal
 
-	process  *os.Process
-	stdout   *os.File
+	client   *client  // nil: the output goes to the file.
+	stdout   *os.File // nil: it does not.
+	digest   *digest
+	group    *proc.Cgroup // nil: there is none.
 	ended    chan ending
 	reported int64 // Size of the output in the status file.
-	stopped  bool
+	stopped  unit.Reason
 	kill     <-chan time.Time // Fires killAfter after the stop.
 }
 
+// ending is how the command ended.
 type ending struct {
-	state *os.ProcessState
-	err   error
+	status syscall.WaitStatus
+	err    error
 }
 
 func (r *runner) run() int {
@@ -165,13 +170,14 @@ func (r *runner) run() int {
 		return complain(fmt.Errorf("unit in %s has been started or has ended already", r.unitDir))
 	}
 	if err := r.start(); err != nil {
-		return r.finish(unit.Fail, err.Error(), exitError)
+		return r.finish(unit.Fail, err.Error(), startOutcome(err), exitError)
 	}
 	return r.watch()
 }
 
 // report applies e to the status file and reports whether the state machine accepted it.
 func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
+	e.At = time.Now().UTC()
 	_, err = r.dir.Update(sync, func(rec *unit.Record) bool {
 		accepted = rec.Apply(e)
 		return accepted
@@ -182,75 +188,6 @@ func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
 	return accepted, err
 }
 
-var errStopped = errors.New(unit.DetailKilled)
-
-func (r *runner) start() error {
-	words, err := Split(r.params)
-	if err != nil {
-		return err
-	}
-	stdin, err := r.dir.ReadStdin()
-	if err != nil {
-		return err
-	}
-	defer stdin.Close()
-	if r.stdout, err = r.dir.OpenStdout(); err != nil {
-		return err
-	}
-	path := r.command
-	if !strings.Contains(path, "/") {
-		if path, err = exec.LookPath(path); err != nil {
-			return err
-		}
-	}
-	select {
-	case <-r.stops:
-		return errStopped
-	default:
-	}
-	if r.process, err = launch(path, append([]string{r.command}, words...), stdin, r.stdout); err != nil {
-		return err
-	}
-	r.ended = make(chan ending, 1)
-	go func() { // Ends with the command, which the runner always waits for.
-		state, err := r.process.Wait()
-		r.ended <- ending{state, err}
-	}()
-	r.info.Program, r.info.ProgramStart = r.process.Pid, proc.Start(r.process.Pid)
-	return r.lock.Write(r.info)
-}
-
-// launch starts the program with an empty signal mask and nothing open but the three standard files. The files are
-// regular, so that they are never in non-blocking mode as far as the program can tell.
-func launch(path string, argv []string, stdin, output *os.File) (*os.Process, error) {
-	closeOnExec()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
-		return nil, err
-	}
-	for _, f := range []*os.File{stdin, output} {
-		if err := syscall.SetNonblock(int(f.Fd()), false); err != nil {
-			return nil, err
-		}
-	}
-	return os.StartProcess(path, argv, &os.ProcAttr{
-		Files: []*os.File{stdin, output, output},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
-}
-
-// closeOnExec keeps files that the host of the node has left open from reaching the command.
-func closeOnExec() {
-	if unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	// Kernels before 5.11.
-	for fd := 3; fd < 1024; fd++ {
-		syscall.CloseOnExec(fd)
-	}
-}
-
 // watch reports on the command until it has ended.
 func (r *runner) watch() int {
 	if _, err := r.report(r.running(), false); err != nil {
@@ -258,14 +195,18 @@ func (r *runner) watch() int {
 	}
 	pause := minTick
 	tick := time.NewTimer(pause)
+	gone := r.client.gone()
 	for {
 		select {
 		case end := <-r.ended:
 			return r.conclude(end)
 		case <-r.stops:
-			r.stop()
+			r.stop(unit.ReasonKilled, syscall.SIGINT)
+		case <-gone:
+			gone = nil
+			r.stop(unit.ReasonHangup, syscall.SIGHUP)
 		case <-r.kill:
-			r.signal(syscall.SIGKILL)
+			r.killTree()
 		case <-tick.C:
 			pause = r.tick(pause)
 			tick.Reset(pause)
@@ -274,34 +215,29 @@ func (r *runner) watch() int {
 }
 
 func (r *runner) running() unit.Event {
-	return unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(r.process.Pid), Size: r.size()}
+	return unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(r.info.Program), Size: r.size()}
 }
 
 func (r *runner) tick(pause time.Duration) time.Duration {
 	if !r.dir.Exists() {
-		r.stop()
+		r.stop(unit.ReasonKilled, syscall.SIGINT)
 		return maxTick
 	}
-	if r.size() == r.reported {
+	size := r.size()
+	if size == r.reported || size == unit.KeepSize {
 		return min(2*pause, maxTick)
 	}
+	r.digest.follow(size)
 	if _, err := r.report(r.running(), false); err != nil {
 		complain(err)
 	}
 	return minTick
 }
 
-func (r *runner) stop() {
-	if !r.stopped {
-		r.stopped = true
-		// What the command leaves behind becomes our child, so that it does not stay a zombie under a careless init.
-		unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-		r.kill = time.After(killAfter)
-		r.signal(syscall.SIGINT)
-	}
-}
-
 func (r *runner) size() int64 {
+	if r.stdout == nil {
+		return unit.KeepSize
+	}
 	info, err := r.stdout.Stat()
 	if err != nil {
 		return unit.KeepSize
@@ -309,48 +245,45 @@ func (r *runner) size() int64 {
 	return info.Size()
 }
 
-func (r *runner) signal(sig syscall.Signal) { syscall.Kill(-r.process.Pid, sig) }
-
 func (r *runner) conclude(end ending) int {
-	if r.stopped {
-		r.endGroup()
-		return r.finish(unit.Fail, unit.DetailKilled, exitError)
+	kind, detail, outcome, code := describe(end)
+	if r.stopped != "" {
+		r.endTree()
+		kind, detail, outcome.Reason, code = unit.Fail, unit.DetailKilled, r.stopped, exitError
 	}
-	if end.err != nil {
-		return r.finish(unit.Fail, end.err.Error(), exitError)
-	}
-	if end.state.Success() {
-		return r.finish(unit.Succeed, end.state.String(), 0)
-	}
-	code := end.state.ExitCode()
-	if code < 0 { // A signal.
-		code = exitError
-	}
-	return r.finish(unit.Fail, end.state.String(), code)
+	r.client.drain()
+	r.group.Remove()
+	return r.finish(kind, detail, outcome, code)
 }
 
-// endGroup ends what a stopped command has left behind. It polls: no event tells that a process group is empty.
-func (r *runner) endGroup() {
-	r.signal(syscall.SIGTERM)
-	deadline := time.Now().Add(groupGrace)
-	for pause := time.Millisecond; time.Now().Before(deadline); pause = min(2*pause, 50*time.Millisecond) {
-		syscall.Wait4(-r.process.Pid, nil, syscall.WNOHANG, nil)
-		if syscall.Kill(-r.process.Pid, 0) == syscall.ESRCH {
-			return
+// describe translates the end of the command; code is the runner's own exit status.
+func describe(end ending) (kind unit.Kind, detail string, outcome unit.Outcome, code int) {
+	switch s := end.status; {
+	case end.err != nil:
+		return unit.Fail, end.err.Error(), unit.Because(unit.ReasonStart), exitError
+	case s.Signaled():
+		detail = "signal: " + s.Signal().String()
+		if s.CoreDump() {
+			detail += " (core dumped)"
 		}
-		time.Sleep(pause)
+		return unit.Fail, detail, unit.Outcome{Reason: unit.ReasonSignal, Signal: unix.SignalName(s.Signal())}, exitError
+	case s.ExitStatus() == 0:
+		return unit.Succeed, "exit status 0", unit.Exit(0), 0
+	default:
+		return unit.Fail, fmt.Sprintf("exit status %d", s.ExitStatus()), unit.Exit(s.ExitStatus()), s.ExitStatus()
 	}
-	r.signal(syscall.SIGKILL)
 }
 
 // finish writes the final state. The output is made durable first: a state that says N bytes must not outlive them.
-func (r *runner) finish(kind unit.Kind, detail string, code int) int {
-	e := unit.Event{Kind: kind, Detail: detail, Size: unit.KeepSize}
-	if r.stdout != nil {
-		e.Size = r.size()
+func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, code int) int {
+	e := unit.Event{Kind: kind, Detail: detail, Size: r.size(), Outcome: outcome}
+	if e.Size > 0 {
 		if err := r.stdout.Sync(); err != nil {
 			complain(err)
 		}
+	}
+	if e.Size >= 0 {
+		e.Outcome.SHA256 = r.digest.sum(e.Size)
 	}
 	for try := 1; ; try++ {
 		_, err := r.report(e, true)

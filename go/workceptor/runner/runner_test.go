@@ -100,7 +100,7 @@ func TestBadArguments(t *testing.T) {
 		}
 	}
 	o, err := parse(Arguments("debug", "bash", `-c "a = b"`, "/data/alpha/U"))
-	if want := (options{"bash", `-c "a = b"`, "/data/alpha/U"}); o != want || err != nil {
+	if want := (options{command: "bash", params: `-c "a = b"`, unitDir: "/data/alpha/U"}); o != want || err != nil {
 		t.Errorf("got %+v, %v", o, err)
 	}
 	if IsRunner([]string{"--node", "id=worker"}) {

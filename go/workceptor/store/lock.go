@@ -53,6 +53,7 @@ type RunnerInfo struct {
 	Boot                      string // The kernel's boot ID.
 	Runner, Program           int    // Process IDs; Program, which leads its process group, is 0 before its start.
 	RunnerStart, ProgramStart uint64
+	Cgroup                    string // Of the command; empty if it has none of its own.
 }
 
 // RunnerLock is held by a runner for its life.
@@ -75,6 +76,9 @@ func (d *Dir) LockRunner() (*RunnerLock, error) {
 // Write replaces what the lock file tells.
 func (l *RunnerLock) Write(info RunnerInfo) error {
 	text := fmt.Sprintf("boot %s\nrunner %d %d\nprogram %d %d\n", info.Boot, info.Runner, info.RunnerStart, info.Program, info.ProgramStart)
+	if info.Cgroup != "" && !strings.ContainsAny(info.Cgroup, "\n ") {
+		text += "cgroup " + info.Cgroup + "\n"
+	}
 	if err := l.f.Truncate(0); err != nil {
 		return err
 	}
@@ -110,6 +114,8 @@ func (d *Dir) RunnerInfo() (RunnerInfo, error) {
 		switch {
 		case len(words) == 2 && words[0] == "boot":
 			info.Boot = words[1]
+		case len(words) == 2 && words[0] == "cgroup":
+			info.Cgroup = words[1]
 		case len(words) == 3 && words[0] == "runner":
 			info.Runner, info.RunnerStart = pidAndStart(words)
 		case len(words) == 3 && words[0] == "program":

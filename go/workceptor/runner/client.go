@@ -1,0 +1,231 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/attach"
+)
+
+const (
+	clientFD = 3
+	pipes    = "pipes"
+
+	// drainWait is how long the end of a command waits for output that its children keep open, or the client does not take.
+	drainWait = time.Second
+	endOfFile = 4 // Ctrl-D, unless the terminal has another.
+)
+
+// AttachPipes and AttachTerminal are the values of attach= in [InteractiveArguments].
+const AttachPipes = pipes
+
+// AttachTerminal is the value for a terminal of that size and type.
+func AttachTerminal(size attach.Size, term string) string {
+	return fmt.Sprintf("%d:%d:%s", size.Rows, size.Cols, term)
+}
+
+// client is who is attached to an interactive command. A nil one is nobody.
+type client struct {
+	conn net.Conn
+	term string
+	tty  *os.File // The terminal's near end; nil if there is none.
+
+	input   *os.File   // Where Input goes; closed at its end.
+	outputs []*os.File // What is read, in the order of kinds.
+	lost    chan struct{}
+	once    sync.Once
+	sending sync.Mutex
+	copying sync.WaitGroup
+	pid     int
+}
+
+// attachClient connects to the client and makes what the command gets as standard files.
+func attachClient(how string) (c *client, files []*os.File, err error) {
+	syscall.CloseOnExec(clientFD)
+	f := os.NewFile(clientFD, "client")
+	conn, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, nil, fmt.Errorf("connection to the client: %w", err)
+	}
+	c = &client{conn: conn, lost: make(chan struct{})}
+	if how == pipes {
+		files, err = c.makePipes()
+	} else {
+		files, err = c.makeTerminal(how)
+	}
+	return c, files, err
+}
+
+func (c *client) makePipes() (files []*os.File, err error) {
+	inFar, inNear, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	outNear, outFar, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	errNear, errFar, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.input, c.outputs = inNear, []*os.File{outNear, errNear}
+	return []*os.File{inFar, outFar, errFar}, nil
+}
+
+var errTerminal = errors.New("attach= wants pipes, or ROWS:COLS:TERM")
+
+func (c *client) makeTerminal(how string) (files []*os.File, err error) {
+	words := strings.SplitN(how, ":", 3)
+	if len(words) != 3 {
+		return nil, errTerminal
+	}
+	rows, err1 := strconv.ParseUint(words[0], 10, 16)
+	cols, err2 := strconv.ParseUint(words[1], 10, 16)
+	if err1 != nil || err2 != nil {
+		return nil, errTerminal
+	}
+	near, far, err := pty.Open()
+	if err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	c.tty, c.term, c.input, c.outputs = near, words[2], near, []*os.File{near}
+	if err := pty.Setsize(near, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
+		return nil, fmt.Errorf("size of the terminal: %w", err)
+	}
+	return []*os.File{far, far, far}, nil
+}
+
+func (c *client) hasTerminal() bool { return c != nil && c.tty != nil }
+
+// gone is closed when the client has hung up.
+func (c *client) gone() <-chan struct{} {
+	if c == nil {
+		return nil
+	}
+	return c.lost
+}
+
+func (c *client) lose() { c.once.Do(func() { close(c.lost) }) }
+
+// begin copies between the client and the command. The goroutines end with the process: what they read from may be kept
+// open by processes that outlive the command.
+func (c *client) begin(pid int) {
+	if c == nil {
+		return
+	}
+	c.pid = pid
+	go c.take()
+	for i, f := range c.outputs {
+		c.copying.Go(func() { c.give(attach.Stdout+attach.Kind(i), f) })
+	}
+}
+
+// give sends what the command writes.
+func (c *client) give(kind attach.Kind, from *os.File) {
+	buf := make([]byte, 32<<10)
+	frame := make([]byte, 0, len(buf)+8)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			frame = attach.Append(frame[:0], kind, buf[:n])
+			c.sending.Lock()
+			_, sendErr := c.conn.Write(frame)
+			c.sending.Unlock()
+			if sendErr != nil {
+				c.lose()
+				return
+			}
+		}
+		if err != nil { // io.EOF; EIO from a terminal that nobody has open.
+			return
+		}
+	}
+}
+
+// take does what the client sends until it hangs up.
+func (c *client) take() {
+	defer c.lose()
+	frames := attach.NewReader(c.conn)
+	for {
+		kind, content, err := frames.Next()
+		if err != nil || c.do(kind, content) != nil {
+			return
+		}
+	}
+}
+
+func (c *client) do(kind attach.Kind, content []byte) error {
+	switch kind {
+	case attach.Input:
+		c.write(content)
+	case attach.Resize:
+		size, err := attach.ParseResize(content)
+		if err != nil {
+			return err
+		}
+		if c.tty != nil {
+			pty.Setsize(c.tty, &pty.Winsize{Rows: size.Rows, Cols: size.Cols})
+		}
+	case attach.Signal:
+		sig, err := attach.SignalOf(content)
+		if err != nil {
+			return err
+		}
+		c.signal(sig)
+	default:
+		return attach.ErrFrame
+	}
+	return nil
+}
+
+// write passes input on. A command that has closed its standard input misses it, as in a pipe of a shell.
+func (c *client) write(content []byte) {
+	switch {
+	case len(content) > 0:
+		c.input.Write(content)
+	case c.tty != nil:
+		c.input.Write([]byte{endOfFile})
+	default:
+		c.input.Close()
+	}
+}
+
+// signal reaches the foreground of the terminal, or the command's process group.
+func (c *client) signal(sig syscall.Signal) {
+	group := c.pid
+	if c.tty != nil {
+		if raw, err := c.tty.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) {
+				if fg, err := unix.IoctlGetInt(int(fd), unix.TIOCGPGRP); err == nil && fg > 1 {
+					group = fg
+				}
+			})
+		}
+	}
+	syscall.Kill(-group, sig)
+}
+
+// drain waits until all output was sent, unless that takes too long.
+func (c *client) drain() {
+	if c == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { c.copying.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drainWait):
+	}
+}

@@ -1,0 +1,63 @@
+package runner
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+	"os"
+	"sync"
+)
+
+// digest computes the checksum of a file that grows, so that little is left to do at its end. A nil one has no sum.
+type digest struct {
+	file *os.File
+	busy sync.WaitGroup
+	turn chan struct{} // Holds a token while nobody is at work.
+	hash hash.Hash
+	done int64 // Bytes that are in hash.
+}
+
+func newDigest(file *os.File) *digest {
+	d := &digest{file: file, hash: sha256.New(), turn: make(chan struct{}, 1)}
+	d.turn <- struct{}{}
+	return d
+}
+
+// follow takes in the file up to size, in the background. It does nothing while that is still under way for an earlier
+// size.
+func (d *digest) follow(size int64) {
+	if d == nil {
+		return
+	}
+	select {
+	case <-d.turn:
+		d.busy.Go(func() {
+			d.take(size)
+			d.turn <- struct{}{}
+		})
+	default:
+	}
+}
+
+func (d *digest) take(size int64) (ok bool) {
+	if size < d.done { // The command has cut its output.
+		d.hash.Reset()
+		d.done = 0
+	}
+	n, err := io.Copy(d.hash, io.NewSectionReader(d.file, d.done, size-d.done))
+	d.done += n
+	return err == nil && d.done == size
+}
+
+// sum returns the checksum of the first size bytes; "" if they cannot be read.
+func (d *digest) sum(size int64) string {
+	if d == nil {
+		return ""
+	}
+	d.busy.Wait()
+	if !d.take(size) {
+		return ""
+	}
+	return hex.EncodeToString(d.hash.Sum(nil))
+}

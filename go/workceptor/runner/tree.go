@@ -1,0 +1,84 @@
+package runner
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+const (
+	killAfter  = 10 * time.Second // From the first signal to SIGKILL.
+	groupGrace = time.Second      // From SIGTERM to SIGKILL for what a stopped command leaves behind.
+	killGrace  = 5 * time.Second  // How long killed processes may take to go; one in the kernel may take longer.
+)
+
+// adoptOrphans makes descendants whose parents end children of the runner, so that it can find them.
+func adoptOrphans() { unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// await waits for the end of the command and buries adopted children meanwhile.
+func await(command int) ending {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return ending{err: err}
+		case pid == command && (status.Exited() || status.Signaled()):
+			return ending{status: status}
+		}
+	}
+}
+
+func (r *runner) stop(why unit.Reason, first syscall.Signal) {
+	if r.stopped != "" {
+		return
+	}
+	r.stopped = why
+	r.kill = time.After(killAfter)
+	syscall.Kill(-r.info.Program, first)
+	if first == syscall.SIGHUP {
+		syscall.Kill(-r.info.Program, syscall.SIGCONT) // A stopped process would not hear it.
+	}
+}
+
+// killTree kills the command and all its descendants.
+func (r *runner) killTree() {
+	if !r.group.Kill() {
+		syscall.Kill(-r.info.Program, syscall.SIGKILL)
+	}
+	proc.SignalDescendants(syscall.SIGKILL)
+}
+
+// endTree ends what a stopped command has left behind. It polls: no event tells that there are no descendants any more.
+func (r *runner) endTree() {
+	proc.SignalDescendants(syscall.SIGTERM)
+	if r.awaitTree(groupGrace, func() {}) {
+		return
+	}
+	// A process that makes others while they are killed is met by another round.
+	r.awaitTree(killGrace, r.killTree)
+}
+
+func (r *runner) awaitTree(limit time.Duration, do func()) (gone bool) {
+	deadline := time.Now().Add(limit)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		do()
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
+		if len(proc.Descendants()) == 0 {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+}
