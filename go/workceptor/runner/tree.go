@@ -68,17 +68,25 @@ func (r *runner) awaitTree(limit time.Duration, do func()) (gone bool) {
 	deadline := time.Now().Add(limit)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		do()
-		for {
-			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
-				break
-			}
-		}
-		if len(proc.Descendants()) == 0 {
+		if childless() {
 			return true
 		}
 		if time.Now().After(deadline) {
 			return false
 		}
 		time.Sleep(pause)
+	}
+}
+
+// childless buries what has ended and reports whether the runner has no child any more, and so no descendant.
+func childless() bool {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if err == syscall.ECHILD {
+			return true
+		}
+		if pid <= 0 && err != syscall.EINTR {
+			return false
+		}
 	}
 }
