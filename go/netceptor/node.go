@@ -27,6 +27,7 @@ const (
 	beatCheck    = 250 * time.Millisecond
 	sweepPeriod  = 60 * time.Second
 	defaultIdle  = 2*routePeriod + time.Second
+	joinDelay    = 5 * time.Millisecond   // Before the mesh is told of a new neighbour, and the neighbour of the mesh.
 	floodDelay   = 10 * time.Millisecond  // After a change, so that changes that come together are told together.
 	floodSpacing = 100 * time.Millisecond // Between two floods of ours.
 	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
@@ -100,9 +101,10 @@ type Node struct {
 	routes       *topology.Table
 	floodAt      time.Time // When the next own update is due.
 	floodedAt    time.Time
-	floodTokens  float64   // How many floods may go out at once.
-	routesAt     time.Time // When routes are to be computed; zero if they are current.
-	computedAt   time.Time // When they were, last,
+	greetings    []*neighbour // Who is to be told what is known, behind the next flood.
+	floodTokens  float64      // How many floods may go out at once.
+	routesAt     time.Time    // When routes are to be computed; zero if they are current.
+	computedAt   time.Time    // When they were, last,
 	computeTook  time.Duration
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}

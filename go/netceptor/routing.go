@@ -31,16 +31,20 @@ func (n *Node) announceLocked() {
 	n.kickLocked()
 }
 
-// announceNowLocked floods an own update at once, so that the answers to packets sent right behind it find their way
-// back. A burst of such floods is limited; further ones are scheduled.
-func (n *Node) announceNowLocked() {
+// announceJoinLocked schedules an own update that lists a new neighbour, right before which it is told nothing: see
+// greetLocked. Neighbours that come together are told of together. A burst of such floods need not keep the distance.
+func (n *Node) announceJoinLocked(nb *neighbour) {
+	n.greetings = append(n.greetings, nb)
+	if len(n.greetings) > 1 { // Their flood is due already.
+		return
+	}
 	n.floodTokens = min(floodBurst, n.floodTokens+float64(time.Since(n.floodedAt))/float64(floodSpacing))
 	if n.floodTokens < 1 {
 		n.announceLocked()
 		return
 	}
 	n.floodTokens--
-	n.floodLocked(0)
+	soonLocked(&n.floodAt, joinDelay)
 	n.kickLocked()
 }
 
@@ -87,9 +91,15 @@ func (n *Node) floodLocked(duplicate uint64) {
 		return
 	}
 	u := n.ownUpdateLocked(duplicate)
+	u.Greets = true
 	if msg := n.encodeLocked(&u); msg != nil {
-		n.broadcastLocked(msg, nil)
+		n.passOnLocked(msg, nil)
 	}
+	for _, nb := range n.greetings {
+		n.greetLocked(nb)
+	}
+	clear(n.greetings)
+	n.greetings = n.greetings[:0]
 }
 
 // encodeLocked makes the message that this node sends about u; nil if there is none. It is valid until the next call.
@@ -109,6 +119,23 @@ func (n *Node) broadcastLocked(msg []byte, except *neighbour) {
 	for _, nb := range n.links {
 		if nb != except {
 			nb.sendControl(msg)
+		}
+	}
+}
+
+// passOnLocked sends an update to every neighbour but one. Existing nodes get it as they write them themselves.
+func (n *Node) passOnLocked(msg []byte, except *neighbour) {
+	var plain []byte
+	for _, nb := range n.links {
+		switch {
+		case nb == except:
+		case nb.beats:
+			nb.sendControl(msg)
+		default:
+			if plain == nil {
+				plain = wire.PlainRoute(msg)
+			}
+			nb.sendControl(plain)
 		}
 	}
 }
@@ -156,11 +183,11 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 	if fx.Recompute {
 		n.recomputeLocked()
 	}
-	if fx.Announce {
+	if fx.Announce && !u.Greets {
 		n.announceLocked()
 	}
 	if msg != nil {
-		n.broadcastLocked(msg, nb)
+		n.passOnLocked(msg, nb)
 	}
 	return nil
 }
@@ -272,13 +299,24 @@ type heardUpdate struct {
 	msg   []byte // As it was passed on.
 }
 
-// greetLocked tells a new neighbour everything at once instead of at the next period: the last update of every node
-// that is alive, as it was flooded, and the advertisements. To an existing node these are ordinary floods. A node without
-// a route counts too: it may get one by an update that is still on its way, and its own is not repeated then.
+// greetLocked tells a new neighbour everything instead of letting it wait for the next period: the last update of every
+// node that is alive, as it was flooded, and the advertisements. To an existing node these are ordinary floods. A node
+// without a route counts too: it may get one by an update that is still on its way, and its own is not repeated then.
+//
+// The mesh is told of the neighbour first, so that when it has a route and sends a packet, the answer finds its way back.
 func (n *Node) greetLocked(nb *neighbour) {
+	if nb.cause != nil {
+		return
+	}
+	now, since := time.Now().UnixNano(), nb.since.UnixNano()
 	for name, heard := range n.updates {
-		if name != nb.id && len(heard.msg) > 0 && time.Since(time.Unix(0, heard.at)) <= 3*routePeriod {
+		switch {
+		case name == nb.id || len(heard.msg) == 0 || now-heard.at > int64(3*routePeriod):
+		case heard.at > since: // Was passed on.
+		case nb.beats:
 			nb.sendControl(heard.msg)
+		default:
+			nb.sendControl(wire.PlainRoute(heard.msg))
 		}
 	}
 	n.sendKnownAdvertsLocked(nb)

@@ -19,6 +19,10 @@ type RouteUpdate struct {
 	// KeepAlive is how often the sender of a handshake message speaks on a link, in milliseconds; 0 stands for the
 	// route period of ten seconds and is left out. Existing nodes neither send nor read it.
 	KeepAlive uint32 `json:",omitempty"`
+	// Greets says that the origin and every node that has passed the update on tell a new neighbour at once all that they
+	// know. A node that learns of the origin by it need not repeat its own update for it. Existing nodes neither send nor
+	// pass it on.
+	Greets bool `json:",omitempty"`
 }
 
 // ParseRouteUpdate decodes a whole route message. Field names match in any letter case and unknown fields are ignored,

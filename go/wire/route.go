@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
@@ -33,6 +34,7 @@ func parseRouteLayout(body []byte) (u RouteUpdate, ok bool) {
 	if r.skip(`,"KeepAlive":`) {
 		u.KeepAlive = uint32(r.integer(32))
 	}
+	u.Greets = r.skip(`,"Greets":true`)
 	r.literal(`}`)
 	return u, !r.failed && r.rest == ""
 }
@@ -172,7 +174,23 @@ func appendRoute(dst []byte, u *RouteUpdate) (_ []byte, ok bool) {
 	if u.KeepAlive != 0 {
 		dst = strconv.AppendUint(append(dst, `,"KeepAlive":`...), uint64(u.KeepAlive), 10)
 	}
+	if u.Greets {
+		return append(dst, greetsEnd...), true
+	}
 	return append(dst, '}'), true
+}
+
+// greetsEnd is how a message ends whose Greets is true.
+const greetsEnd = `,"Greets":true}`
+
+// PlainRoute returns a route message that [RouteUpdate.Append] has made as existing nodes write it: without Greets. msg
+// stays as it is.
+func PlainRoute(msg []byte) []byte {
+	body, found := bytes.CutSuffix(msg, []byte(greetsEnd))
+	if !found {
+		return msg
+	}
+	return append(append(make([]byte, 0, len(body)+1), body...), '}')
 }
 
 func appendCosts(dst []byte, costs map[NodeID]float64) (_ []byte, ok bool) {
