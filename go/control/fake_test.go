@@ -17,6 +17,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -324,6 +325,23 @@ func (w *fakeWork) Status(id workceptor.UnitID) (workceptor.Status, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return u.status, nil
+}
+
+// Follow tells one status, the output from offset on, and the end.
+func (w *fakeWork) Follow(ctx context.Context, id workceptor.UnitID, offset int64, out io.Writer) error {
+	u, err := w.unit(id)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	status, output := u.status, u.output
+	w.mu.Unlock()
+	f, err := remote.NewFollowWriter(out, id)
+	if err != nil {
+		return err
+	}
+	text, err := status.MarshalJSON()
+	return errors.Join(err, f.Output(output[min(int(offset), len(output)):]), f.Status(text))
 }
 
 func (w *fakeWork) List() map[workceptor.UnitID]workceptor.Status {

@@ -19,6 +19,7 @@ type work interface {
 	Cancel(ctx context.Context, id workceptor.UnitID) (pending bool, err error)
 	Release(ctx context.Context, id workceptor.UnitID, force bool) (pending bool, err error)
 	Results(ctx context.Context, id workceptor.UnitID, offset int64) (io.ReadCloser, error)
+	Follow(ctx context.Context, id workceptor.UnitID, offset int64, w io.Writer) error
 	Subscribe(size int) changes
 }
 
@@ -82,6 +83,8 @@ func (s *session) workCommand(req request) (any, error) {
 		return s.workRelease(req, args, sub)
 	case "results":
 		return nil, s.workResults(req, args)
+	case "follow":
+		return nil, s.workFollow(req)
 	}
 	return nil, errBadWorkCommand
 }

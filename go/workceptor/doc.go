@@ -9,8 +9,8 @@
 // Package unit has the records and the state machine and makes no I/O; store has the directories; runner is the process
 // around one command; proc looks at processes; remote speaks the control protocol as a client. This package ties them
 // together: engine.go has the table of units, types.go that of work types, job.go one unit in memory, admission.go the
-// queue of those that must wait, command.go, function.go and remote.go the three workers, mirror.go what follows a unit on
-// another node, results.go the readers, watch_linux.go the notification.
+// queue of those that must wait, command.go, function.go and remote.go the three workers, mirror.go and push.go what follow a unit on
+// another node, follow.go what tells another node of a unit here, results.go the readers, signing the signatures, watch_linux.go the notification.
 //
 // # Promises
 //
@@ -58,6 +58,14 @@
 // the executor could take it for whole. A refusal fails the unit, also in the background. "unknown work unit" is success
 // for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
 // a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
+//
+// An executor of this implementation pushes status and output over one stream. Others are polled, and their results streamed
+// over a second session. ExitCode, Signal, Reason, StdoutSHA256 and the times of start and end are the executor's; of an
+// existing node, which does not tell them, the Detail tells the code and the reason, and the clock here the times. Output
+// that was not copied in one go is compared with StdoutSHA256, and copied anew if it differs: after a loss of power a file
+// may have kept its length and lost its content.
+//
+// Tokens are made anew at every attempt, so a time to live that is longer than theirs is no reason for a warning.
 //
 // Attempts to reach an executor are made after 1 s, 1.5 s and so on up to a minute, and at once when the mesh says that
 // the node has become reachable. The status is polled after 10 ms at first and at most a second later while nothing

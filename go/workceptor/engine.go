@@ -30,6 +30,8 @@ type Engine struct {
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 
+	pushers pushers // Of remote units.
+
 	mu            sync.Mutex
 	types         map[string]workType
 	units         map[UnitID]*job

@@ -108,6 +108,11 @@ func (m *testMesh) serve(id wire.NodeID, e *Engine) {
 	m.handle(id, func(s Stream) { (&controlServer{id: id, e: e}).serve(s) })
 }
 
+// serveBase is serve for a node that knows only the base protocol.
+func (m *testMesh) serveBase(id wire.NodeID, e *Engine) {
+	m.handle(id, func(s Stream) { (&controlServer{id: id, e: e, base: true}).serve(s) })
+}
+
 // cut breaks all streams to a node and lets none be opened until mend.
 func (m *testMesh) cut(id wire.NodeID) {
 	m.mu.Lock()
@@ -235,8 +240,9 @@ func (s *testStream) WriteTo(w io.Writer) (int64, error) {
 
 // controlServer speaks the lines of the control protocol that remote work needs.
 type controlServer struct {
-	id wire.NodeID
-	e  *Engine
+	id   wire.NodeID
+	e    *Engine
+	base bool // Knows what existing nodes know, and no more.
 }
 
 func (c *controlServer) serve(s Stream) {
@@ -300,6 +306,23 @@ func (c *controlServer) command(s Stream, r *bufio.Reader, keys map[string]any) 
 			out.Close()
 		}()
 		io.Copy(s, out)
+		return true
+	case "follow":
+		if c.base {
+			fmt.Fprintf(s, "ERROR: bad command\n")
+			return false
+		}
+		if _, err := c.e.Status(id); err != nil {
+			c.reply(s)(nil, err)
+			return false
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			io.Copy(io.Discard, r)
+			cancel()
+		}()
+		c.e.Follow(ctx, id, int64(keys["startpos"].(float64)), s)
 		return true
 	}
 	return false

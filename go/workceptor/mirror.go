@@ -2,10 +2,13 @@ package workceptor
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,14 +38,17 @@ const (
 	copyBuffer = 64 << 10
 )
 
-// mirror makes the local unit say what the executor's says: one session polls the status, one streams the output, and
-// when either connection fails both are given up and made again.
+// mirror makes the local unit say what the executor's says. A node of this implementation pushes both status and output
+// over one session. Of others one session polls the status and one streams the output, and when either connection fails
+// both are given up and made again.
 type mirror struct {
 	w      *remoteWorker
 	j      *job
 	id     unit.ID
 	stdout *os.File
 	pokes  chan struct{} // Ask for the status at once.
+	// resumed: some of the output was there before.
+	resumed bool
 
 	mu       sync.Mutex
 	size     int64 // Bytes of output on disk.
@@ -66,12 +72,8 @@ func (w *remoteWorker) monitor(ctx context.Context) error {
 		w: w, j: w.j, id: w.extra().RemoteUnitID, stdout: stdout, pokes: make(chan struct{}, 1),
 		size: w.j.dir.StdoutSize(), progress: time.Now(), news: make(chan struct{}),
 	}
-	ctx, stop := context.WithCancel(ctx)
-	var streaming sync.WaitGroup
-	streaming.Go(func() { m.copyOutput(ctx) })
-	err = m.follow(ctx)
-	stop()
-	streaming.Wait()
+	m.resumed = m.size > 0
+	err = m.run(ctx)
 	if errors.Is(err, remote.ErrUnknownUnit) {
 		return m.gone()
 	}
@@ -82,6 +84,37 @@ func (w *remoteWorker) monitor(ctx context.Context) error {
 	return m.finish()
 }
 
+// run follows the unit by the best means that the executor offers.
+func (m *mirror) run(ctx context.Context) error {
+	conn, err := m.w.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	pushers, node := &m.j.e.pushers, m.w.extra().RemoteNode
+	if pushers.mayOffer(node) {
+		f, err := m.follow(conn)
+		switch {
+		case err == nil:
+			return m.pushed(f)
+		case errors.Is(err, remote.ErrNotOffered):
+			pushers.refused(node)
+		case !isRefused(err): // Else, if the signature is not to its liking, say, the status may be polled all the same.
+			return err
+		}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var streaming sync.WaitGroup
+	streaming.Go(func() { m.copyOutput(ctx) })
+	err = m.poll(ctx, conn)
+	stop()
+	streaming.Wait()
+	if err != nil && !isRefused(err) {
+		pushers.forget(node) // It may be another program when it is back.
+	}
+	return err
+}
+
 // poke asks for the status at once.
 func (m *mirror) poke() {
 	select {
@@ -90,13 +123,8 @@ func (m *mirror) poke() {
 	}
 }
 
-// follow polls the status until unit and output are complete.
-func (m *mirror) follow(ctx context.Context) error {
-	conn, err := m.w.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+// poll asks for the status until unit and output are complete.
+func (m *mirror) poll(ctx context.Context, conn *remote.Conn) error {
 	pause := minPoll
 	var before remote.Status
 	var sizeBefore int64
@@ -175,34 +203,100 @@ func (m *mirror) learn(s remote.Status) (done bool) {
 		detail = m.trouble
 	}
 	m.mu.Unlock()
+	m.show(s, detail)
+	return done
+}
+
+// show makes the local unit say what the executor's says, unless it is complete.
+func (m *mirror) show(s remote.Status, detail string) {
 	now := m.j.look().rec
 	switch {
 	case s.State.Complete(), now.State.Complete():
 	case s.State != now.State || detail != now.Detail:
-		m.j.apply(true, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize})
-		return done
+		m.j.apply(true, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize, At: orNow(s.Started)})
+		return
 	}
 	m.j.grow(s.StdoutSize)
-	return done
+}
+
+func orNow(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Now().UTC()
+	}
+	return t
 }
 
 // finish makes the output durable and the unit complete.
 func (m *mirror) finish() error {
-	if err := errors.Join(m.stdout.Sync(), m.j.dir.Sync()); err != nil {
+	if err := m.check(); err != nil {
 		return err
 	}
 	size := m.last.StdoutSize
-	if m.size < size {
+	switch {
+	case m.size < size:
 		m.j.e.log.Warn("executor has less output than it says", "unit", m.j.id, "size", m.size, "said", size)
 		size = m.size
+	case m.size > size: // Written after the end, by something that the work has left behind, and copied before that was known.
+		if err := m.stdout.Truncate(size); err != nil {
+			return err
+		}
 	}
-	return m.end(unit.Event{Kind: unit.Mirror, To: m.last.State, Detail: m.last.Detail, Size: size})
+	if err := errors.Join(m.stdout.Sync(), m.j.dir.Sync()); err != nil {
+		return err
+	}
+	return m.end(unit.Event{
+		Kind: unit.Mirror, To: m.last.State, Detail: m.last.Detail, Size: size, At: orNow(m.last.Finished), Outcome: outcome(m.last),
+	})
+}
+
+// outcome is how the executor says that its unit ended. Existing nodes say it in words only.
+func outcome(s *remote.Status) unit.Outcome {
+	o := s.Outcome
+	if o.Reason != "" || s.State == Succeeded {
+		return o
+	}
+	switch {
+	case s.State == Canceled:
+		o.Reason = unit.ReasonCanceled
+	case strings.HasPrefix(s.Detail, "exit status "):
+		o.Reason = unit.ReasonExit
+	case strings.HasPrefix(s.Detail, "signal: "):
+		o.Reason = unit.ReasonSignal
+	case s.Detail == unit.DetailKilled:
+		o.Reason = unit.ReasonKilled
+	case s.Detail == unit.DetailPendingAtRestart:
+		o.Reason = unit.ReasonRestart
+	}
+	return o
+}
+
+// check compares output that was not copied in one go with the executor's sum of it. A machine that lost power may have
+// kept the length of a file and not its content: such output is thrown away, and copied anew.
+func (m *mirror) check() error {
+	want := m.last.Outcome.SHA256
+	if !m.resumed || want == "" || m.size < m.last.StdoutSize {
+		return nil
+	}
+	sum := sha256.New()
+	f, err := m.j.dir.ReadStdout()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(sum, io.LimitReader(f, m.last.StdoutSize)); err != nil {
+		return err
+	}
+	if hex.EncodeToString(sum.Sum(nil)) == want {
+		return nil
+	}
+	m.j.e.log.Warn("output differs from the executor's and is copied anew", "unit", m.j.id)
+	return errors.Join(m.stdout.Truncate(0), errors.New("the output copied so far was not the executor's"))
 }
 
 // gone settles a unit that the executor does not know any more. One that is complete here keeps its state and what
 // there is of its output.
 func (m *mirror) gone() error {
-	return m.end(unit.Event{Kind: unit.Fail, Detail: unit.DetailGone, Size: m.size})
+	return m.end(unit.Event{Kind: unit.Fail, Detail: unit.DetailGone, Size: m.size, At: time.Now().UTC(), Outcome: unit.Because(unit.ReasonGone)})
 }
 
 func (m *mirror) end(e unit.Event) error {
@@ -210,18 +304,23 @@ func (m *mirror) end(e unit.Event) error {
 		if !rec.Apply(e) {
 			rec.StdoutSize = e.Size
 		}
+		if m.last != nil && rec.Started.IsZero() {
+			rec.Started = m.last.Started
+		}
 		return true
 	})
 }
 
-// grow notes in memory how much output there is; the file follows with the next change of state.
+// grow notes in memory how much output there is, and wakes the readers; the file follows with the next change of state.
 func (j *job) grow(size int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.rec.State.Complete() && size != j.rec.StdoutSize {
 		j.rec.StdoutSize = size
 		j.tellLocked()
+		return
 	}
+	j.wakeLocked()
 }
 
 // copyOutput keeps a results stream open until the output is complete.

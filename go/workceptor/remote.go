@@ -94,7 +94,7 @@ func (w *remoteWorker) resume() {
 	rec := w.j.look().rec
 	x := rec.Remote()
 	if rec.State == Pending && !x.RemoteStarted && x.RemoteUnitID == "" && rec.Detail != unit.DetailStarting {
-		w.j.fail(unit.DetailPendingAtRestart) // The payload never arrived whole.
+		w.j.failBecause(unit.DetailPendingAtRestart, unit.ReasonRestart) // The payload never arrived whole.
 	}
 	switch w.next() {
 	case stepNone:
@@ -338,7 +338,7 @@ func (w *remoteWorker) tlsFailed(text string) {
 		w.j.apply(true, unit.Event{Kind: unit.Mirror, To: state, Detail: detail, Size: unit.KeepSize})
 		return
 	}
-	w.j.fail(detail)
+	w.j.failBecause(detail, unit.ReasonTLS)
 }
 
 func (w *remoteWorker) sign() (string, error) {
@@ -360,7 +360,7 @@ func (w *remoteWorker) sign() (string, error) {
 func (w *remoteWorker) submit(ctx context.Context) error {
 	x := w.extra()
 	if !x.Expiration.IsZero() && !time.Now().Before(x.Expiration) {
-		w.j.fail(unit.DetailExpired(x.Expiration))
+		w.j.failBecause(unit.DetailExpired(x.Expiration), unit.ReasonExpired)
 		return errNothing
 	}
 	conn, err := w.dialBefore(ctx, x.Expiration)
@@ -375,7 +375,7 @@ func (w *remoteWorker) submit(ctx context.Context) error {
 	}
 	err = w.exchange(conn)
 	if isRefused(err) {
-		w.j.fail("Error starting worker: " + err.Error())
+		w.j.failBecause("Error starting worker: "+err.Error(), unit.ReasonRefused)
 	}
 	return err
 }
@@ -477,7 +477,7 @@ func (w *remoteWorker) doCancel(ctx context.Context) error {
 	}
 	w.set(&w.cancelled)
 	if !x.RemoteStarted {
-		w.j.fail(unit.DetailLocallyCancelled)
+		w.j.failBecause(unit.DetailLocallyCancelled, unit.ReasonCanceled)
 	}
 	return nil
 }
@@ -537,7 +537,7 @@ func (w *remoteWorker) act(ctx context.Context, action string) error {
 func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
 	if !w.began() { // Still waiting for its payload, or for its first attempt.
 		w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
-		w.j.fail(unit.DetailLocallyCancelled)
+		w.j.failBecause(unit.DetailLocallyCancelled, unit.ReasonCanceled)
 		w.kick(stepNone)
 		return false, nil
 	}

@@ -11,17 +11,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
 // pair is a submitter alpha and an executor beta.
 func pair(t testing.TB, options ...func(*Config)) (m *testMesh, alpha, beta *Engine) {
+	return pairWith(t, (*testMesh).serve, options...)
+}
+
+// pairWith is pair with an executor that pushes, or with one that is polled.
+func pairWith(t testing.TB, serve serveFunc, options ...func(*Config)) (m *testMesh, alpha, beta *Engine) {
 	m = newTestMesh()
 	beta = openEngine(t, t.TempDir(), m.node("beta"))
 	releaseAll(t, beta)
-	m.serve("beta", beta)
+	serve(m, "beta", beta)
 	return m, openEngine(t, t.TempDir(), m.node("alpha"), options...), beta
 }
+
+type serveFunc = func(*testMesh, wire.NodeID, *Engine)
+
+// executors are the kinds of executors that a submitter meets.
+var executors = map[string]serveFunc{"push": (*testMesh).serve, "poll": (*testMesh).serveBase}
 
 // one returns the only unit of an engine.
 func one(t testing.TB, e *Engine) UnitID {
@@ -433,55 +444,61 @@ func wantNumbers(t *testing.T, e *Engine, id UnitID) {
 
 // TestRemoteLinkLoss breaks the link after every so many bytes, in the submit, the payload, the status and the output.
 func TestRemoteLinkLoss(t *testing.T) {
-	for budget := 0; budget < 4000; budget += 61 {
-		t.Run(fmt.Sprint(budget), func(t *testing.T) {
-			t.Parallel()
-			m, alpha, _ := pair(t)
-			s, err := alpha.Submit(request("beta", "sh", numbers))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
-			m.breakAfter("beta", budget)
-			if _, err := s.Start(testContext(t)); err != nil {
-				t.Fatalf("start: %v", err)
-			}
-			m.mend("beta")
-			wantNumbers(t, alpha, s.ID())
-			if pending, err := alpha.Release(testContext(t), s.ID(), false); err != nil || pending {
-				t.Errorf("release: got %v, %v", pending, err)
-			}
-		})
+	bothUpTo(t, 0, 61, func(t *testing.T, serve serveFunc, budget int) {
+		m, alpha, _ := pairWith(t, serve)
+		s, err := alpha.Submit(request("beta", "sh", numbers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
+		m.breakAfter("beta", budget)
+		if _, err := s.Start(testContext(t)); err != nil {
+			t.Fatalf("start: %v", err)
+		}
+		m.mend("beta")
+		wantNumbers(t, alpha, s.ID())
+		if pending, err := alpha.Release(testContext(t), s.ID(), false); err != nil || pending {
+			t.Errorf("release: got %v, %v", pending, err)
+		}
+	})
+}
+
+// bothUpTo runs a test for both kinds of executors with links that break after first, first+step... bytes.
+func bothUpTo(t *testing.T, first, step int, f func(t *testing.T, serve serveFunc, budget int)) {
+	for name, serve := range executors {
+		for budget := first; budget < 4000; budget += step {
+			t.Run(fmt.Sprintf("%s %d", name, budget), func(t *testing.T) {
+				t.Parallel()
+				f(t, serve, budget)
+			})
+		}
 	}
 }
 
 // TestRemoteSubmitterRestarts ends the submitter's engine after every so many bytes and opens a new one on its
 // directory.
 func TestRemoteSubmitterRestarts(t *testing.T) {
-	for budget := 100; budget < 4000; budget += 131 {
-		t.Run(fmt.Sprint(budget), func(t *testing.T) {
-			t.Parallel()
-			m := newTestMesh()
-			beta := openEngine(t, t.TempDir(), m.node("beta"))
-			releaseAll(t, beta)
-			m.serve("beta", beta)
-			dir := t.TempDir()
-			alpha := openEngine(t, dir, m.node("alpha"))
-			s, err := alpha.Submit(request("beta", "sh", numbers))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
-			m.breakAfter("beta", budget)
-			if _, err := s.Start(testContext(t)); err != nil {
-				t.Fatalf("start: %v", err)
-			}
-			alpha.Close()
-			m.mend("beta")
-			again := openEngine(t, dir, m.node("alpha"))
-			wantNumbers(t, again, s.ID())
-		})
-	}
+	bothUpTo(t, 100, 131, func(t *testing.T, serve serveFunc, budget int) {
+		m := newTestMesh()
+		beta := openEngine(t, t.TempDir(), m.node("beta"))
+		releaseAll(t, beta)
+		serve(m, "beta", beta)
+		dir := t.TempDir()
+		alpha := openEngine(t, dir, m.node("alpha"))
+		s, err := alpha.Submit(request("beta", "sh", numbers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ReadPayload(strings.NewReader(strings.Repeat("payload ", 50)))
+		m.breakAfter("beta", budget)
+		if _, err := s.Start(testContext(t)); err != nil {
+			t.Fatalf("start: %v", err)
+		}
+		alpha.Close()
+		m.mend("beta")
+		again := openEngine(t, dir, m.node("alpha"))
+		wantNumbers(t, again, s.ID())
+	})
 }
 
 func TestRemoteFlagsSurviveRestart(t *testing.T) {

@@ -1,6 +1,11 @@
 // Package remote speaks the control protocol with the node that executes a unit: the client's side of submit, status,
 // results, cancel and release, one [Conn] per mesh stream. It reads no more of a line than it may, bounds every line
 // and every wait, and never panics on what the other node sends. It does not decide what to do about an answer.
+//
+// It also has both sides of "work follow", which nodes of this implementation offer one another: status and output of a
+// unit over one stream, pushed as they change. [FollowWriter] writes its records, [Conn.Follow] and [Following] read
+// them. A node that does not offer it answers [ErrNotOffered], and the session can be used for the requests that every
+// node knows. The bytes: go/control/README.md, "work follow".
 package remote
 
 import (
@@ -211,11 +216,13 @@ func (w progressWriter) Write(p []byte) (int, error) {
 	return w.s.Write(p)
 }
 
-// Status is what another node says about its unit.
+// Status is what another node says about its unit. The last four are of nodes of this implementation; zero if not told.
 type Status struct {
-	State      unit.State
-	Detail     string
-	StdoutSize int64
+	State             unit.State
+	Detail            string
+	StdoutSize        int64
+	Started, Finished time.Time
+	Outcome           unit.Outcome
 }
 
 // Status asks for a unit: ErrUnknownUnit, another [*RefusedError], or an error of the connection.
@@ -266,7 +273,31 @@ func ParseStatus(line []byte) (Status, error) {
 	if len(detail) > maxDetail {
 		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "..."
 	}
-	return Status{*keys.State, detail, *keys.StdoutSize}, nil
+	s := Status{State: *keys.State, Detail: detail, StdoutSize: *keys.StdoutSize}
+	s.takeMore(line)
+	return s, nil
+}
+
+// takeMore reads what only nodes of this implementation tell. It is for people to see, so what makes no sense is passed over.
+func (s *Status) takeMore(line []byte) {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(line, &keys) != nil {
+		return
+	}
+	take(keys["Started"], &s.Started)
+	take(keys["Finished"], &s.Finished)
+	take(keys["ExitCode"], &s.Outcome.Code)
+	take(keys["Signal"], &s.Outcome.Signal)
+	take(keys["Reason"], &s.Outcome.Reason)
+	take(keys["StdoutSHA256"], &s.Outcome.SHA256)
+}
+
+func take[T any](raw json.RawMessage, to *T) {
+	const longest = 64 // A sum, in hexadecimal, is as long as that.
+	var value T
+	if len(raw) > 0 && len(raw) <= longest+2 && json.Unmarshal(raw, &value) == nil {
+		*to = value
+	}
 }
 
 // Results asks for output from offset on and returns it as it comes; reading may wait for ever, until ctx of [Open]

@@ -1,12 +1,15 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
 // pipe is a Stream whose other side says one text and hears everything.
@@ -128,4 +131,102 @@ func FuzzParseStatus(f *testing.F) {
 			t.Fatalf("accepted %+v", s)
 		}
 	})
+}
+
+func TestFollowRecords(t *testing.T) {
+	var said bytes.Buffer
+	out, err := NewFollowWriter(&said, "X")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const status = `{"Detail":"exit status 3","ExitCode":3,"ExtraData":null,"Reason":"exit","State":3,"StateName":"Failed","StdoutSize":5,"WorkType":"sh"}`
+	if err := errors.Join(out.Quiet(), out.Output([]byte("ab\nc")), out.Output([]byte("d")), out.Status([]byte(status)), out.Released()); err != nil {
+		t.Fatal(err)
+	}
+	want := "Following work unit X\n{}\n{\"Output\":4}\nab\nc{\"Output\":1}\nd{\"Status\":" + status + "}\n{\"Released\":true}\n"
+	if said.String() != want {
+		t.Fatalf("got %q, want %q", &said, want)
+	}
+	c, err := open(t, "Receptor Control, node beta\n"+said.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := c.Follow("X", 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []News
+	var output []byte
+	for range 5 {
+		news, err := f.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, news)
+		if news.Output > 0 {
+			if _, err := f.Next(); err == nil {
+				t.Error("a record was read before the output of the one before")
+			}
+			part, err := io.ReadAll(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			output = append(output, part...)
+		}
+	}
+	s := got[3].Status
+	if got[1].Output != 4 || got[2].Output != 1 || !got[4].Released || string(output) != "ab\ncd" || s == nil {
+		t.Fatalf("got %+v, %q", got, output)
+	}
+	if s.State != unit.Failed || s.StdoutSize != 5 || *s.Outcome.Code != 3 || s.Outcome.Reason != unit.ReasonExit {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestFollowRefusals(t *testing.T) {
+	for says, want := range map[string]error{
+		"ERROR: bad command\n":              ErrNotOffered,
+		"ERROR: Unknown command\n":          ErrNotOffered,
+		"something else\n":                  ErrNotOffered,
+		"Following work unit Y\n":           ErrNotOffered,
+		"ERROR: unknown work unit X\n":      ErrUnknownUnit,
+		"ERROR: signature is not to like\n": new(RefusedError),
+	} {
+		c, err := open(t, "Receptor Control, node beta\n"+says)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Follow("X", 0, "")
+		refused, wanted := (*RefusedError)(nil), (*RefusedError)(nil)
+		if !errors.Is(err, want) && !(errors.As(want, &wanted) && errors.As(err, &refused)) {
+			t.Errorf("%q: got %v, want %v", says, err, want)
+		}
+	}
+}
+
+func TestHostileRecords(t *testing.T) {
+	for says, want := range map[string]string{
+		"{\"Output\":1048577}\n":                 "at most 1048576 are taken",
+		"{\"Output\":-1}\n":                      "at most 1048576 are taken",
+		"{\"Output\":\"x\"}\n":                   "bad record",
+		"garbage\n":                              "bad record",
+		"{\"Status\":{\"State\":2}}\n":           "State, Detail or StdoutSize is missing",
+		strings.Repeat("x", MaxLine+8192) + "\n": "answer is longer",
+		"{\"Output\":5}\nab":                     "unexpected EOF",
+	} {
+		c, err := open(t, "Receptor Control, node beta\nFollowing work unit X\n"+says)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := c.Follow("X", 0, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = f.Next(); err == nil {
+			_, err = io.ReadAll(f)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: got %v, want %s", says, err, want)
+		}
+	}
 }
