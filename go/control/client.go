@@ -3,6 +3,7 @@ package control
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 
@@ -28,7 +29,12 @@ func (s *session) authorise(command string) error {
 	}
 	denied := &DeniedError{s.client(), command}
 	s.srv.stats.deny()
-	s.srv.log.Warn("control command not allowed", "command", command, "client", denied.Client.String())
+	level := slog.LevelWarn
+	if s.denied { // Once for each client: who goes on asking does not fill the log.
+		level = slog.LevelDebug
+	}
+	s.denied = true
+	s.srv.log.Log(s.ctx, level, "control command not allowed", "command", command, "client", denied.Client.String())
 	return denied
 }
 
@@ -81,7 +87,15 @@ type listening struct {
 func Allow(rules *access.Rules) Option { return func(l *listening) { l.allow = rules } }
 
 // checkRules warns of commands in the rules that do not exist: often slips of the pen that shut somebody out.
+// Rules of several listeners are looked at once.
 func (s *Server) checkRules(rules *access.Rules) {
+	s.mu.Lock()
+	again := rules == s.checked
+	s.checked = rules
+	s.mu.Unlock()
+	if again {
+		return
+	}
 	known := append(s.commandNames(), "*", "work")
 	for _, name := range rules.Commands() {
 		if !slices.Contains(known, name) {

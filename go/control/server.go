@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
@@ -96,10 +97,11 @@ type Server struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu     sync.Mutex
-	custom map[string]Handler
-	closed bool
-	wg     sync.WaitGroup // Accept loops and sessions; added to with mu held.
+	mu      sync.Mutex
+	custom  map[string]Handler
+	checked *access.Rules // Last rules that checkRules looked at.
+	closed  bool
+	wg      sync.WaitGroup // Accept loops and sessions; added to with mu held.
 }
 
 // New returns a server. [Server.Close] stops it.

@@ -32,6 +32,7 @@ type session struct {
 	trusted bool           // May give work without a signature.
 	allow   *access.Rules  // nil: everything.
 	who     *access.Client // nil: nobody has asked yet.
+	denied  bool           // Was refused a command.
 	ctx     context.Context
 }
 

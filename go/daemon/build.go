@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
@@ -114,6 +115,8 @@ type Daemon struct {
 	signing  atomic.Pointer[signer]
 	level    *slog.LevelVar // nil: the log is not ours.
 	environ  []string       // Names the proxies of links.
+	version  string
+	started  time.Time
 	log      *slog.Logger
 	ctx      context.Context // Ends with Close.
 	stop     context.CancelFunc
@@ -156,7 +159,7 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{log: opts.Logger, level: opts.level, environ: opts.Environ, streamTLS: make(map[string]*tls.Config)}
+	d := &Daemon{log: opts.Logger, level: opts.level, environ: opts.Environ, version: opts.Version, started: time.Now(), streamTLS: make(map[string]*tls.Config)}
 	d.cfg.Store(cfg)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx, opts); err != nil {
@@ -189,6 +192,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	}
 	d.Control = control.New(control.Config{
 		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.controlReload, Logger: d.log, Session: d.session(opts),
+		Config: d.effective, TLS: d.tlsReplies, Metrics: d.Metrics,
 	})
 	d.opened(d.Control)
 	for _, directive := range cfg.Directives {

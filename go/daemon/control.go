@@ -12,10 +12,12 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 )
 
 // controlService opens the listeners of one control-service directive. Closing what it returns ends the listeners;
-// clients that are connected stay.
+// clients that are connected stay, with the rules
+// of their time.
 func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error) {
 	var open listeners
 	defer func() {
@@ -23,13 +25,19 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 			_ = open.Close()
 		}
 	}()
+	var allow *access.Rules
+	if s.Allow != nil {
+		if allow, err = access.Compile(s.Allow); err != nil {
+			return nil, err
+		}
+	}
 	if s.Filename != "" {
 		l, err := control.ListenUnix(s.Filename, s.Permissions)
 		if err != nil {
 			return nil, fmt.Errorf("error opening Unix socket: %w", err)
 		}
 		open = append(open, l)
-		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix) })
+		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix, control.Allow(allow)) })
 	}
 	if s.TCPListen != "" {
 		l, err := d.controlTCP(s)
@@ -37,7 +45,7 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 			return nil, err
 		}
 		open = append(open, l)
-		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP) })
+		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP, control.Allow(allow)) })
 	}
 	if s.Service != "" {
 		conf, err := d.serverStreamTLS(s.TLS)
@@ -49,7 +57,7 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 			return nil, fmt.Errorf("error listening on Receptor network: %w", err)
 		}
 		open = append(open, l)
-		d.serve(func() error { return d.Control.ServeMesh(d.ctx, l) })
+		d.serve(func() error { return d.Control.ServeMesh(d.ctx, l, control.Allow(allow)) })
 	}
 	d.log.Info("Running control service " + s.Service)
 	return open, nil

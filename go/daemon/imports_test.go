@@ -17,7 +17,7 @@ var floors = map[string]int{
 	"go/link":       2,
 	"go/netceptor":  3,
 	"go/workceptor": 4, "go/simulation": 4,
-	"go/control": 5, "go/service": 5, "go/config": 5,
+	"go/control": 5, "go/service": 5, "go/config": 5, "go/metrics": 5,
 	"go/daemon":  6,
 	"go/session": 7,
 	"go/cmd":     8, "capi": 8, "examples": 8,
