@@ -5,7 +5,7 @@
     with ReceptorControl("/run/receptor/receptor.sock") as control:
         print(control.simple_command("ping edge-7"))
 
-New programs have a typed client in ``receptor.control``, which this one shares its connection code with. Importing
+New programs have a typed client, ``receptor.connect``, which this one shares its connection code with. Importing
 this package costs next to nothing: the parts are loaded when they are first used.
 """
 
@@ -14,9 +14,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from receptorctl import _metadata
+
 if TYPE_CHECKING:
     from receptorctl import cli, socket_interface
     from receptorctl.socket_interface import ReceptorControl
+
+_metadata.install()
 
 __all__ = ["ReceptorControl", "cli", "socket_interface"]
 

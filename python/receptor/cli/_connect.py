@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 from receptor.cli import _show
-from receptor.cli._root import Failure, Session, cli, pass_session
+from receptor.cli._root import Failure, Session, cli, completing, pass_session
 
 _BLOCK_BYTES = 64 * 1024
 
@@ -23,8 +23,8 @@ _BLOCK_BYTES = 64 * 1024
     help="Connect the terminal to a service of a node.",
     example="receptorctl connect edge-7 control",
 )
-@click.argument("node")
-@click.argument("service")
+@click.argument("node", shell_complete=completing("nodes"))
+@click.argument("service", shell_complete=completing("services"))
 @click.option("--raw", "-r", is_flag=True, help="Hand every key to the service as it is typed, Ctrl-C included")
 @click.option("--tls-client", default="", help="TLS client entry of the daemon to use for the connection")
 @pass_session
@@ -37,7 +37,7 @@ def connect(session: Session, node: str, service: str, raw: bool, tls_client: st
         )
     with session.client.connect(node, service, tls_client=tls_client) as sock:
         try:
-            with _raw_terminal(sys.stdin.fileno()) if raw else contextlib.nullcontext():
+            with raw_terminal(sys.stdin.fileno()) if raw else contextlib.nullcontext():
                 bridge(sock, sys.stdin.fileno(), sys.stdout.fileno())
         finally:
             _show.out()
@@ -73,7 +73,7 @@ def _write_all(sink: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _raw_terminal(fd: int) -> Iterator[None]:
+def raw_terminal(fd: int) -> Iterator[None]:
     """Make the terminal raw, signals off, and restore it whatever ends the block, a polite kill included."""
     import termios
     import tty

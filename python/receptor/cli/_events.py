@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from receptor.cli import _show
-from receptor.cli._root import Session, cli, pass_session
+from receptor.cli._root import Session, cli, completing, pass_session
 from receptor.cli._units import state
 
 _KINDS = ("link", "route", "service", "unit")
@@ -20,7 +20,7 @@ _KINDS = ("link", "route", "service", "unit")
     data=True,
 )
 @click.argument("kinds", nargs=-1, type=click.Choice(_KINDS))
-@click.option("--node", help="Only events about this node")
+@click.option("--node", shell_complete=completing("nodes"), help="Only events about this node")
 @click.option("--unit", help="Only events about this unit")
 @click.option("--snapshot/--no-snapshot", default=True, help="Begin with what is there now (the default), or do not")
 @pass_session

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from receptor.cli import _show
-from receptor.cli._root import Failure, Session, cli, own_version, pass_session
+from receptor.cli._root import Failure, Session, cli, completing, own_version, pass_session
 from receptor.cli._table import status_lines
 from receptor.control import ControlProtocolError, RefusedError
 
@@ -28,7 +28,7 @@ def status(session: Session) -> None:
 @cli.command(
     help="Ping a node and show how long its answers take.", example="receptorctl ping edge-7 --count 1", data=True
 )
-@click.argument("node")
+@click.argument("node", shell_complete=completing("nodes"))
 @click.option("--count", default=4, show_default=True, help="Number of pings to send")
 @click.option("--delay", default=1.0, show_default=True, help="Seconds to wait between pings")
 @pass_session
@@ -59,7 +59,7 @@ def _probe(session: Session, node: str, quiet: bool) -> dict[str, Any]:  # Any: 
 
 
 @cli.command(help="Show the way to a node, hop by hop.", example="receptorctl traceroute edge-7", data=True)
-@click.argument("node")
+@click.argument("node", shell_complete=completing("nodes"))
 @pass_session
 def traceroute(session: Session, node: str) -> None:
     """Trace the way to a node."""

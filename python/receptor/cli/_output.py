@@ -12,7 +12,7 @@ import click
 
 from receptor.cli import _show
 from receptor.cli._progress import progress
-from receptor.cli._root import Failure, Interrupted, Session, pass_session
+from receptor.cli._root import Failure, Interrupted, Session, completing, pass_session
 from receptor.cli._work import work
 from receptor.control import ClientUnit
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @work.command(
     help="Print the output of a unit, from start to end.", example="receptorctl work results LWJm6jtg", data=True
 )
-@click.argument("unit_id")
+@click.argument("unit_id", shell_complete=completing("units"))
 @click.option(
     "--offset", default=0, type=click.IntRange(min=0), help="Byte to start at, to go on after an interruption"
 )
@@ -40,7 +40,7 @@ def results(session: Session, unit_id: str, offset: int) -> None:
     example="receptorctl work logs --follow LWJm6jtg",
     data=True,
 )
-@click.argument("unit_id")
+@click.argument("unit_id", shell_complete=completing("units"))
 @click.option("--follow", "-f", is_flag=True, help="Go on until the unit is complete; its failure is no error here")
 @click.option("--offset", default=0, type=click.IntRange(min=0), help="Byte to start at")
 @click.option("--tail", type=click.IntRange(min=0), help="Start that many bytes before the present end")

@@ -159,6 +159,12 @@ class Session:
     _daemon_version: str | None = None
 
     @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> Session:  # Any: as the global options are declared
+        """Return the session of the global options, those that were given."""
+        names = ("socket", "config", "tls_client", "rootcas", "key", "cert", "insecureskipverify")
+        return cls(**{name: given[name] for name in names if given.get(name) is not None})
+
+    @classmethod
     def from_environment(cls) -> Session:
         """Return the session of a sub-command that is run on its own, without the global options."""
         read = os.environ.get
@@ -167,10 +173,14 @@ class Session:
     @property
     def client(self) -> Client:
         """The client, made when first asked for. Its connection is made by the first request."""
+        return self.client_within(CONNECT_TIMEOUT_S)
+
+    def client_within(self, timeout_s: float) -> Client:
+        """Return the client; one made now gives a daemon so long to answer a connection."""
         if self._client is None:
             if not self.socket:
                 raise Failure("Missing parameter: socket", hint=_SOCKET_HINT)
-            self._client = Client(self.socket, tls=self._tls(), timeout_s=CONNECT_TIMEOUT_S)
+            self._client = Client(self.socket, tls=self._tls(), timeout_s=timeout_s)
         return self._client
 
     def client_at(self, node: str | None, tls_client: str = "") -> Client:
@@ -221,6 +231,18 @@ def own_version() -> str:
         return "unknown"
 
 
+def completing(what: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:  # Any: CompletionItem
+    """Return what completes nodes, units, services or worktypes; its module is loaded when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from receptor.cli import _complete
+
+        found: list[Any] = getattr(_complete, what)(ctx, param, incomplete)
+        return found
+
+    return complete
+
+
 _F = TypeVar("_F", bound=Callable[..., Any])  # Any: click passes options by keyword
 
 
@@ -240,10 +262,14 @@ def pass_session(function: _F) -> _F:
 
 
 MODULES = {
+    "_complete": ("completion",),
     "_connect": ("connect",),
     "_daemon": ("config", "links", "metrics"),
+    "_doctor": ("doctor",),
     "_events": ("events",),
     "_mesh": ("ping", "reload", "status", "traceroute", "version"),
+    "_top": ("top",),
+    "_topology": ("path", "topology"),
     "_work": ("work",),
 }
 

@@ -103,11 +103,13 @@ def size(count: float) -> str:
 def span(seconds: float) -> str:
     """Return a time span in a few characters.
 
-    >>> [span(n) for n in (0.25, 7, 90, 7300, 200000)]
-    ['250ms', '7s', '1m30s', '2h01m', '2d07h']
+    >>> [span(n) for n in (0.000203, 0.0025, 0.25, 7, 90, 7300, 200000)]
+    ['203us', '2.5ms', '250ms', '7s', '1m30s', '2h01m', '2d07h']
     """
+    if seconds < 0.001:
+        return f"{max(seconds, 0) * 1e6:.0f}us"
     if seconds < 1:
-        return f"{max(seconds, 0) * 1000:.0f}ms"
+        return f"{seconds * 1000:.{1 if seconds < 0.01 else 0}f}ms"
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"

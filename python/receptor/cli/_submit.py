@@ -12,7 +12,7 @@ import click
 
 from receptor.cli import _show
 from receptor.cli._progress import Counted, progress
-from receptor.cli._root import Failure, Interrupted, Session, fail_usage, pass_session
+from receptor.cli._root import Failure, Interrupted, Session, completing, fail_usage, pass_session
 from receptor.cli._work import ending_word, work
 from receptor.control import ClientUnit, Payload, Readable
 
@@ -24,9 +24,13 @@ REFUSED = 101
     example="receptorctl work submit --node edge-7 backup --payload in.tar --follow --rm",
     data=True,
 )
-@click.argument("worktype")
+@click.argument("worktype", shell_complete=completing("worktypes"))
 @click.argument("cmdparams", nargs=-1)
-@click.option("--node", help="Node to run the unit on; default is the node we are connected to")
+@click.option(
+    "--node",
+    shell_complete=completing("nodes"),
+    help="Node to run the unit on; default is this one",
+)
 @click.option("--payload", "-p", "payload_file", help="File with the input of the unit, - for standard input")
 @click.option("--payload-literal", "-l", "literal", help="The input of the unit itself; a newline is appended")
 @click.option("--no-payload", "-n", is_flag=True, help="The unit gets no input")

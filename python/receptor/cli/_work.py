@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from receptor.cli import _show, _units
-from receptor.cli._root import Failure, Group, Session, cli, fail_usage, pass_session
+from receptor.cli._root import Failure, Group, Session, cli, completing, fail_usage, pass_session
 from receptor.control import Client, RefusedError
 
 Units = dict[str, dict[str, Any]]  # Any: JSON values; a status by the ID of its unit
-MODULES = {"_output": ("logs", "results"), "_submit": ("submit",)}
+MODULES = {"_exec": ("exec",), "_output": ("logs", "results"), "_submit": ("submit",)}
 
 
 @cli.group(cls=Group, later=MODULES, help="Submit, look at and end units of work.", example="receptorctl work list")
@@ -36,7 +36,11 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:  # Any: click 
 
 @work.command("list", help="Show work units and how they stand.", example="receptorctl work list --quiet", data=True)
 @click.option("--quiet", "-q", is_flag=True, help="Only print the IDs of the units")
-@click.option("--node", help="Node whose units to show; default is the node we are connected to")
+@click.option(
+    "--node",
+    shell_complete=completing("nodes"),
+    help="Node whose units to show; default is this one",
+)
 @click.option("--unit_id", "--unit-id", "unit", help="Only show this unit")
 @click.option("--tls-client", default="", help="TLS client entry of the daemon for the connection to --node")
 @_filters
@@ -78,7 +82,7 @@ def list_units(
     example="receptorctl work status --wait LWJm6jtg",
     data=True,
 )
-@click.argument("unit_ids", nargs=-1, required=True)
+@click.argument("unit_ids", nargs=-1, required=True, shell_complete=completing("units"))
 @click.option("--wait", is_flag=True, help="Wait until all are complete; exit status 1 if one did not succeed")
 @click.option("--timeout", type=float, help="Seconds to wait; then exit status 1")
 @pass_session
@@ -109,7 +113,7 @@ def unit_status(session: Session, unit_ids: tuple[str, ...], wait: bool, timeout
 
 
 @work.command(help="Stop units of work. Their output stays.", example="receptorctl work cancel LWJm6jtg", data=True)
-@click.argument("unit_ids", nargs=-1)
+@click.argument("unit_ids", nargs=-1, shell_complete=completing("units"))
 @pass_session
 def cancel(session: Session, unit_ids: tuple[str, ...]) -> None:
     """Stop units."""
@@ -121,7 +125,7 @@ def cancel(session: Session, unit_ids: tuple[str, ...]) -> None:
     example="receptorctl work release --failed --older-than 7d",
     data=True,
 )
-@click.argument("unit_ids", nargs=-1)
+@click.argument("unit_ids", nargs=-1, shell_complete=completing("units"))
 @click.option("--force", is_flag=True, help="Delete here even if the node that runs the unit cannot be told")
 @click.option("--all", "everything", is_flag=True, help="Release all units of the node")
 @click.option("--failed", is_flag=True, help="Release the units that failed")

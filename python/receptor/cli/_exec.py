@@ -1,0 +1,146 @@
+"""work exec: a command on another node, as if one were there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from receptor.cli._connect import raw_terminal
+from receptor.cli._root import Failure, Session, completing, pass_session
+from receptor.cli._work import work
+
+if TYPE_CHECKING:
+    from receptor._control_exec import BlockingExec
+
+_BLOCK_BYTES = 64 * 1024
+_PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@work.command(
+    "exec",
+    help="Run a command on a node and stay with it, in a terminal if this is one. The node must offer a work type that "
+    "allows it. The exit status is that of the command.",
+    example="receptorctl work exec edge-7 -- 'tail -f /var/log/syslog'",
+)
+@click.argument("node", shell_complete=completing("nodes"))
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--worktype", default="exec", show_default=True, help="Work type of the node that runs the command")
+@click.option("--tty/--no-tty", "-t/-T", default=None, help="Give it a terminal; default is whether this is one")
+@click.option("--tls-client", help="TLS client entry of the daemon to use for the connection to the node")
+@click.option("--signwork", is_flag=True, help="Sign the request with the key of the daemon")
+@pass_session
+def exec_command(
+    session: Session,
+    node: str,
+    command: tuple[str, ...],
+    worktype: str,
+    tty: bool | None,
+    tls_client: str | None,
+    signwork: bool,
+) -> None:
+    """Run a command."""
+    here = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = here if tty is None else tty
+    cols, rows = shutil.get_terminal_size()
+    running = session.client.work.exec(
+        node,
+        shlex.join(command),
+        worktype=worktype,
+        tty=terminal,
+        rows=rows,
+        cols=cols,
+        term=os.environ.get("TERM", "xterm"),
+        tls_client=tls_client,
+        sign=signwork,
+    )
+    with running, raw_terminal(sys.stdin.fileno()) if terminal and here else contextlib.nullcontext():
+        _Bridge(running, resize=terminal).run()
+    status = running.status
+    click.get_current_context().exit(_exit_status(node, status.raw, status.detail))
+
+
+def _exit_status(node: str, raw: object, detail: str) -> int:
+    """Return the command's exit status, or 128 and its signal; what never ran is a failure of ours."""
+    status = raw if isinstance(raw, dict) else {}
+    if isinstance(code := status.get("ExitCode"), int) and code >= 0:
+        return code
+    if isinstance(name := status.get("Signal"), str) and name:
+        with contextlib.suppress(KeyError):
+            return 128 + signal.Signals["SIG" + name.removeprefix("SIG")].value
+    if detail.startswith("exit status "):
+        return int(detail.removeprefix("exit status "))
+    raise Failure(f"{node}: {detail}")
+
+
+class _Bridge:
+    """Copies between this program and the command until the command ends."""
+
+    def __init__(self, running: BlockingExec, *, resize: bool) -> None:
+        self._running = running
+        self._resize = resize
+        self._signals: list[int] = []
+
+    def run(self) -> None:
+        stdin: int | None = sys.stdin.fileno()
+        with self._caught() as woken:
+            while not self._running.ended:
+                fds = [fd for fd in (self._running.fileno(), woken, stdin) if fd is not None]
+                ready = [self._running.fileno()] if self._running.buffered else select.select(fds, [], [])[0]
+                if woken in ready:
+                    self._pass_on(os.read(woken, 64))
+                if self._running.fileno() in ready:
+                    self._write()
+                if stdin in ready and not self._running.ended:
+                    stdin = self._read(stdin)
+
+    def _write(self) -> None:
+        for part in self._running.read():
+            out = sys.stderr.buffer if part.stream == "stderr" else sys.stdout.buffer
+            out.write(part.data)
+            out.flush()
+
+    def _read(self, stdin: int) -> int | None:
+        data = os.read(stdin, _BLOCK_BYTES)
+        if data:
+            self._running.send(data)
+            return stdin
+        self._running.end_input()
+        return None
+
+    def _pass_on(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                if self._resize:
+                    cols, rows = shutil.get_terminal_size()
+                    self._running.resize(rows, cols)
+            else:
+                self._running.signal(signal.Signals(number).name)
+
+    @contextlib.contextmanager
+    def _caught(self) -> Iterator[int]:
+        """Yield a descriptor from which the numbers of signals are read that arrive meanwhile."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        numbers = (*_PASSED_ON, signal.SIGWINCH)
+        before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        wakeup = signal.set_wakeup_fd(writer)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+
+__all__ = ["exec_command"]
