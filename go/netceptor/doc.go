@@ -43,8 +43,9 @@
 // pings and notices included), those in transit and those for itself. Route messages and advertisements are never
 // judged. A dropped packet is gone, and its sender on this node sees no error. About a rejected one the sender is told:
 // a local one by [ErrFirewall] and a [Notice] on its socket, another node by an unreachable notice, which is judged in
-// turn. Nobody is told about a rejected notice. A stream that is being dialled fails at once when its packets are
-// rejected; one that is open goes on until it times out, since a rule may be lifted again.
+// turn. Nobody is told about a rejected notice. A stream ends with [ErrFirewall] when its packets are rejected, also one
+// that was open before the rule: on this node as soon as the rule is set, which its peer is told, elsewhere with the first
+// packet that is rejected. Streams whose packets are dropped time out.
 //
 // # Streams
 //
@@ -58,6 +59,14 @@
 // many streams to it (mux.go has the bytes). Firewalls see the service of each. Opening one takes a round trip and no handshake; its end
 // ends nothing else; resets carry the application's code exactly; a slow reader holds back only its own stream; a path
 // on which nothing arrives for six seconds ends its streams with a [ResetError], never with a clean end.
+//
+// The end of a service is told to those who dial it at that moment by [ErrServiceClosing], to an existing node by application
+// error 500, "Listener Closed". Streams that the program has not accepted yet are reset with code 500.
+//
+// Each end of a shared connection judges the other again when a stream is opened, by the tls.Config's VerifyConnection as
+// it is then; the server asks GetConfigForClient first, with a ClientHelloInfo that has nothing but Conn, of which it has
+// nothing but RemoteAddr. A connection that does not pass gets no more streams and the dialer makes a new one; streams
+// that are open go on.
 //
 // A service without a TLS profile shows a throw-away certificate with a fixed common name: such streams are encrypted but
 // not authenticated.

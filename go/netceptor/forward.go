@@ -168,8 +168,12 @@ func (n *Node) judge(from, to wire.NodeID, h wire.Header) policy.Verdict {
 	return v
 }
 
-// SetPolicy replaces the rules of the firewall for packets from now on; nil accepts everything.
-func (n *Node) SetPolicy(p *policy.Policy) { n.policy.Store(p) }
+// SetPolicy replaces the rules of the firewall for packets from now on; nil accepts everything. Streams of this node whose
+// packets the new rules reject end with [ErrFirewall], at both ends.
+func (n *Node) SetPolicy(p *policy.Policy) {
+	n.endRejected(p)
+	n.policy.Store(p)
+}
 
 // Policy returns the rules of the firewall, nil if there are none.
 func (n *Node) Policy() *policy.Policy { return n.policy.Load() }

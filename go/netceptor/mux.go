@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ const (
 	muxUnknown  byte = 1 // No such service.
 	muxIdentity byte = 2 // Another service, or another TLS profile by now: it needs a connection of its own.
 	muxBusy     byte = 3 // Too many streams wait to be accepted.
+	muxClosing  byte = 4 // The service is being closed.
 
 	beatEvery   = 2 * time.Second
 	pathLost    = 3 * beatEvery    // Without a packet for this long, a connection with streams is given up.
@@ -61,6 +63,14 @@ type muxKey struct {
 	node    wire.NodeID
 	service string
 	conf    *tls.Config
+}
+
+// verify judges the service's certificate again; nil without a profile.
+func (k muxKey) verify() func(tls.ConnectionState) error {
+	if k.conf == nil {
+		return nil
+	}
+	return k.conf.VerifyConnection
 }
 
 // mux is a connection that carries many streams.
@@ -211,6 +221,9 @@ func (m *mux) atRest() bool {
 
 // open opens a stream to a service over the connection.
 func (m *mux) open(ctx context.Context, to Addr) (*Stream, error) {
+	if verify := m.key.verify(); verify != nil && verify(m.qc.ConnectionState().TLS) != nil {
+		return nil, errOtherMux // A new connection will say what is wrong, if anything is.
+	}
 	if m.atRest() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, staleAfter, errMuxBroken)
@@ -276,6 +289,8 @@ func statusError(status byte, text string) error {
 		return errOtherMux
 	case muxBusy:
 		return errMuxBusy
+	case muxClosing:
+		return ErrServiceClosing
 	default:
 		return fmt.Errorf("refused with status %d: %.255q", status, text)
 	}
@@ -331,8 +346,10 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 		refuse(qs, muxIdentity, errOtherMux.Error())
 	case l == nil:
 		refuse(qs, muxUnknown, string(wire.ProblemServiceUnknown))
-	case l.conf != m.conf:
+	case l.conf != m.conf || !m.stillTrusted(l.conf):
 		refuse(qs, muxIdentity, errOtherMux.Error())
+	case l.ctx.Err() != nil:
+		refuse(qs, muxClosing, reasonClosing)
 	case len(l.accept) == cap(l.accept):
 		refuse(qs, muxBusy, errMuxBusy.Error())
 	default:
@@ -346,12 +363,48 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 		}
 		select {
 		case l.accept <- s:
+			if l.ctx.Err() != nil { // Nobody accepts any more; Close may have looked before.
+				l.refuseWaiting()
+			}
 		case <-l.ctx.Done():
 			s.abort(codeRefused)
 		case <-m.qc.Context().Done():
 		}
 	}
 }
+
+// stillTrusted reports whether a profile would let the peer in today: pins and files may have changed since the handshake.
+func (m *mux) stillTrusted(conf *tls.Config) bool {
+	if conf == nil {
+		return true
+	}
+	if choose := conf.GetConfigForClient; choose != nil {
+		chosen, err := choose(&tls.ClientHelloInfo{Conn: peerOnly{remote: m.qc.RemoteAddr()}})
+		if err != nil {
+			return false
+		}
+		if chosen != nil {
+			conf = chosen
+		}
+	}
+	state := m.qc.ConnectionState().TLS
+	needed := conf.ClientAuth == tls.RequireAnyClientCert || conf.ClientAuth == tls.RequireAndVerifyClientCert
+	switch {
+	case needed && len(state.PeerCertificates) == 0:
+		return false
+	case conf.VerifyConnection != nil:
+		return conf.VerifyConnection(state) == nil
+	}
+	return true
+}
+
+// peerOnly is the connection of a tls.ClientHelloInfo of which only the peer is asked.
+type peerOnly struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (p peerOnly) RemoteAddr() net.Addr { return p.remote }
 
 func refuse(qs *quic.Stream, status byte, text string) {
 	_, _ = qs.Write(append([]byte{status, byte(len(text))}, text...))

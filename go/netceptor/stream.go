@@ -19,7 +19,9 @@ const (
 	codeReadCancel  quic.StreamErrorCode      = 499
 	reasonNormal                              = "normal close"
 	reasonReset                               = "stream reset"
+	reasonClosing                             = "Listener Closed"
 	acceptTimeout                             = 60 * time.Second
+	closeYoung                                = time.Second // How long a listener's end waits for handshakes.
 	streamOpening   byte                      = 0
 	handshakeIdle                             = 15 * time.Second
 	streamIdle                                = 30 * time.Second
@@ -141,6 +143,10 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 		if reading && app.Remote && s.mux == nil && strings.HasSuffix(app.Error(), reasonNormal) {
 			return io.EOF // How existing nodes end a stream that they have no more use for.
 		}
+		return reset
+	}
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
+		reset.Code, reset.Remote, reset.Err = uint64(codeAccept), true, fmt.Errorf("%w: %w", ErrServiceClosing, err)
 		return reset
 	}
 	if stream, ok := errors.AsType[*quic.StreamError](err); ok {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -36,6 +37,7 @@ type streamSocket struct {
 
 func (n *Node) newStreamSocket(pc *PacketConn) *streamSocket {
 	s := n.unwatchedSocket(pc)
+	s.tr.ConnContext = s.begins
 	n.wg.Go(s.watchNotices)
 	return s
 }
@@ -75,21 +77,27 @@ func (s *streamSocket) stopListening(l *StreamListener) *advertised {
 	return s.pc.ad
 }
 
-// watchNotices ends streams whose other end does not exist any more.
+// watchNotices ends streams whose other end does not exist any more, or whose packets a firewall rejects.
 func (s *streamSocket) watchNotices() {
 	for {
 		select {
 		case <-s.pc.Done():
 			return
 		case notice := <-s.pc.notices:
-			if notice.Problem != wire.ProblemServiceUnknown {
+			var cause error
+			switch notice.Problem {
+			case wire.ProblemServiceUnknown:
+				cause = errPeerGone
+			case wire.ProblemFirewall:
+				cause = ErrFirewall
+			default:
 				continue
 			}
 			peer := Addr{notice.ToNode, notice.ToService}
-			s.node.failStreams(errPeerGone, func(st *Stream) bool {
+			s.node.failStreams(cause, func(st *Stream) bool {
 				return st.mux == nil && st.remote == peer && st.local.Service == notice.FromService
 			})
-			s.node.failMuxes(errPeerGone, func(m *mux) bool { return m.socket == s && m.remote == peer })
+			s.node.failMuxes(cause, func(m *mux) bool { return m.socket == s && m.remote == peer })
 		}
 	}
 }
@@ -134,6 +142,51 @@ func (n *Node) failStreams(cause error, which func(*Stream) bool) {
 	}
 }
 
+// farewell is how long new firewall rules wait for the streams that they end to say so to their peers, which they could
+// not do any more afterwards.
+const farewell = 100 * time.Millisecond
+
+// endRejected ends the streams of this node whose packets p rejects, in either direction.
+func (n *Node) endRejected(p *policy.Policy) {
+	rejected := func(local, remote Addr) bool {
+		near, _ := wire.Service(local.Service)
+		far, _ := wire.Service(remote.Service)
+		return p.Foresee(local.Node, remote.Node, near, far) == policy.Reject ||
+			p.Foresee(remote.Node, local.Node, far, near) == policy.Reject
+	}
+	var ends []func()
+	n.streamsMu.Lock()
+	for m := range n.muxes {
+		if rejected(m.local, m.remote) {
+			ends = append(ends, func() { m.giveUp(ErrFirewall) })
+		}
+	}
+	for s := range n.streams {
+		if s.mux == nil && rejected(s.local, s.remote) {
+			ends = append(ends, func() { s.fail(ErrFirewall) })
+		}
+	}
+	n.streamsMu.Unlock()
+	if len(ends) == 0 {
+		return
+	}
+	said := make(chan struct{})
+	n.wg.Go(func() {
+		defer close(said)
+		var all sync.WaitGroup
+		for _, end := range ends {
+			all.Go(end)
+		}
+		all.Wait()
+	})
+	timer := time.NewTimer(farewell)
+	defer timer.Stop()
+	select {
+	case <-said:
+	case <-timer.C:
+	}
+}
+
 // DialStream opens a stream to a service. conf is the client side of a TLS profile, for a service that has one; nil is
 // for a service without. The stream's protocol is set here, and no server name is sent with a profile: it checks node
 // IDs. DialStream gives up when ctx ends, when the service's node says that it does not
@@ -152,13 +205,11 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 		switch {
 		case err == nil:
 			return st, nil
-		case errors.Is(err, errMuxBroken), errors.Is(err, errMuxFull):
+		case errors.Is(err, errMuxBroken), errors.Is(err, errMuxFull), errors.Is(err, errOtherMux):
 			n.unshare(m)
-			continue
-		case !errors.Is(err, errOtherMux):
+		default:
 			return nil, dialError(to, err)
 		}
-		break
 	}
 	st, err := n.dialNew(ctx, to, key)
 	if err != nil {
@@ -203,6 +254,16 @@ func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error
 }
 
 func dialError(to Addr, err error) error {
+	if se, ok := errors.AsType[*quic.StreamError](err); ok && se.Remote && se.ErrorCode == codeRefused {
+		return &DialError{Addr: to, Text: reasonClosing, Err: fmt.Errorf("%w: %w", ErrServiceClosing, err)}
+	}
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
+		// How the QUIC library of the service ends a handshake that its end interrupts.
+		return &DialError{Addr: to, Text: reasonClosing, Err: fmt.Errorf("%w: %w", ErrServiceClosing, err)}
+	}
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote && app.ErrorMessage == reasonClosing {
+		return &DialError{Addr: to, Text: err.Error(), Err: fmt.Errorf("%w: %w", ErrServiceClosing, err)}
+	}
 	if errors.Is(err, ErrServiceUnknown) {
 		return &DialError{Addr: to, Text: "context canceled", Err: err}
 	}
@@ -270,8 +331,11 @@ type StreamListener struct {
 	ctx    context.Context
 	stop   context.CancelFunc
 	slots  chan struct{}
+	young  tails // Connections in the handshake.
 	wg     sync.WaitGroup
 	once   sync.Once
+
+	acceptors sync.WaitGroup
 }
 
 // ListenStream accepts streams on a service name of up to eight bytes; an empty name takes a free ephemeral one. With an
@@ -326,13 +390,14 @@ func newStreamListener(socket *streamSocket, conf, server *tls.Config) (*StreamL
 		socket: socket, conf: conf, ln: ln,
 		accept: make(chan *Stream, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
 	}
+	l.young.closing = make(chan struct{})
 	l.ctx, l.stop = context.WithCancel(socket.pc.ctx)
 	n := socket.node
 	n.streamsMu.Lock()
 	n.listeners[l.Service()] = l
 	n.streamsMu.Unlock()
 	for range acceptors {
-		socket.node.wg.Go(l.acceptConns)
+		l.acceptors.Go(l.acceptConns)
 	}
 	return l, nil
 }
@@ -353,12 +418,15 @@ func (l *StreamListener) Accept() (*Stream, error) {
 	}
 }
 
-// Close stops accepting and refuses what was not accepted. Streams accepted before live on.
+// Close stops accepting and refuses what was not accepted; connections that are being made get up to a second to hear of
+// it. Streams accepted before live on.
 func (l *StreamListener) Close() error {
 	l.once.Do(func() {
 		l.stop()
-		_ = l.ln.Close()
 		ad := l.socket.stopListening(l) // From here on acceptConns counts nothing new in wg.
+		l.young.wait(closeYoung)
+		_ = l.ln.Close()
+		l.acceptors.Wait()
 		l.wg.Wait()
 		l.refuseWaiting()
 		n := l.socket.node
@@ -370,12 +438,29 @@ func (l *StreamListener) Close() error {
 	return nil
 }
 
+// youngKey finds the handshake that a connection's context belongs to.
+type youngKey struct{}
+
+// begins counts a connection of the socket that begins its handshake, until acceptConns has it or it fails.
+func (s *streamSocket) begins(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	s.node.streamsMu.Lock()
+	l := s.node.listeners[s.pc.Service()]
+	s.node.streamsMu.Unlock()
+	if l == nil {
+		return ctx, nil
+	}
+	l.young.add()
+	over := sync.OnceFunc(l.young.done)
+	context.AfterFunc(ctx, over)
+	return context.WithValue(ctx, youngKey{}, over), nil
+}
+
 // opensConnection recognises the first packet of a QUIC connection (RFC 9000, 17.2.2; RFC 9369, 3.2). A service that is
 // closed answers it like one that was never there, while its older streams go on.
 func opensConnection(packet []byte) bool {
-	const longHeader, typeBits = 0xc0, 0x30
-	if len(packet) < 5 || packet[0]&longHeader != longHeader {
-		return false
+	const longHeader, typeBits, leastRandomID = 0xc0, 0x30, 8
+	if len(packet) < 6 || packet[0]&longHeader != longHeader || packet[5] < leastRandomID {
+		return false // Also later packets of a handshake, which have an ID of this side's: they are shorter.
 	}
 	switch binary.BigEndian.Uint32(packet[1:]) {
 	case uint32(quic.Version1):
@@ -404,15 +489,18 @@ func (s *Stream) refuseUnaccepted() {
 		s.abort(codeRefused)
 		return
 	}
-	_ = s.qc.CloseWithError(codeAccept, "Listener Closed")
+	_ = s.qc.CloseWithError(codeAccept, reasonClosing)
 }
 
 // acceptConns accepts connections until the listener is closed. Those that have not opened their stream yet are bounded.
 func (l *StreamListener) acceptConns() {
 	for {
-		qc, err := l.ln.Accept(l.ctx)
+		qc, err := l.ln.Accept(context.Background()) // Ends with the listener, after those that have arrived.
 		if err != nil {
 			return
+		}
+		if over, ok := qc.Context().Value(youngKey{}).(func()); ok {
+			over()
 		}
 		select {
 		case l.slots <- struct{}{}:
@@ -424,8 +512,9 @@ func (l *StreamListener) acceptConns() {
 		n.streamsMu.Lock()
 		if l.ctx.Err() != nil {
 			n.streamsMu.Unlock()
-			_ = qc.CloseWithError(codeAccept, "Listener Closed")
-			return
+			_ = qc.CloseWithError(codeAccept, reasonClosing)
+			<-l.slots
+			continue
 		}
 		l.socket.users++
 		l.wg.Add(1)
@@ -472,7 +561,7 @@ func (l *StreamListener) firstStream(qc *quic.Conn) (*quic.Stream, string) {
 	qs, err := qc.AcceptStream(ctx)
 	switch {
 	case l.ctx.Err() != nil:
-		return nil, "Listener Closed"
+		return nil, reasonClosing
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, "Accept Timeout"
 	case err != nil:

@@ -15,6 +15,7 @@ var (
 	ErrServiceUnknown = errors.New(string(wire.ProblemServiceUnknown))
 	ErrExpired        = errors.New(string(wire.ProblemExpired))
 	ErrFirewall       = errors.New(string(wire.ProblemFirewall))
+	ErrServiceClosing = errors.New("the service is closing")
 	ErrTimeout        = errors.New("timeout")
 	ErrClosed         = errors.New("netceptor shutdown")
 	ErrServiceInUse   = errors.New("service is already listening")

@@ -133,6 +133,22 @@ func (p *Policy) Judge(from, to wire.NodeID, fromService, toService wire.Service
 	if p == nil {
 		return Accept
 	}
+	i, v := p.find(from, to, fromService, toService)
+	p.hits[i].Add(1)
+	return v
+}
+
+// Foresee says what Judge would, without a packet to count.
+func (p *Policy) Foresee(from, to wire.NodeID, fromService, toService wire.ServiceName) Verdict {
+	if p == nil {
+		return Accept
+	}
+	_, v := p.find(from, to, fromService, toService)
+	return v
+}
+
+// find returns the rule that decides, or the number of rules if none does.
+func (p *Policy) find(from, to wire.NodeID, fromService, toService wire.ServiceName) (int, Verdict) {
 	a := subject[wire.NodeID]{memory: p.fromNode, name: from}
 	b := subject[wire.NodeID]{memory: p.toNode, name: to}
 	c := subject[wire.ServiceName]{memory: p.fromService, name: fromService}
@@ -140,12 +156,10 @@ func (p *Policy) Judge(from, to wire.NodeID, fromService, toService wire.Service
 	for i := range p.rules {
 		r := &p.rules[i]
 		if a.matches(&r.fromNode) && b.matches(&r.toNode) && c.matches(&r.fromService) && d.matches(&r.toService) {
-			p.hits[i].Add(1)
-			return r.verdict
+			return i, r.verdict
 		}
 	}
-	p.hits[len(p.rules)].Add(1)
-	return Accept
+	return len(p.rules), Accept
 }
 
 // Hits returns the counters of all rules in their order, then that of the default.
