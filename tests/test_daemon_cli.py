@@ -268,11 +268,11 @@ def test_f033_errors_in_a_file_name_the_line(receptor: Path, tmp_path: Path) -> 
     first, second = result.stderr.splitlines()
     assert first == (
         "Error: error loading config file: could not get config type for command tcp-peeer: "
-        f"unknown config type tcp-peeer ({path}:2; did you mean tcp-peer?)"
+        f"unknown config type tcp-peeer ({path}:2:3; did you mean tcp-peer?)"
     )
     assert second == (
         "error loading config file: error setting field port in command tcp-listener: 27520.7 is not a whole number "
-        f"({path}:3; write a whole number)"
+        f"({path}:3:24; write a whole number)"
     )
 
 

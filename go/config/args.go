@@ -8,6 +8,7 @@ import (
 type argReader struct {
 	*parser
 	current *entry   // The directive that values belong to, nil where none is open.
+	action  Action   // What to do in place of running.
 	skip    bool     // The directive was unknown: its values are passed over.
 	files   []int    // Positions of --config whose file name has not come yet.
 	lists   listVals // Of the current directive.
@@ -43,7 +44,7 @@ func (p *parser) args(args []string) Action {
 	for _, arg := range r.files {
 		p.problem(Position{Arg: arg}, "write --config FILE", "no file name given for --config")
 	}
-	return Run
+	return r.action
 }
 
 // open handles a token that begins with a dash.
@@ -56,6 +57,21 @@ func (r *argReader) open(token string, pos Position) Action {
 	switch name {
 	case "bash-completion":
 		return ShowCompletion
+	case "zsh-completion":
+		return ShowZsh
+	case "fish-completion":
+		return ShowFish
+	case "json-schema":
+		return ShowSchema
+	case "reference":
+		return ShowReference
+	case "check", "show-config":
+		r.closeCurrent()
+		r.action = Check
+		if name == "show-config" {
+			r.action = ShowEffective
+		}
+		return Run
 	case "config", "c":
 		r.files = append(r.files, pos.Arg)
 		return Run

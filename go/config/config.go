@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"iter"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,19 +18,28 @@ const (
 	ShowHelp                      // Print the help text and stop.
 	ShowCompletion                // Print the bash completion script and stop.
 	ShowVersion                   // Print the version and stop.
-	MakeCertificate               // Run the only directive, one of cert-init, cert-makereq and cert-signreq, and stop.
+	MakeCertificate               // Run the only directive, one of the cert- kind, and stop.
+	Check                         // Say what is wrong with the configuration, and stop.
+	ShowEffective                 // Print the configuration as it takes effect, and stop.
+	ShowZsh                       // Print the completion script for zsh and stop.
+	ShowFish                      // Print the completion script for fish and stop.
+	ShowSchema                    // Print the JSON schema of configuration files and stop.
+	ShowReference                 // Print the reference page and stop.
 )
 
 // Position says where something was written.
 type Position struct {
-	File string // As it was named; empty on the command line.
-	Line int    // 1-based; 0 means the whole file.
-	Arg  int    // Index of the argument on the command line, 1-based; 0 in files and for what nobody wrote.
+	File   string // As it was named; empty on the command line.
+	Line   int    // 1-based; 0 means the whole file.
+	Column int    // 1-based; 0 means the whole line.
+	Arg    int    // Index of the argument on the command line, 1-based; 0 in files and for what nobody wrote.
 }
 
-// String returns "file:line", "argument N", or "" for what nobody wrote (the implicit node).
+// String returns "file:line:column", "argument N", or "" for what nobody wrote (the implicit node).
 func (p Position) String() string {
 	switch {
+	case p.File != "" && p.Line > 0 && p.Column > 0:
+		return p.File + ":" + strconv.Itoa(p.Line) + ":" + strconv.Itoa(p.Column)
 	case p.File != "" && p.Line > 0:
 		return p.File + ":" + strconv.Itoa(p.Line)
 	case p.File != "":
@@ -52,8 +62,10 @@ type Config struct {
 	Action     Action
 	Directives []Directive // In the order they were written; an implicit node comes last.
 	Files      []string    // The files it was read from, as they were named.
+	Warnings   []Problem   // What will surprise, but stops nothing.
 
-	args []string // The command line.
+	args   []string // The command line.
+	second bool
 }
 
 // Reread reads the same command line and files again.
@@ -133,9 +145,22 @@ func ParseArgs(args []string) (*Config, error) {
 	}
 	p := newParser()
 	p.written = slices.Clone(args)
-	action := p.args(args)
-	if action != Run && len(p.problems) == 0 {
-		return &Config{Action: action}, nil
+	var action Action
+	if i := slices.Index(args, "--config-v2"); i >= 0 {
+		p.second = true
+		action = p.argsV2(slices.Concat(args[:i], args[i+1:]), os.Getenv("HOME"))
+	} else {
+		action = p.args(args)
+	}
+	switch {
+	case action == Check || action == ShowEffective:
+		cfg, err := p.finish()
+		if err == nil && cfg.Action != ShowVersion {
+			cfg.Action = action
+		}
+		return cfg, err
+	case action != Run && len(p.problems) == 0:
+		return &Config{Action: action, second: p.second}, nil
 	}
 	return p.finish()
 }
@@ -154,6 +179,14 @@ type parser struct {
 	files    []string // Read so far.
 	entries  []*entry
 	problems []Problem
+	warnings []Problem
+	second   bool // A file is of version 2, or all must be.
+}
+
+// isFileAt reports whether there is something at path.
+func isFileAt(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // entry is a directive under construction.
@@ -172,6 +205,10 @@ func (p *parser) problem(pos Position, hint, format string, args ...any) {
 	p.problems = append(p.problems, Problem{Pos: pos, Text: fmt.Sprintf(format, args...), Hint: hint})
 }
 
+func (p *parser) warn(pos Position, hint, format string, args ...any) {
+	p.warnings = append(p.warnings, Problem{Pos: pos, Text: fmt.Sprintf(format, args...), Hint: hint})
+}
+
 // open appends a directive with its defaults.
 func (p *parser) open(d *directive, typed string, pos Position) *entry {
 	e := &entry{spec: d, typed: typed, pos: pos, section: d.fresh(), given: make(map[string]Position)}
@@ -185,7 +222,7 @@ func (p *parser) finish() (*Config, error) {
 	if len(p.problems) > 0 {
 		return nil, &Error{Problems: p.problems}
 	}
-	cfg := &Config{Files: p.files, args: p.written}
+	cfg := &Config{Files: p.files, Warnings: p.warnings, args: p.written, second: p.second}
 	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "version" }) {
 		cfg.Action = ShowVersion
 		return cfg, nil

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -64,6 +65,9 @@ func TestF121RuleErrorsInFile(t *testing.T) {
 		text := "- node:\n    id: a\n    firewallrules:\n      " + strings.ReplaceAll(tc.rules, "\n", "\n      ") + "\n"
 		path := write(t, "f.yml", text)
 		_, err := LoadFile(path)
+		if err != nil {
+			err = errors.New(columns.ReplaceAllString(err.Error(), "$1"))
+		}
 		wantError(t, err, strings.ReplaceAll(tc.want, "FILE", path))
 	}
 }

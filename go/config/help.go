@@ -12,9 +12,12 @@ import (
 func WriteHelp(w io.Writer, prog string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: %s [--<directive> [<param>=<value> | <bare value>] ...] ...\n\n", prog)
-	b.WriteString("   --help: Show this help and exit\n")
-	b.WriteString("   --config <filename>: Read directives from a YAML file, also -c\n")
-	b.WriteString("   --bash-completion: Print a completion script for bash; use it as: . <(" + prog + " --bash-completion)\n")
+	for _, w := range builtIn {
+		if w.file {
+			w.name += " <filename>"
+		}
+		b.WriteString("   " + w.name + ": " + w.help + "\n")
+	}
 	for g := general; g <= certificates; g++ {
 		b.WriteByte('\n')
 		if title := groupTitles[g]; title != "" {

@@ -31,6 +31,8 @@ type Node struct {
 	MaxIdle time.Duration // How long a link may stay silent before it counts as dead; at least MinIdle.
 	// FirewallRules decide about every packet, the first that matches; none accepts all. They compile.
 	FirewallRules []policy.Rule
+	// How work-kubernetes speaks to clusters; empty: as the environment says (RECEPTOR_KUBE_...).
+	KubeSupportReconnect, KubeQPS, KubeBurst, KubeRateLimiter string
 
 	maxIdle string // As written.
 }
@@ -71,6 +73,10 @@ func nodeDirectives() []*directive {
 				func(n *Node) *[]policy.Rule { return &n.FirewallRules }),
 			text("maxidleconnectiontimeout", "How long a link may be silent before it is dropped, as a duration such as 1.5h, 30m or 30m10s",
 				func(n *Node) *string { return &n.maxIdle }).shown("21s"),
+			text("receptorkubesupportreconnect", "Whether pod logs can be read on after a break: enabled, disabled or auto", func(n *Node) *string { return &n.KubeSupportReconnect }),
+			text("receptorkubeclientsetqps", "Requests a second to a cluster", func(n *Node) *string { return &n.KubeQPS }).shown("100"),
+			text("receptorkubeclientsetburst", "Requests to a cluster at once", func(n *Node) *string { return &n.KubeBurst }).shown("10 times the former"),
+			text("receptorkubeclientsetratelimiter", "Limiter of requests to a cluster: tokenbucket, never or always", func(n *Node) *string { return &n.KubeRateLimiter }).shown("tokenbucket"),
 		),
 		of(directive{name: "local-only", help: "Run a node that has no links to other nodes", times: once},
 			LocalOnly{}, nil,

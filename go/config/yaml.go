@@ -38,19 +38,31 @@ func (p *parser) file(path string) {
 // document appends the directives of a file's first document.
 func (p *parser) document(path string, data []byte) {
 	f := &fileReader{parser: p, path: path, budget: maxNodes}
-	root, err := parseYAML(data)
+	root, err := parseTree(path, data)
 	switch {
 	case errors.Is(err, io.EOF):
 		return
 	case err != nil:
-		p.problem(Position{File: path}, "", fileError+"%s", err)
+		pos := Position{File: path, Line: oneLineOf(err.Error())}
+		if s, ok := errors.AsType[*syntaxError](err); ok {
+			pos.Line, pos.Column = s.line, s.column
+		}
+		p.problem(pos, "", fileError+"%s", err)
 		return
 	}
 	root = target(root)
-	if s := resolve(root); s.kind == nullScalar {
+	switch s := resolve(root); {
+	case s.kind == nullScalar:
 		return
-	} else if root.Kind != yaml.SequenceNode {
-		p.problem(f.at(root), "a configuration file is a list: begin each directive with \"- \"",
+	case isVersion2(root), p.second && root.Kind == yaml.MappingNode:
+		p.second = true
+		f.version2(root)
+		return
+	case p.second:
+		p.problem(f.at(root), "a file of version 2 is a mapping; without --config-v2 this one may be a list", fileError+"yaml: unmarshal errors:\n  line %d: cannot unmarshal %s into map[string]interface {}", root.Line, describe(root))
+		return
+	case root.Kind != yaml.SequenceNode:
+		p.problem(f.at(root), "a configuration file is a list: begin each directive with \"- \"; one of the second format begins with \"version: 2\"",
 			fileError+"yaml: unmarshal errors:\n  line %d: cannot unmarshal %s into []interface {}", root.Line, describe(root))
 		return
 	}
@@ -74,11 +86,14 @@ func parseYAML(data []byte) (*yaml.Node, error) {
 // fileReader reads the directives of one file.
 type fileReader struct {
 	*parser
-	path   string
-	budget int // Values that may still be visited.
+	path    string
+	budget  int  // Values that may still be visited.
+	lenient bool // Unknown parameters are passed over with a warning.
 }
 
-func (f *fileReader) at(n *yaml.Node) Position { return Position{File: f.path, Line: n.Line} }
+func (f *fileReader) at(n *yaml.Node) Position {
+	return Position{File: f.path, Line: n.Line, Column: n.Column}
+}
 
 func (f *fileReader) fail(n *yaml.Node, hint, format string, args ...any) {
 	f.problem(f.at(n), hint, fileError+format, args...)
@@ -178,6 +193,10 @@ func (f *fileReader) params(e *entry, mapping *yaml.Node) {
 // param reads one parameter, named at n.
 func (f *fileReader) param(e *entry, n *yaml.Node, name string, value *yaml.Node) {
 	q := e.spec.param(strings.ToLower(name))
+	if q == nil && f.lenient {
+		f.warn(f.at(n), paramHint(e, name), "%s: unknown key %s is ignored", e.spec.name, name)
+		return
+	}
 	if q == nil {
 		e.broken = true
 		f.fail(n, paramHint(e, name), "field %s not defined for command %s: unknown field name %s", name, e.spec.name, name)

@@ -65,6 +65,16 @@ func lockFile(path string) (*os.File, error) {
 	}
 }
 
+// Served reports whether somebody listens on a Unix socket file and holds its lock.
+func Served(path string) bool {
+	lock, err := os.Open(path + ".lock")
+	if err != nil {
+		return false
+	}
+	defer lock.Close()
+	return errors.Is(unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
 // isFile reports whether path still names the open file f.
 func isFile(f *os.File, path string) bool {
 	open, err1 := f.Stat()

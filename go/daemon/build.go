@@ -172,11 +172,17 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 func (d *Daemon) start(ctx context.Context, opts Options) error {
 	cfg := d.Config()
 	node := cfg.Node()
+	if err := safe(cfg); err != nil {
+		return err
+	}
 	profiles, err := d.loadProfiles(cfg)
 	if err != nil {
 		return err
 	}
 	d.profiles.Store(profiles)
+	if keys := readableKeys(cfg); keys != nil {
+		d.log.Warn(keyWarning(keys))
+	}
 	firewall, err := compileFirewall(node.FirewallRules)
 	if err != nil {
 		return err
@@ -237,7 +243,7 @@ func compileFirewall(rules []policy.Rule) (*policy.Policy, error) {
 
 // located adds where the directive stands that led to err.
 func located(pos config.Position, err error) error {
-	if pos.File == "" {
+	if err == nil || pos.File == "" {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, pos)

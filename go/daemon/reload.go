@@ -114,6 +114,9 @@ type transaction struct {
 // prepare does all that can be done, and can fail, without touching what runs.
 func (d *Daemon) prepare(next *config.Config, changes []config.Change) (*transaction, error) {
 	t := &transaction{d: d, next: next}
+	if err := safe(next); err != nil {
+		return nil, err
+	}
 	var err error
 	if t.profiles, err = d.loadProfiles(next); err != nil {
 		return nil, err

@@ -27,15 +27,36 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Second() && cfg.Action != config.ShowEffective {
+		fmt.Fprintln(opts.Stdout, "Running v2 cli/config")
+		for _, file := range cfg.Files {
+			fmt.Fprintln(opts.Stdout, "Using config file: "+file)
+		}
+	}
+	for _, w := range cfg.Warnings {
+		opts.Logger.Warn(w.String())
+	}
 	switch cfg.Action {
 	case config.ShowHelp:
 		return config.WriteHelp(opts.Stdout, opts.Program)
 	case config.ShowCompletion:
 		return config.WriteCompletion(opts.Stdout, opts.Program)
+	case config.ShowZsh:
+		return config.WriteZshCompletion(opts.Stdout, opts.Program)
+	case config.ShowFish:
+		return config.WriteFishCompletion(opts.Stdout, opts.Program)
+	case config.ShowSchema:
+		return config.WriteJSONSchema(opts.Stdout)
+	case config.ShowReference:
+		return config.WriteReference(opts.Stdout, opts.Program)
+	case config.ShowEffective:
+		return config.WriteEffective(opts.Stdout, cfg)
 	case config.ShowVersion:
 		return showVersion(opts)
 	case config.MakeCertificate:
 		return makeCertificate(cfg, opts)
+	case config.Check:
+		return check(cfg, opts)
 	}
 	if !hasBackend(cfg) {
 		opts.Logger.Warn("Nothing to do - no backends are running.")

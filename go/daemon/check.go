@@ -1,0 +1,231 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/identity"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
+)
+
+// check says everything that would keep the node from running as configured, and starts nothing: certificates, keys, ports,
+// sockets, commands, firewall rules. Ports and sockets that are in use are no problem if one of the control sockets of
+// this configuration is served: then a node runs on it, and they are its own.
+func check(cfg *config.Config, opts Options) error {
+	d := &Daemon{log: slog.New(slog.DiscardHandler), environ: opts.Environ}
+	d.cfg.Store(cfg)
+	c := &checkup{running: served(cfg)}
+	c.add(config.Position{}, safe(cfg))
+	_, err := d.loadProfiles(cfg)
+	c.add(config.Position{}, err)
+	_, err = d.loadSigner(cfg)
+	c.add(config.Position{}, err)
+	_, err = compileFirewall(cfg.Node().FirewallRules)
+	c.add(config.Position{}, err)
+	for _, directive := range cfg.Directives {
+		c.directive(directive)
+	}
+	if err := errors.Join(c.problems...); err != nil {
+		return err
+	}
+	if !hasBackend(cfg) {
+		fmt.Fprintln(opts.Stderr, "Warning: no backends: add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.")
+	}
+	_, err = fmt.Fprintf(opts.Stdout, "The configuration is good: %d directives\n", len(cfg.Directives))
+	return err
+}
+
+// checkup collects problems.
+type checkup struct {
+	running  bool
+	problems []error
+}
+
+func (c *checkup) add(pos config.Position, err error) {
+	if err != nil {
+		c.problems = append(c.problems, located(pos, err))
+	}
+}
+
+func (c *checkup) directive(d config.Directive) {
+	switch s := d.Section.(type) {
+	case config.TCPListener:
+		c.listens(d.Pos, "tcp", bindAddress(s.BindAddr, s.Port))
+	case config.WSListener:
+		c.listens(d.Pos, "tcp", bindAddress(s.BindAddr, s.Port))
+	case config.UDPListener:
+		c.listens(d.Pos, "udp", bindAddress(s.BindAddr, s.Port))
+	case config.TCPServer:
+		c.listens(d.Pos, "tcp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
+	case config.UDPServer:
+		c.listens(d.Pos, "udp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
+	case config.UnixServer:
+		c.socket(d.Pos, s.Filename)
+	case config.ControlService:
+		c.socket(d.Pos, s.Filename)
+		if s.TCPListen != "" {
+			c.listens(d.Pos, "tcp", s.TCPListen)
+		}
+	case config.WorkCommand:
+		c.program(d.Pos, s.Command, s.Params)
+	case config.CommandService:
+		words, err := runner.Split(s.Command)
+		c.add(d.Pos, err)
+		if len(words) > 0 {
+			c.program(d.Pos, words[0], "")
+		}
+	case config.WorkKubernetes:
+		for _, file := range []string{s.KubeConfig, s.Pod} {
+			if file != "" {
+				_, err := os.Stat(file)
+				c.add(d.Pos, err)
+			}
+		}
+	case config.WorkSigning:
+		_, err := identity.LoadRSAKey(s.PrivateKey)
+		if !errors.Is(err, fs.ErrNotExist) { // That was said.
+			c.add(d.Pos, err)
+		}
+	case config.WorkVerification:
+		_, err := identity.LoadRSAPublicKey(s.PublicKey)
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.add(d.Pos, err)
+		}
+	}
+}
+
+// listens tries to open a port.
+func (c *checkup) listens(pos config.Position, network, address string) {
+	var l io.Closer
+	var err error
+	if network == "udp" {
+		l, err = net.ListenPacket(network, address)
+	} else {
+		l, err = net.Listen(network, address)
+	}
+	switch {
+	case err == nil:
+		_ = l.Close()
+	case !c.running || !inUse(err):
+		c.add(pos, err)
+	}
+}
+
+// socket looks whether a Unix socket could be made.
+func (c *checkup) socket(pos config.Position, path string) {
+	if path == "" || c.running && control.Served(path) {
+		return
+	}
+	l, err := control.ListenUnix(path, 0o600)
+	if err != nil {
+		c.add(pos, fmt.Errorf("error opening Unix socket: %w", err))
+		return
+	}
+	_ = l.Close()
+}
+
+func (c *checkup) program(pos config.Position, name, params string) {
+	if _, err := exec.LookPath(name); err != nil {
+		c.add(pos, fmt.Errorf("the command cannot be run: %w", err))
+	}
+	if _, err := runner.Split(params); err != nil {
+		c.add(pos, fmt.Errorf("params %q: %w", params, err))
+	}
+}
+
+// served reports whether a node runs on the control sockets of cfg.
+func served(cfg *config.Config) bool {
+	for _, s := range config.All[config.ControlService](cfg) {
+		if s.Filename != "" && control.Served(s.Filename) {
+			return true
+		}
+	}
+	return false
+}
+
+// loose refuses configuration files that everybody may write: they say what this user runs.
+func loose(files []string) (problems error) {
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o002 != 0 {
+			problems = errors.Join(problems, fmt.Errorf("%s may be written by everybody (mode %04o), who could run commands here: chmod o-w %s", file, info.Mode().Perm(), file))
+		}
+	}
+	return problems
+}
+
+// trustedDir refuses a data directory in which somebody else could have laid units for this node.
+func trustedDir(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("datadir %s is not a directory", path)
+	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
+		return fmt.Errorf("datadir %s may be written by everybody (mode %04o), who could make this node run units: chmod o-w %s", path, info.Mode().Perm(), path)
+	case !ours(info):
+		return fmt.Errorf("datadir %s belongs to another user, who could make this node run units: name a directory of your own, for example %s",
+			path, filepath.Join(os.TempDir(), "receptor-"+strconv.Itoa(os.Getuid())))
+	}
+	return nil
+}
+
+// safe checks what files say about who may change what this node does.
+func safe(cfg *config.Config) error {
+	var keys error
+	for pos, s := range config.All[config.TLSServer](cfg) {
+		keys = errors.Join(keys, located(pos, writableKey(s.Key)))
+	}
+	for pos, s := range config.All[config.TLSClient](cfg) {
+		keys = errors.Join(keys, located(pos, writableKey(s.Key)))
+	}
+	for pos, s := range config.All[config.WorkSigning](cfg) {
+		keys = errors.Join(keys, located(pos, writableKey(s.PrivateKey)))
+	}
+	return errors.Join(loose(cfg.Files), keys, trustedDir(cfg.Node().DataDir))
+}
+
+// writableKey refuses a key that everybody may write. One that everybody may read is common where a container mounts it.
+func writableKey(path string) error {
+	if info, err := os.Stat(path); path != "" && err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("private key %s may be written by everybody (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	return nil
+}
+
+// readableKeys are the private keys of cfg that everybody may read.
+func readableKeys(cfg *config.Config) (paths []string) {
+	add := func(path string) {
+		if info, err := os.Stat(path); path != "" && err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
+			paths = append(paths, path)
+		}
+	}
+	for _, s := range config.All[config.TLSServer](cfg) {
+		add(s.Key)
+	}
+	for _, s := range config.All[config.TLSClient](cfg) {
+		add(s.Key)
+	}
+	for _, s := range config.All[config.WorkSigning](cfg) {
+		add(s.PrivateKey)
+	}
+	return paths
+}
+
+// keyWarning is what the log says about them.
+func keyWarning(paths []string) string {
+	return "private keys that every user of this machine may read: " + strings.Join(paths, ", ") + ": chmod 600 would change that"
+}
