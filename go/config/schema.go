@@ -236,5 +236,5 @@ func (d *directive) param(name string) *param {
 // schema is the table of all directives, group by group. Built when first needed: the process that runs a command never
 // needs it.
 var schema = sync.OnceValue(func() []*directive {
-	return slices.Concat(nodeDirectives(), tlsDirectives(), linkDirectives(), serviceDirectives(), proxyDirectives(), workDirectives(), kubernetesDirectives(), signingDirectives(), certificateDirectives())
+	return slices.Concat(nodeDirectives(), tlsDirectives(), linkDirectives(), serviceDirectives(), proxyDirectives(), watchDirectives(), workDirectives(), kubernetesDirectives(), signingDirectives(), certificateDirectives())
 })

@@ -30,13 +30,15 @@ type linkErrorReply struct {
 }
 
 type linkReply struct {
-	Node      wire.NodeID `json:"node"`
-	Cost      float64     `json:"cost"`
-	Link      string      `json:"link"`
-	Backend   string      `json:"backend,omitempty"`
-	Since     time.Time   `json:"since"`
-	HeardS    float64     `json:"heard_s"`
-	KeepAlive bool        `json:"keep_alive"`
+	Node          wire.NodeID `json:"node"`
+	Cost          float64     `json:"cost"`
+	Link          string      `json:"link"`
+	Backend       string      `json:"backend,omitempty"`
+	Since         time.Time   `json:"since"`
+	HeardS        float64     `json:"heard_s"`
+	KeepAlive     bool        `json:"keep_alive"`
+	SentBytes     uint64      `json:"sent_bytes"`
+	ReceivedBytes uint64      `json:"received_bytes"`
 }
 
 type firewallReply struct {
@@ -106,7 +108,7 @@ func backendReplies(backends []netceptor.BackendStatus, at time.Time) []backendR
 func linkReplies(links []netceptor.Link, at time.Time) []linkReply {
 	list := make([]linkReply, 0, len(links))
 	for _, l := range links {
-		list = append(list, linkReply{l.Node, l.Cost, l.Address, l.Backend, l.Since.UTC(), seconds(at.Sub(l.Heard)), l.KeepAlive})
+		list = append(list, linkReply{l.Node, l.Cost, l.Address, l.Backend, l.Since.UTC(), seconds(at.Sub(l.Heard)), l.KeepAlive, l.Sent, l.Received})
 	}
 	return list
 }

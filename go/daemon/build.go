@@ -326,6 +326,8 @@ func (d *Daemon) open(section any) (io.Closer, error) {
 		return d.unixClient(s)
 	case config.CommandService:
 		return d.commandService(s)
+	case config.MetricsListener:
+		return d.metricsListener(s)
 	case config.IPRouter:
 		return d.ipRouter(s)
 	case config.WorkPython, config.WorkKubernetes:

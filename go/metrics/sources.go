@@ -82,6 +82,11 @@ func (s Sources) links(w *writer) {
 	byPeer("link_cost", "Cost of the link to a neighbour.", func(l netceptor.Link) float64 { return l.Cost })
 	byPeer("link_age_seconds", "Time since the link was established.", func(l netceptor.Link) float64 { return at.Sub(l.Since).Seconds() })
 	byPeer("link_silence_seconds", "Time since the neighbour was heard.", func(l netceptor.Link) float64 { return max(0, at.Sub(l.Heard).Seconds()) })
+	w.family("link_bytes_total", counter, "Bytes that the link has carried, framing included.")
+	for _, l := range links {
+		w.add(float64(l.Received), "direction", "received", "peer", string(l.Node))
+		w.add(float64(l.Sent), "direction", "sent", "peer", string(l.Node))
+	}
 
 	states := map[netceptor.BackendState]int{
 		netceptor.BackendUp: 0, netceptor.BackendListening: 0, netceptor.BackendDialing: 0, netceptor.BackendWaiting: 0, netceptor.BackendStopped: 0,

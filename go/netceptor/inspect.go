@@ -27,6 +27,8 @@ type Link struct {
 	Backend   string    // Name of the backend that it comes from.
 	Since     time.Time // When it was established,
 	Heard     time.Time // and when the peer was heard last.
+	Sent      uint64    // Bytes since then, framing included,
+	Received  uint64    // in both directions.
 	KeepAlive bool      // Both sides speak every second: the peer is one of ours, and a dead link is noticed in seconds.
 }
 
@@ -40,6 +42,7 @@ func (n *Node) Links() []Link {
 		l := Link{
 			Node: id, Cost: nb.cost, Address: nb.conn.String(), Since: nb.since,
 			Heard: time.Unix(0, nb.heard.Load()), KeepAlive: nb.beats,
+			Sent: nb.sent.Load(), Received: nb.received.Load(),
 		}
 		if nb.backend != nil {
 			l.Backend = nb.backend.name

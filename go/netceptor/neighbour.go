@@ -35,6 +35,8 @@ type neighbour struct {
 	spoke       atomic.Int64  // and of the last one written.
 	established chan struct{} // Closed when the handshake is done.
 	ended       chan struct{} // Closed when the link's end has begun.
+	sent        atomic.Uint64 // Bytes, with the lengths that frame messages,
+	received    atomic.Uint64 // of whatever kind.
 	written     chan struct{} // Closed when the writer is gone.
 	warned      bool          // The writer has complained about a message that is too large.
 
@@ -137,6 +139,7 @@ func (nb *neighbour) write() {
 			return
 		}
 		nb.spoke.Store(time.Now().UnixNano())
+		nb.sent.Add(uint64(len(control) + len(data)))
 		err := nb.conn.WriteBatch(control, data)
 		if large, ok := errors.AsType[*link.TooLargeError](err); ok {
 			nb.leftOut(large)
@@ -220,6 +223,7 @@ func (nb *neighbour) read() error {
 			return fmt.Errorf("read: %w", err)
 		}
 		nb.heard.Store(time.Now().UnixNano())
+		nb.received.Add(uint64(len(batch)))
 		for {
 			msg, rest, ok := batch.Next()
 			if !ok {
