@@ -31,6 +31,7 @@ const everything = `
 - unix-socket-client: {service: x, filename: /x}
 - command-service: {service: sh, command: bash}
 - ip-router: {networkname: lan, localnet: 10.0.0.0/30, routes: 10.1.0.0/16}
+- metrics-listener: {port: 9100, bindaddr: 127.0.0.1, page: true, username: ops, passwordfile: /etc/receptor/password}
 - work-command: {worktype: w, command: cat, params: "-n 'a b'", allowruntimeparams: on, verifysignature: on}
 - work-python: {worktype: py, plugin: p, function: f, config: {a: [1, {b: 'on'}], c: null}}
 - work-kubernetes: {worktype: k, namespace: ns, image: i}
