@@ -147,7 +147,7 @@ func TestFailedStartClosesWhatWasOpened(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = Run(t.Context(), parse(t, "-c", file), Options{})
-	want := "listen tcp 127.0.0.1:" + port + ": bind: address already in use (" + file + ":3:3:3)"
+	want := "listen tcp 127.0.0.1:" + port + ": bind: address already in use (" + file + ":3:3)"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
