@@ -45,13 +45,15 @@ if TYPE_CHECKING:
         WorkFailed,
         WorkTypeError,
     )
-    from .node import DatagramSocket, EventStream, Listener, MeshSocket, Node
+    from .node import DatagramSocket, EventStream, Listener, MeshSocket, Node, Proxy
     from .types import (
+        TLS,
         Address,
         Advertisement,
         BackendID,
         BoundListener,
         Connection,
+        DatagramStatus,
         Event,
         EventKind,
         EventsLost,
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
         Status,
         StreamState,
         StreamStatus,
+        TLSProfile,
+        Topology,
         UnitStatus,
         WorkChanged,
         WorkCommand,
@@ -86,6 +90,7 @@ __all__ = [
     "BUFFER_PAYLOAD",
     "BYTES_PAYLOAD",
     "FILE_PAYLOAD",
+    "TLS",
     "Address",
     "AddressInUse",
     "Advertisement",
@@ -97,6 +102,7 @@ __all__ = [
     "Connection",
     "ControlError",
     "DatagramSocket",
+    "DatagramStatus",
     "Event",
     "EventKind",
     "EventStream",
@@ -117,6 +123,7 @@ __all__ = [
     "PeerUp",
     "PingResult",
     "ProtocolError",
+    "Proxy",
     "ReceptorError",
     "Route",
     "RoutesChanged",
@@ -127,6 +134,8 @@ __all__ = [
     "StreamResetError",
     "StreamState",
     "StreamStatus",
+    "TLSProfile",
+    "Topology",
     "Unit",
     "UnitNotFound",
     "UnitStatus",
@@ -151,7 +160,7 @@ __all__ = [
 
 # Modules that are read when one of their names is first used; what is none of their names is in types.
 _MODULES = {
-    "node": ("DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node"),
+    "node": ("DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"),
     "control": ("Client", "connect"),
     "work": ("Unit", "Work"),
     "_plugin": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),

@@ -11,7 +11,7 @@ from ._aio_session import Pollable, within
 from ._payload import Buffer
 from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
-from .types import Address, Event, StreamState, StreamStatus
+from .types import Address, DatagramStatus, Event, StreamState, StreamStatus
 
 if TYPE_CHECKING:
     from .aio import Node
@@ -203,7 +203,13 @@ class Listener(Pollable):
     def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
         super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
         self._node = node
+        self._arrivals = _ops.Arrivals()
         self.service = service
+
+    def close(self) -> None:
+        """Stop listening; tasks that wait get ClosedError, iterations end. Safe to call twice."""
+        super().close()
+        self._arrivals.close()
 
     @property
     def address(self) -> Address:
@@ -213,14 +219,20 @@ class Listener(Pollable):
     async def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
         """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
         try:
-            data, descriptors = await within(timeout_s, f"accept on {self.service!r}", self.receive(_ACCEPT_BYTES))
+            return await within(timeout_s, f"accept on {self.service!r}", self._accept())
         except MeshTimeout:
             raise
         except OSError as error:
             raise ClosedError(f"listener {self.service!r} is closed") from error
-        if not data:
-            raise ClosedError(f"listener {self.service!r} is closed")
-        stream, peer, descriptor = _ops.accepted(data, descriptors)
+
+    async def _accept(self) -> MeshSocket:
+        arrived = None
+        while arrived is None:
+            data, descriptors = await self.receive(_ACCEPT_BYTES)
+            if not data:
+                raise ClosedError(f"listener {self.service!r} is closed")
+            arrived = self._arrivals.take(data, descriptors)
+        stream, peer, descriptor = arrived
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
 
     async def __aiter__(self) -> AsyncIterator[MeshSocket]:
@@ -315,10 +327,15 @@ class DatagramSocket(Pollable):
             data, sender = await sock.recv_from(timeout_s=5)
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+    def __init__(self, descriptor: Descriptor, service: str, number: int, node: "Node") -> None:
         super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
         self._node = node
+        self._number = number
         self.service = service
+
+    async def status(self) -> DatagramStatus:
+        """How many datagrams it has carried, and how many came in vain while nobody read."""
+        return await self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
 
     @property
     def address(self) -> Address:
@@ -360,6 +377,43 @@ class DatagramSocket(Pollable):
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"datagram socket {self.service!r} is closed")
+
+
+class Proxy:
+    """A bridge between an address outside the mesh and a service in it; it runs until it or the node is closed.
+
+    address: outside the mesh: where it listens, with the port that was found for port 0, or what it dials.
+    service: in the mesh: what it dials, or where others reach it.
+    """
+
+    def __init__(self, number: int, address: str, service: Address, node: "Node") -> None:
+        self._number = number
+        self._node = node
+        self._done = False
+        self.address = address
+        self.service = service
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """The address as ``asyncio.open_connection`` takes it; ValueError if it is a Unix socket's."""
+        return _sockets.host_port(self.address)
+
+    async def close(self) -> None:
+        """End it and its connections. Safe to call twice."""
+        if not self._done and not self._node.closed:
+            self._done = True
+            await self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
 
 
 class EventStream:

@@ -38,6 +38,8 @@ class Work:
         *,
         params: Mapping[str, object] | None = None,
         ttl_s: float | None = None,
+        tls: str | None = None,
+        sign: bool = False,
     ) -> Opening["NodeUnit"]:
         """Start a unit of ``worktype`` on ``node``; to be awaited, or entered with ``async with``.
 
@@ -47,11 +49,14 @@ class Work:
             read in a thread.
         params: parameters of the work type; values are sent as text.
         ttl_s: seconds after which a unit that has not started on ``node`` is given up; None means never.
+        tls: name of the TLS profile for the way to ``node``: units outlive the program, so it is one of the node's own.
+        sign: sign the submission, with the key that the node's configuration names.
 
         If this fails or is cancelled, the unit is released: it never runs with half of its payload. Raises
         WorkTypeError, WorkError, Unreachable or MeshTimeout.
         """
-        return Opening(self._submit(_ops.submit(node, worktype, params, ttl_s, self._node.timeout_s), payload))
+        op = _ops.submit(node, worktype, params, ttl_s, tls, sign, self._node.timeout_s)
+        return Opening(self._submit(op, payload))
 
     async def get(self, unit_id: str) -> "NodeUnit":
         """A unit that exists, by its ID. Raises UnitNotFound."""

@@ -36,6 +36,10 @@ class Deadline:
             raise self.error()
         sock.settimeout(left)
 
+    def left(self) -> float:
+        """Seconds until it has passed, as ``Lock.acquire`` takes them: -1 for no limit."""
+        return -1 if self._end is None else max(self._end - time.monotonic(), 0)
+
     def error(self) -> MeshTimeout:
         """What to raise when it has passed."""
         return MeshTimeout(f"{self.text}: no answer within {self.timeout_s:g} s")

@@ -7,6 +7,7 @@ Loaded with the first node and never by an import, since a program that has load
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,17 @@ _REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a sour
 _lock = threading.Lock()
 _loaded: "ctypes.CDLL | None" = None
 _loaded_in = 0  # Process that loaded it.
+
+
+def expected() -> bool:
+    """This system can hold a node in the process: it has glibc, and this interpreter has ctypes."""
+    if not sys.platform.startswith("linux") or _is_musl():
+        return False
+    try:
+        import ctypes  # noqa: F401  # Refused by interpreters with a lock of their own in Python 3.12.
+    except ImportError:
+        return False
+    return True
 
 
 def open_session(environ: Mapping[str, str]) -> socket.socket:
@@ -75,7 +87,10 @@ def _load() -> "ctypes.CDLL":
 def _open() -> "ctypes.CDLL":
     if not PATH.exists():
         raise NativeLibraryError(f"{PATH} is missing: this installation has no node library; {_REBUILD}")
-    import ctypes
+    try:
+        import ctypes
+    except ImportError as error:
+        raise NativeLibraryError(f'this interpreter has no ctypes ({error}): use Node(..., mode="sidecar")') from error
     import resource
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -114,11 +129,15 @@ def _declare(library: "ctypes.CDLL") -> None:
 
 
 def _why_not_loaded(error: OSError) -> str:
-    import sysconfig
-
-    if "initial-exec TLS" in str(error) or "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+    if "initial-exec TLS" in str(error) or _is_musl():
         return (
-            f"{PATH} cannot be loaded: Go libraries do not work on musl (Alpine). Use an image with glibc, or run the "
-            "receptor daemon and drive it with receptorctl"
+            f"{PATH} cannot be loaded: Go libraries do not work on musl (Alpine). Use an image with glibc, or "
+            'Node(..., mode="sidecar"), which runs the node in a child process'
         )
     return f"{PATH} cannot be loaded: {error}; {_REBUILD}"
+
+
+def _is_musl() -> bool:
+    import sysconfig
+
+    return "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")

@@ -14,9 +14,11 @@ from ._session import Descriptor, Op
 from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
 from .types import (
     JSON,
+    TLS,
     Address,
     BackendID,
     BoundListener,
+    DatagramStatus,
     Hop,
     LinkListener,
     LogLevel,
@@ -25,10 +27,12 @@ from .types import (
     Route,
     Status,
     StreamStatus,
+    TLSProfile,
     UnitStatus,
     WorkCommand,
     WorkResult,
     WorkState,
+    tls_keys,
 )
 
 EVENT_KINDS = ("peer", "route", "service", "work", "log")
@@ -40,6 +44,7 @@ def open_node(
     *,
     peers: Iterable[str | Peer],
     listeners: Iterable[str | LinkListener],
+    tls_profiles: Mapping[str, TLS] | None,
     config: str | os.PathLike[str] | None,
     data_dir: str | os.PathLike[str] | None,
     work_commands: Iterable[WorkCommand],
@@ -47,8 +52,9 @@ def open_node(
     max_idle_s: float | None,
     log_level: LogLevel | None,
     timeout_s: float | None,
+    mode: str,
 ) -> Op[JSON]:
-    """``open``: the node itself."""
+    """``open``: the node itself. mode: where it will run; a sidecar finds the daemon by itself."""
     if node is None and config is None:
         raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
     for name, value in (("peers", peers), ("listeners", listeners)):
@@ -66,8 +72,13 @@ def open_node(
         settings["data_dir"] = os.path.abspath(data_dir)
     settings["peers"] = [Peer.of(peer).to_json() for peer in peers]
     settings["listeners"] = [LinkListener.of(listener).to_json() for listener in listeners]
+    if tls_profiles:
+        settings["tls_profiles"] = {name: profile.to_json() for name, profile in tls_profiles.items()}
     if commands:
         settings["work_commands"] = commands
+    if mode != "in-process":
+        pass  # A sidecar is the daemon.
+    elif commands:
         settings["daemon"] = _daemon.require(f"work command {commands[0]['worktype']!r}")
     elif config is not None and (daemon := _daemon.find()) is not None:
         settings["daemon"] = daemon
@@ -115,6 +126,45 @@ def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
     )
 
 
+def routes(timeout_s: float | None) -> Op[dict[str, Route]]:
+    """``routes``."""
+
+    def decode(ok: JSON) -> dict[str, Route]:
+        return {
+            node: Route(node, str(raw.get("next_hop", "")), float(raw.get("cost") or 0)) for node, raw in ok.items()
+        }
+
+    return Op("routes", {}, decode, timeout_s)
+
+
+def forward(
+    node: str, service: str, listen: str, tls: TLSProfile | None, timeout_s: float | None
+) -> Op[tuple[int, str]]:
+    """``forward.add``: the proxy's number and the address as bound."""
+    keys = {"node": node, "service": service, "address": listen, **tls_keys(tls)}
+    return Op("forward.add", keys, lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))), timeout_s)
+
+
+def expose(
+    address: str,
+    service: str,
+    advertise: bool,
+    tags: Mapping[str, str] | None,
+    tls: TLSProfile | None,
+    timeout_s: float | None,
+) -> Op[tuple[int, str]]:
+    """``expose.add``: the proxy's number and the service's name."""
+    keys: JSON = {"address": address, "service": service, "advertise": advertise, **tls_keys(tls)}
+    if tags:
+        keys["tags"] = dict(tags)
+    return Op("expose.add", keys, lambda ok: (int(ok["proxy"]), _service(ok)), timeout_s)
+
+
+def remove_proxy(proxy: int, timeout_s: float | None) -> Op[None]:
+    """``proxy.remove``."""
+    return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s)
+
+
 def add_peer(peer: Peer, timeout_s: float | None) -> Op[BackendID]:
     """``peer.add``."""
     return Op("peer.add", peer.to_json(), lambda ok: _backend(ok["backend"]), timeout_s)
@@ -137,11 +187,11 @@ def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[No
     return Op("backend.remove", {"backend": backend}, _nothing, timeout_s)
 
 
-def connect(node: str, service: str, timeout_s: float | None) -> Op[tuple[int, Address]]:
+def connect(node: str, service: str, tls: TLSProfile | None, timeout_s: float | None) -> Op[tuple[int, Address]]:
     """``stream.connect``: the stream's ID and this side's address."""
     return Op(
         "stream.connect",
-        {"node": node, "service": service, "timeout": _limit(timeout_s)},
+        {"node": node, "service": service, "timeout": _limit(timeout_s), **tls_keys(tls)},
         lambda ok: (int(ok.get("stream", 0)), Address.from_json(ok.get("local"))),
         timeout_s,
         own_timeout=True,
@@ -149,35 +199,72 @@ def connect(node: str, service: str, timeout_s: float | None) -> Op[tuple[int, A
 
 
 def listen(
-    service: str, advertise: bool, tags: Mapping[str, str] | None, backlog: int, timeout_s: float | None
+    service: str,
+    advertise: bool,
+    tags: Mapping[str, str] | None,
+    backlog: int,
+    tls: TLSProfile | None,
+    timeout_s: float | None,
 ) -> Op[str]:
     """``stream.listen``: the service's name, found by the node if none was given."""
-    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog}
+    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, **tls_keys(tls)}
     if tags:
         keys["tags"] = dict(tags)
     return Op("stream.listen", keys, _service, timeout_s)
 
 
-def datagram(service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None) -> Op[str]:
-    """``datagram.open``: the service's name."""
+def datagram(
+    service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None
+) -> Op[tuple[str, int]]:
+    """``datagram.open``: the service's name, and the socket's number."""
     keys: JSON = {"advertise": advertise}
     if service:
         keys["service"] = service
     if tags:
         keys["tags"] = dict(tags)
-    return Op("datagram.open", keys, _service, timeout_s)
+    return Op("datagram.open", keys, lambda ok: (_service(ok), int(ok.get("datagram", 0))), timeout_s)
 
 
-def accepted(message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor]:
-    """A message of a listener: the stream's ID, who opened it, and its descriptor."""
+def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
+    """``datagram.status``."""
+
+    def decode(ok: JSON) -> DatagramStatus:
+        return DatagramStatus(int(ok.get("sent", 0)), int(ok.get("received", 0)), int(ok.get("dropped", 0)))
+
+    return Op("datagram.status", {"datagram": number}, decode, timeout_s)
+
+
+class Arrivals:
+    """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._descriptor: Descriptor | None = None
+
+    def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor] | None:
+        """Take a message; a stream's ID, who opened it, and its descriptor once all of it is known."""
+        if descriptors:
+            if len(descriptors) != 1 or self._descriptor is not None:
+                raise ProtocolError("listener sent more descriptors than streams")
+            self._descriptor = descriptors[0]
+            return None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            raise ProtocolError("listener told of a stream whose descriptor did not come")
+        return (*_accepted(message), descriptor)
+
+    def close(self) -> None:
+        """Drop what was received in part."""
+        if self._descriptor is not None:
+            self._descriptor.close()
+
+
+def _accepted(message: bytes) -> tuple[int, Address]:
     try:
         value = json.loads(message)
         stream, peer = int(value["stream"]), Address.from_json(value["peer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"listener sent something else than an accepted stream: {error}") from error
-    if len(descriptors) != 1:
-        raise ProtocolError(f"accepted stream came with {len(descriptors)} descriptors instead of one")
-    return stream, peer, descriptors[0]
+    return stream, peer
 
 
 def stream_status(stream: int, timeout_s: float | None) -> Op[StreamStatus]:
@@ -190,9 +277,9 @@ def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[No
     return Op("stream.abort", {"stream": stream, "error_code": error_code}, _nothing, timeout_s)
 
 
-def events(kinds: Sequence[str], timeout_s: float | None) -> Op[None]:
-    """``events``; no kinds means all but log records."""
-    wanted = list(dict.fromkeys(kinds)) or [kind for kind in EVENT_KINDS if kind != "log"]
+def events(kinds: Sequence[str] | None, timeout_s: float | None) -> Op[None]:
+    """``events``; no kinds means all but log records, None none at all."""
+    wanted = [] if kinds is None else list(dict.fromkeys(kinds)) or [kind for kind in EVENT_KINDS if kind != "log"]
     unknown = [kind for kind in wanted if kind not in EVENT_KINDS]
     if unknown:
         raise ConfigError(f"event kind {unknown[0]!r}: want one of {', '.join(EVENT_KINDS)}")
@@ -200,10 +287,20 @@ def events(kinds: Sequence[str], timeout_s: float | None) -> Op[None]:
 
 
 def submit(
-    node: str, worktype: str, params: Mapping[str, object] | None, ttl_s: float | None, timeout_s: float | None
+    node: str,
+    worktype: str,
+    params: Mapping[str, object] | None,
+    ttl_s: float | None,
+    tls: str | None,
+    sign: bool,
+    timeout_s: float | None,
 ) -> Op[str]:
     """``work.submit``: the unit's ID."""
     keys: JSON = {"node": node, "worktype": worktype}
+    if tls is not None:
+        keys["tls"] = tls
+    if sign:
+        keys["sign"] = True
     if params:
         keys["params"] = {name: str(value) for name, value in params.items()}
     if ttl_s is not None:

@@ -82,6 +82,7 @@ class Hello:
     version: str
     mode: str
     features: frozenset[str]
+    node: str = ""  # Of an attached session: the node that runs already.
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,10 @@ class Session:
                 "install parts of one version"
             )
         self.hello = Hello(
-            str(frame.get("version", "")), str(frame.get("mode", "")), frozenset(frame.get("features") or ())
+            str(frame.get("version", "")),
+            str(frame.get("mode", "")),
+            frozenset(frame.get("features") or ()),
+            str(frame.get("node", "")),
         )
 
 

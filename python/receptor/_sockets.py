@@ -66,6 +66,19 @@ class StreamSocket(socket.socket):
         return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
 
 
+def host_port(address: str) -> tuple[str, int]:
+    """The two parts of an address like "tcp://[::1]:8080".
+
+    >>> host_port("tcp://[::1]:8080")
+    ('::1', 8080)
+    """
+    scheme, _, rest = address.rpartition("://")
+    host, colon, port = rest.rpartition(":")
+    if scheme not in ("", "tcp") or not colon:
+        raise ConfigError(f"{address!r} has no host and port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def pack_datagram(
     payload: bytes | bytearray | memoryview, address: tuple[str, str]
 ) -> list[bytes | bytearray | memoryview]:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,8 +11,8 @@ from . import _ops, _process, _sockets
 from ._channel import Channel, Deadline
 from ._fds import receive
 from ._session import Descriptor
-from .errors import ClosedError, ReceptorError, StreamResetError
-from .types import Address, Event, StreamState, StreamStatus
+from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from .types import Address, DatagramStatus, Event, StreamState, StreamStatus
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -123,7 +124,8 @@ class Listener:
         self._node = node
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
         self._pid = os.getpid()
-        self._closed = False
+        self._arrivals = _ops.Arrivals()
+        self._turn = threading.Lock()  # A stream is two messages, which one thread has to take.
         self.service = service
         _process.track(self)
 
@@ -140,16 +142,25 @@ class Listener:
         """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
         _process.check(self._pid)
         deadline = Deadline(timeout_s, f"accept on {self.service!r}")
+        if not self._turn.acquire(timeout=deadline.left()):
+            raise deadline.error()
         try:
-            deadline.apply(self._sock)
-            data, descriptors = receive(self._sock, _ACCEPT_BYTES)
+            arrived = None
+            while arrived is None:
+                deadline.apply(self._sock)
+                data, descriptors = receive(self._sock, _ACCEPT_BYTES)
+                if not data:
+                    raise ClosedError(f"listener {self.service!r} is closed")
+                arrived = self._arrivals.take(data, descriptors)
+        except MeshTimeout:
+            raise
         except TimeoutError:
             raise deadline.error() from None
         except OSError as error:
             raise ClosedError(f"listener {self.service!r} is closed") from error
-        if not data:
-            raise ClosedError(f"listener {self.service!r} is closed")
-        stream, peer, descriptor = _ops.accepted(data, descriptors)
+        finally:
+            self._turn.release()
+        stream, peer, descriptor = arrived
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
 
     def __iter__(self) -> Iterator[MeshSocket]:
@@ -163,6 +174,7 @@ class Listener:
     def close(self) -> None:
         """Stop listening; an ``accept`` in another thread ends. Safe to call twice."""
         _wake_and_close(self._sock)
+        self._arrivals.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +186,7 @@ class Listener:
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()
+        self._arrivals.close()
 
 
 class DatagramSocket:
@@ -186,8 +199,9 @@ class DatagramSocket:
             data, sender = sock.recv_from(timeout_s=5)
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+    def __init__(self, descriptor: Descriptor, service: str, number: int, node: "Node") -> None:
         self._node = node
+        self._number = number
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
         self._pid = os.getpid()
         self.service = service
@@ -238,6 +252,10 @@ class DatagramSocket:
             raise self._closed_error()
         return _sockets.unpack_datagram(message)
 
+    def status(self) -> DatagramStatus:
+        """How many datagrams it has carried, and how many came in vain while nobody read."""
+        return self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
+
     def close(self) -> None:
         """Close it; a ``recv_from`` in another thread ends. Safe to call twice."""
         _wake_and_close(self._sock)
@@ -255,6 +273,43 @@ class DatagramSocket:
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()
+
+
+class Proxy:
+    """A bridge between an address outside the mesh and a service in it; it runs until it or the node is closed.
+
+    address: outside the mesh: where it listens, with the port that was found for port 0, or what it dials.
+    service: in the mesh: what it dials, or where others reach it.
+    """
+
+    def __init__(self, number: int, address: str, service: Address, node: "Node") -> None:
+        self._number = number
+        self._node = node
+        self._done = False
+        self.address = address
+        self.service = service
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """The address as ``socket.create_connection`` takes it; ValueError if it is a Unix socket's."""
+        return _sockets.host_port(self.address)
+
+    def close(self) -> None:
+        """End it and its connections. Safe to call twice."""
+        if not self._done and not self._node.closed:
+            self._done = True
+            self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
 
 
 class EventStream:

@@ -1,4 +1,4 @@
-"""A node inside this process, for asyncio.
+"""A node of this process, for asyncio.
 
 ::
 
@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import _library, _ops, _process
+from . import _modes, _ops, _process
 from ._aio_client import Client, connect
 from ._aio_session import AsyncSession, Opening
 from ._aio_streams import (
@@ -35,6 +35,7 @@ from ._aio_streams import (
     MeshReader,
     MeshSocket,
     MeshWriter,
+    Proxy,
     Server,
 )
 from ._aio_work import Output, Work
@@ -43,6 +44,8 @@ from ._session import Descriptor, Op
 from ._units import AsyncUnit as Unit
 from .errors import ClosedError, MeshTimeout
 from .types import (
+    JSON,
+    TLS,
     Address,
     BackendID,
     BoundListener,
@@ -56,6 +59,8 @@ from .types import (
     PingResult,
     Route,
     Status,
+    TLSProfile,
+    Topology,
     WorkCommand,
 )
 
@@ -69,12 +74,14 @@ __all__ = [
     "MeshWriter",
     "Node",
     "Output",
+    "Proxy",
     "Server",
     "Unit",
     "Work",
     "connect",
 ]
 
+_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
 T = TypeVar("T")
 
 
@@ -90,6 +97,7 @@ class Node:
         *,
         peers: Iterable[str | Peer] = (),
         listeners: Iterable[str | LinkListener] = (),
+        tls_profiles: Mapping[str, TLS] | None = None,
         config: str | os.PathLike[str] | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         work_commands: Iterable[WorkCommand] = (),
@@ -97,17 +105,11 @@ class Node:
         max_idle_s: float | None = None,
         log_level: LogLevel | None = None,
         timeout_s: float | None = 30.0,
+        mode: _modes.Mode = "auto",
     ) -> None:
-        self._pid = os.getpid()
-        self._id = id or ""
-        self._version = ""
-        self._mode = ""
-        self._environ = os.environ if environ is None else environ
-        self._log_level = log_level
-        self._session: AsyncSession | None = None
-        self._closed = False
-        self._tasks: set[asyncio.Task[Any]] = set()  # Any: their results are not used
-        self.timeout_s = timeout_s
+        self._prepare(id or "", log_level, timeout_s)
+        where = _modes.resolve(mode)
+        environ = os.environ if environ is None else environ
         commands = list(work_commands)
 
         def op() -> Op[dict[str, Any]]:
@@ -115,39 +117,86 @@ class Node:
                 id,
                 peers=peers,
                 listeners=listeners,
+                tls_profiles=tls_profiles,
                 config=config,
                 data_dir=data_dir,
                 work_commands=commands,
-                environ=self._environ,
+                environ=environ,
                 max_idle_s=max_idle_s,
                 log_level=log_level,
                 timeout_s=timeout_s,
+                mode=where,
             )
 
         self._op = op
-        self._looks_for_daemon = bool(commands) or config is not None
+        self._connect = lambda: _modes.open_session(where, environ)
+        self._takes_time = bool(commands) or config is not None or where == "sidecar"  # It looks for the daemon.
+
+    @classmethod
+    def attach(
+        cls, path: str | os.PathLike[str], *, log_level: LogLevel | None = None, timeout_s: float | None = 30.0
+    ) -> Self:
+        """The node of the daemon whose control socket is ``path``, for this program as well; to be started as others.
+
+        What is opened and added through it goes when it is closed or this program ends; the daemon's node stays.
+        Whoever may open the control socket may do this.
+        log_level: forward what the node logs about this program's doings.
+
+        Starting it raises ControlError if there is no such daemon, MeshTimeout if it does not answer.
+        """
+        self = cls.__new__(cls)
+        self._prepare("", log_level, timeout_s)
+        self._op = None
+        self._connect = lambda: (_modes.attach(path, timeout_s), None)
+        self._takes_time = True
+        return self
+
+    _op: Callable[[], Op[JSON]] | None
+    _connect: Callable[[], tuple[socket.socket, _modes.Sidecar | None]]
+
+    def _prepare(self, id: str, log_level: LogLevel | None, timeout_s: float | None) -> None:
+        self._pid = os.getpid()
+        self._id = id
+        self._version = ""
+        self._mode = ""
+        self._log_level = log_level
+        self._session: AsyncSession | None = None
+        self._sidecar: _modes.Sidecar | None = None
+        self._closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()  # Any: their results are not used
+        self.timeout_s = timeout_s
 
     async def start(self) -> Self:
         """Start it; ``async with`` and ``await`` do that. Without effect on one that runs."""
         self._check(started=False)
         if self._session is not None:
             return self
-        op = await asyncio.to_thread(self._op) if self._looks_for_daemon else self._op()
-        session = AsyncSession(_library.open_session(self._environ))
+        op, sock, sidecar = await asyncio.to_thread(self._begin) if self._takes_time else self._begin()
+        session = AsyncSession(sock)
         try:
             if self._log_level is not None:
                 session.on_event = _log_forwarder(self._id)
-                (await session.call(_ops.events(("log",), self.timeout_s))).result()
-            opened = op.decode((await session.call(op)).result())
-            self._id = str(opened.get("node", self._id))
-            self._version = str(opened.get("version", ""))
-            self._mode = session.session.hello.mode if session.session.hello else ""
+            # The answer comes behind the greeting.
+            (await session.call(_ops.events(("log",) if self._log_level else None, self.timeout_s))).result()
+            hello = session.session.hello
+            assert hello is not None
+            self._mode, self._version = hello.mode, hello.version
+            self._id = hello.node or self._id
+            if op is not None:
+                self._id = str(op.decode((await session.call(op)).result()).get("node"))
         except BaseException:
             session.close()
+            if sidecar is not None:
+                await asyncio.to_thread(sidecar.wait, _SIDECAR_END_S)
             raise
         self._session = session
+        self._sidecar = sidecar
         _process.track_node(self)
         return self
+
+    def _begin(self) -> tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]:
+        op = self._op() if self._op is not None else None
+        return (op, *self._connect())
 
     # What it is.
 
@@ -163,7 +212,7 @@ class Node:
 
     @property
     def mode(self) -> str:
-        """Where the node runs, once started: "in-process"."""
+        """Where the node runs, once started: "in-process", "sidecar" or "attached"."""
         return self._mode
 
     @property
@@ -181,6 +230,14 @@ class Node:
     async def status(self) -> Status:
         """What the node knows of itself and of the mesh now."""
         return await self._run(_ops.status(self.timeout_s))
+
+    async def routes(self) -> dict[str, Route]:
+        """How each node that can be reached now is reached."""
+        return await self._run(_ops.routes(self.timeout_s))
+
+    async def topology(self) -> Topology:
+        """The whole mesh as the node sees it now."""
+        return Topology.of(await self.status())
 
     async def ping(self, node: str, *, hops: int = 30, timeout_s: float | None = 10.0) -> PingResult:
         """Measure the way to ``node`` and back. Raises Unreachable or MeshTimeout.
@@ -209,10 +266,11 @@ class Node:
         cost: float = 1.0,
         redial: bool = True,
         allowed_peers: Iterable[str] | None = None,
+        tls: TLSProfile | None = None,
     ) -> BackendID:
         """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
         if isinstance(address, str):
-            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers))
+            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers), tls)
         return await self._run(_ops.add_peer(address, self.timeout_s))
 
     async def add_listener(
@@ -222,11 +280,12 @@ class Node:
         cost: float = 1.0,
         node_cost: Mapping[str, float] | None = None,
         allowed_peers: Iterable[str] | None = None,
+        tls: TLSProfile | None = None,
     ) -> BoundListener:
         """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
         if isinstance(address, str):
             allowed = None if allowed_peers is None else list(allowed_peers)
-            address = LinkListener(address, cost, dict(node_cost or {}), allowed)
+            address = LinkListener(address, cost, dict(node_cost or {}), allowed, tls)
         return await self._run(_ops.add_listener(address, self.timeout_s))
 
     async def remove(self, backend: BackendID | BoundListener) -> None:
@@ -235,23 +294,31 @@ class Node:
 
     # Streams, datagrams, events.
 
-    async def open_socket(self, node: str, service: str, *, timeout_s: float | None = 30.0) -> MeshSocket:
+    async def open_socket(
+        self, node: str, service: str, *, tls: TLSProfile | None = None, timeout_s: float | None = 30.0
+    ) -> MeshSocket:
         """Open a stream to ``service`` on ``node`` as a non-blocking socket, for ``loop.sock_recv``, trio or ssl.
 
-        Raises Unreachable or MeshTimeout.
+        tls: for a service with a certificate: it must be that of ``node``. Raises Unreachable or MeshTimeout.
         """
-        descriptor, (stream, local) = await self._run_descriptor(_ops.connect(node, service, timeout_s))
+        descriptor, (stream, local) = await self._run_descriptor(_ops.connect(node, service, tls, timeout_s))
         return MeshSocket(descriptor, stream, Address(node, service), local, self)
 
     async def open_connection(
-        self, node: str, service: str, *, timeout_s: float | None = 30.0, limit: int = LIMIT_BYTES
+        self,
+        node: str,
+        service: str,
+        *,
+        tls: TLSProfile | None = None,
+        timeout_s: float | None = 30.0,
+        limit: int = LIMIT_BYTES,
     ) -> tuple[MeshReader, MeshWriter]:
         """Open a stream to ``service`` on ``node`` as a pair of asyncio streams.
 
         ``writer.get_extra_info`` knows "mesh_peer" and "mesh_local" (addresses) and "mesh_socket". Raises Unreachable
         or MeshTimeout.
         """
-        sock = await self.open_socket(node, service, timeout_s=timeout_s)
+        sock = await self.open_socket(node, service, tls=tls, timeout_s=timeout_s)
         return await sock.streams(limit=limit)
 
     def listen(
@@ -261,14 +328,16 @@ class Node:
         advertise: bool = True,
         tags: Mapping[str, str] | None = None,
         backlog: int = 64,
+        tls: TLSProfile | None = None,
     ) -> Opening[Listener]:
         """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
 
         To be awaited, or entered with ``async with``.
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
         backlog: how many streams may wait to be accepted; more are refused.
+        tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
-        return Opening(self._listen(_ops.listen(service, advertise, tags, backlog, self.timeout_s)))
+        return Opening(self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s)))
 
     async def start_server(
         self,
@@ -278,13 +347,14 @@ class Node:
         advertise: bool = True,
         tags: Mapping[str, str] | None = None,
         backlog: int = 64,
+        tls: TLSProfile | None = None,
         limit: int = LIMIT_BYTES,
     ) -> Server:
         """Serve ``service``: ``handler(reader, writer)`` runs in a task of its own for each stream.
 
         As ``asyncio.start_server``, but the writer is closed when the handler ends. Raises AddressInUse.
         """
-        listener = await self._listen(_ops.listen(service, advertise, tags, backlog, self.timeout_s))
+        listener = await self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))
         return Server(listener, handler, limit)
 
     def datagram(
@@ -295,6 +365,33 @@ class Node:
         To be awaited, or entered with ``async with``.
         """
         return Opening(self._datagram(_ops.datagram(service, advertise, tags, self.timeout_s)))
+
+    def forward(
+        self, node: str, service: str, listen: str = "127.0.0.1:0", *, tls: TLSProfile | None = None
+    ) -> Opening[Proxy]:
+        """Open a local port whose connections go to ``service`` on ``node``, for programs that know no mesh.
+
+        To be awaited, or entered with ``async with``.
+        listen: "host:port", port 0 takes a free one (see ``Proxy.address``), or "unix:///path". Raises AddressInUse.
+        """
+        op = _ops.forward(node, service, listen, tls, self.timeout_s)
+        return Opening(self._forward(op, Address(node, service)))
+
+    def expose(
+        self,
+        address: str,
+        service: str = "",
+        *,
+        advertise: bool = True,
+        tags: Mapping[str, str] | None = None,
+        tls: TLSProfile | None = None,
+    ) -> Opening[Proxy]:
+        """Offer what listens at ``address``, "host:port" or "unix:///path", as ``service`` in the mesh.
+
+        To be awaited, or entered with ``async with``. An empty name takes a free one (see ``Proxy.service``). The
+        address is dialled for each stream. Raises AddressInUse.
+        """
+        return Opening(self._expose(_ops.expose(address, service, advertise, tags, tls, self.timeout_s), address))
 
     def events(self, *kinds: EventKind) -> EventStream:
         """What happens, for ``async for``; no kinds means all but log records.
@@ -323,6 +420,8 @@ class Node:
         finally:
             self._session.close()
             await self._end_tasks()
+            if self._sidecar is not None:
+                await asyncio.to_thread(self._sidecar.wait, _SIDECAR_END_S)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -344,6 +443,8 @@ class Node:
             session.close()
         else:
             session.loop.call_soon_threadsafe(session.close)
+        if self._sidecar is not None:
+            self._sidecar.forget()
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
@@ -373,9 +474,17 @@ class Node:
         descriptor, name = await self._run_descriptor(op)
         return Listener(descriptor, name, self)
 
-    async def _datagram(self, op: Op[str]) -> DatagramSocket:
-        descriptor, name = await self._run_descriptor(op)
-        return DatagramSocket(descriptor, name, self)
+    async def _datagram(self, op: Op[tuple[str, int]]) -> DatagramSocket:
+        descriptor, (name, number) = await self._run_descriptor(op)
+        return DatagramSocket(descriptor, name, number, self)
+
+    async def _forward(self, op: Op[tuple[int, str]], service: Address) -> Proxy:
+        number, address = await self._run(op)
+        return Proxy(number, address, service, self)
+
+    async def _expose(self, op: Op[tuple[int, str]], address: str) -> Proxy:
+        number, name = await self._run(op)
+        return Proxy(number, address, Address(self._id, name), self)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: as above
         """Run a task that ends with the node at the latest."""
@@ -399,6 +508,8 @@ class Node:
         if sock.fileno() >= 0:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sock.detach()) as blocking:
                 Channel(blocking, self._session.session).call(_ops.close(timeout_s))
+            if self._sidecar is not None:
+                self._sidecar.wait(timeout_s)
 
     def _abandon_after_fork(self) -> None:
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""A node inside this process, for blocking code.
+"""A node of this process, for blocking code.
 
 ::
 
@@ -17,18 +17,21 @@ that carries log records if ``log_level`` is given.
 """
 
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from . import _library, _ops, _process
+from . import _modes, _ops, _process
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
 from ._session import Descriptor, Op, Reply
-from ._streams import DatagramSocket, EventStream, Listener, MeshSocket
+from ._streams import DatagramSocket, EventStream, Listener, MeshSocket, Proxy
 from .errors import ClosedError, MeshTimeout, ReceptorError
 from .types import (
+    JSON,
+    TLS,
     Address,
     BackendID,
     BoundListener,
@@ -41,14 +44,17 @@ from .types import (
     PingResult,
     Route,
     Status,
+    TLSProfile,
+    Topology,
     WorkCommand,
 )
 
 if TYPE_CHECKING:
     from .work import Work
 
-__all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node"]
+__all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"]
 
+_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
 _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
 T = TypeVar("T")
 
@@ -59,6 +65,7 @@ class Node:
     id: its name in the mesh, unique there. Not needed if ``config`` gives one.
     peers: neighbours to dial, as addresses ("tcp://host:port") or :class:`Peer`.
     listeners: addresses where neighbours may dial in, or :class:`LinkListener`.
+    tls_profiles: TLS settings by name, for whatever takes the name of a profile here.
     config: path of a configuration file of the daemon; the node is what ``receptor --config FILE`` would run.
     data_dir: where units of work live; None takes a private temporary directory, removed at close.
     work_commands: work types that this node runs for others.
@@ -66,9 +73,16 @@ class Node:
     max_idle_s: seconds without a message after which a link is dead; None takes the node's default, 21.
     log_level: forward log records of this level and above to the logger ``receptor.node``; None forwards none.
     timeout_s: seconds within which the node must answer calls that have no timeout of their own; None waits.
+    mode: where the node runs: "in-process" in a library, "sidecar" in a child process (the receptor daemon, which comes
+        with this package); "auto" takes the library where the system can load one. All modes do the same; a sidecar
+        survives faults of the library's kind apart from this process, and costs a second process.
+
+    :meth:`attach` makes one of the node of a daemon that runs already.
 
     Raises ConfigError, AddressInUse, NativeLibraryError (no usable library) or ForkedProcessError.
     """
+
+    _sidecar: _modes.Sidecar | None
 
     def __init__(
         self,
@@ -76,6 +90,7 @@ class Node:
         *,
         peers: Iterable[str | Peer] = (),
         listeners: Iterable[str | LinkListener] = (),
+        tls_profiles: Mapping[str, TLS] | None = None,
         config: str | os.PathLike[str] | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         work_commands: Iterable[WorkCommand] = (),
@@ -83,19 +98,16 @@ class Node:
         max_idle_s: float | None = None,
         log_level: LogLevel | None = None,
         timeout_s: float | None = 30.0,
+        mode: _modes.Mode = "auto",
     ) -> None:
-        self._closed = True  # Until it is open: __del__ may run after an error below.
-        self._pid = os.getpid()
-        self._idle: list[Channel] = []
-        self._busy: set[Channel] = set()
-        self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
-        self._logs: _LogForwarder | None = None
-        self.timeout_s = timeout_s
+        self._prepare(timeout_s)
+        where = _modes.resolve(mode)
         environ = os.environ if environ is None else environ
         op = _ops.open_node(
             id,
             peers=peers,
             listeners=listeners,
+            tls_profiles=tls_profiles,
             config=config,
             data_dir=data_dir,
             work_commands=work_commands,
@@ -103,15 +115,49 @@ class Node:
             max_idle_s=max_idle_s,
             log_level=log_level,
             timeout_s=timeout_s,
+            mode=where,
         )
-        self._root = self._main = Channel(_library.open_session(environ))  # The node lives as long as the root.
+        sock, self._sidecar = _modes.open_session(where, environ)
+        self._begin(sock, op, log_level)
+
+    @classmethod
+    def attach(
+        cls, path: str | os.PathLike[str], *, log_level: LogLevel | None = None, timeout_s: float | None = 30.0
+    ) -> Self:
+        """The node of the daemon whose control socket is ``path``, for this program as well.
+
+        What is opened and added through it goes when it is closed or this program ends; the daemon's node stays.
+        Whoever may open the control socket may do this.
+        log_level: forward what the node logs about this program's doings.
+
+        Raises ControlError if there is no such daemon, MeshTimeout if it does not answer.
+        """
+        self = cls.__new__(cls)
+        self._prepare(timeout_s)
+        self._begin(_modes.attach(path, timeout_s), None, log_level)
+        return self
+
+    def _prepare(self, timeout_s: float | None) -> None:
+        self._closed = True  # Until it is open: __del__ may run after an error.
+        self._pid = os.getpid()
+        self._idle: list[Channel] = []
+        self._busy: set[Channel] = set()
+        self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
+        self._logs: _LogForwarder | None = None
+        self._sidecar = None
+        self.timeout_s = timeout_s
+
+    def _begin(self, sock: socket.socket, op: Op[JSON] | None, log_level: LogLevel | None) -> None:
+        self._root = self._main = Channel(sock)  # The node lives as long as the root.
         try:
             if log_level is not None:
-                self._root.call(_ops.events(("log",), timeout_s)).result()  # Before "open", which has much to say.
-            opened = op.decode(self._root.call(op).result())
-            self._id = str(opened.get("node", id))
-            self._version = str(opened.get("version", ""))
-            self._mode = self._root.session.hello.mode if self._root.session.hello else ""
+                self._root.call(_ops.events(("log",), self.timeout_s)).result()  # "open" has much to say.
+            self._root.greeting(Deadline(self.timeout_s, "greeting"))
+            hello = self._root.session.hello
+            assert hello is not None
+            self._mode, self._version, self._id = hello.mode, hello.version, hello.node
+            if op is not None:
+                self._id = str(op.decode(self._root.call(op).result()).get("node"))
             if log_level is not None:
                 self._main = self._new_channel()  # From here on the root is read for log records only.
                 self._logs = _LogForwarder(self._root, self._id)
@@ -136,7 +182,7 @@ class Node:
 
     @property
     def mode(self) -> str:
-        """Where the node runs: "in-process"."""
+        """Where the node runs: "in-process", "sidecar" or "attached"."""
         return self._mode
 
     @property
@@ -156,6 +202,14 @@ class Node:
     def status(self) -> Status:
         """What the node knows of itself and of the mesh now."""
         return self._run(_ops.status(self.timeout_s))
+
+    def routes(self) -> dict[str, Route]:
+        """How each node that can be reached now is reached."""
+        return self._run(_ops.routes(self.timeout_s))
+
+    def topology(self) -> Topology:
+        """The whole mesh as the node sees it now."""
+        return Topology.of(self.status())
 
     def ping(self, node: str, *, hops: int = 30, timeout_s: float | None = 10.0) -> PingResult:
         """Measure the way to ``node`` and back. Raises Unreachable or MeshTimeout.
@@ -183,10 +237,11 @@ class Node:
         cost: float = 1.0,
         redial: bool = True,
         allowed_peers: Iterable[str] | None = None,
+        tls: TLSProfile | None = None,
     ) -> BackendID:
         """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
         if isinstance(address, str):
-            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers))
+            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers), tls)
         return self._run(_ops.add_peer(address, self.timeout_s))
 
     def add_listener(
@@ -196,11 +251,12 @@ class Node:
         cost: float = 1.0,
         node_cost: Mapping[str, float] | None = None,
         allowed_peers: Iterable[str] | None = None,
+        tls: TLSProfile | None = None,
     ) -> BoundListener:
         """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
         if isinstance(address, str):
             allowed = None if allowed_peers is None else list(allowed_peers)
-            address = LinkListener(address, cost, dict(node_cost or {}), allowed)
+            address = LinkListener(address, cost, dict(node_cost or {}), allowed, tls)
         return self._run(_ops.add_listener(address, self.timeout_s))
 
     def remove(self, backend: BackendID | BoundListener) -> None:
@@ -209,9 +265,14 @@ class Node:
 
     # Streams, datagrams, events.
 
-    def connect(self, node: str, service: str, *, timeout_s: float | None = 30.0) -> MeshSocket:
-        """Open a stream to ``service`` on ``node``: a socket. Raises Unreachable or MeshTimeout."""
-        descriptor, (stream, local) = self._run_descriptor(_ops.connect(node, service, timeout_s))
+    def connect(
+        self, node: str, service: str, *, tls: TLSProfile | None = None, timeout_s: float | None = 30.0
+    ) -> MeshSocket:
+        """Open a stream to ``service`` on ``node``: a socket. Raises Unreachable or MeshTimeout.
+
+        tls: for a service with a certificate: it must be that of ``node``.
+        """
+        descriptor, (stream, local) = self._run_descriptor(_ops.connect(node, service, tls, timeout_s))
         return MeshSocket(descriptor, stream, Address(node, service), local, self)
 
     def listen(
@@ -221,21 +282,48 @@ class Node:
         advertise: bool = True,
         tags: Mapping[str, str] | None = None,
         backlog: int = 64,
+        tls: TLSProfile | None = None,
     ) -> Listener:
         """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
 
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
         backlog: how many streams may wait to be accepted; more are refused.
+        tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
-        descriptor, name = self._run_descriptor(_ops.listen(service, advertise, tags, backlog, self.timeout_s))
+        descriptor, name = self._run_descriptor(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))
         return Listener(descriptor, name, self)
 
     def datagram(
         self, service: str | None = None, *, advertise: bool = False, tags: Mapping[str, str] | None = None
     ) -> DatagramSocket:
         """A socket for datagrams at ``service`` here; None takes a free name. Raises AddressInUse."""
-        descriptor, name = self._run_descriptor(_ops.datagram(service, advertise, tags, self.timeout_s))
-        return DatagramSocket(descriptor, name, self)
+        descriptor, (name, number) = self._run_descriptor(_ops.datagram(service, advertise, tags, self.timeout_s))
+        return DatagramSocket(descriptor, name, number, self)
+
+    def forward(self, node: str, service: str, listen: str = "127.0.0.1:0", *, tls: TLSProfile | None = None) -> Proxy:
+        """Open a local port whose connections go to ``service`` on ``node``, for programs that know no mesh.
+
+        listen: "host:port", port 0 takes a free one (see ``Proxy.address``), or "unix:///path". Raises AddressInUse.
+        """
+        number, address = self._run(_ops.forward(node, service, listen, tls, self.timeout_s))
+        return Proxy(number, address, Address(node, service), self)
+
+    def expose(
+        self,
+        address: str,
+        service: str = "",
+        *,
+        advertise: bool = True,
+        tags: Mapping[str, str] | None = None,
+        tls: TLSProfile | None = None,
+    ) -> Proxy:
+        """Offer what listens at ``address``, "host:port" or "unix:///path", as ``service`` in the mesh.
+
+        An empty name takes a free one (see ``Proxy.service``). The address is dialled for each stream. Raises
+        AddressInUse.
+        """
+        number, name = self._run(_ops.expose(address, service, advertise, tags, tls, self.timeout_s))
+        return Proxy(number, address, Address(self._id, name), self)
 
     def events(self, *kinds: EventKind) -> EventStream:
         """What happens from now on, as an iterator; no kinds means all but log records.
@@ -377,6 +465,8 @@ class Node:
             self._idle.pop().close()
         if self._logs is not None:
             self._logs.close()
+        if self._sidecar is not None:
+            self._sidecar.wait(_SIDECAR_END_S)
 
     def _close_at_exit(self, timeout_s: float) -> None:
         self.close(timeout_s)

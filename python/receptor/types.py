@@ -4,6 +4,7 @@ Durations are ``timedelta``, times are aware ``datetime``, and ``raw`` keeps the
 with whatever a newer node added to it.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 from .errors import ReceptorError, from_wire
 
 __all__ = [
+    "TLS",
     "Address",
     "Advertisement",
     "BackendID",
     "BoundListener",
     "Connection",
+    "DatagramStatus",
     "Event",
     "EventKind",
     "EventsLost",
@@ -38,6 +41,8 @@ __all__ = [
     "Status",
     "StreamState",
     "StreamStatus",
+    "TLSProfile",
+    "Topology",
     "UnitStatus",
     "WorkChanged",
     "WorkCommand",
@@ -57,27 +62,77 @@ BackendID: TypeAlias = int | str  # Names a dialer or a listener of a node; only
 
 
 @dataclass(frozen=True, slots=True)
+class TLS:
+    """Certificates and rules of one side of a TLS connection, as PEM files that are read again when they change.
+
+    cert, key: what this side shows; needed where it is the server. A node's certificate carries its node ID.
+    cas: the authorities that may have signed the other side's; None trusts what the system does.
+    require_client_cert: where this side is the server: the other side must show a certificate, too. Then ``cas`` and
+        ``pins`` are about it.
+    pins: fingerprints (SHA-256 or SHA-512, hexadecimal); the other side's certificate must have one of them.
+    insecure_skip_verify: where this side is the client: accept any certificate. Pins are compared nevertheless.
+    skip_names_check: the own certificate need not carry the own node ID.
+    min_tls13: refuse TLS 1.2 on links; streams never use it.
+    """
+
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+    cas: str | os.PathLike[str] | None = None
+    require_client_cert: bool = False
+    pins: Sequence[str] = ()
+    insecure_skip_verify: bool = False
+    skip_names_check: bool = False
+    min_tls13: bool = False
+
+    def to_json(self) -> JSON:
+        """The object that the session's keys ``tls`` and ``tls_profiles`` take."""
+        files = {"cert": self.cert, "key": self.key, "cas": self.cas}
+        keys: JSON = {name: os.path.abspath(path) for name, path in files.items() if path is not None}
+        rules = ("require_client_cert", "insecure_skip_verify", "skip_names_check", "min_tls13")
+        keys |= {name: True for name in rules if getattr(self, name)}
+        if self.pins:
+            keys["pins"] = _names("pins", self.pins)
+        return keys
+
+
+TLSProfile: TypeAlias = TLS | str  # Files and rules, or the name of a profile of the node's configuration.
+
+
+def tls_keys(tls: TLSProfile | None) -> JSON:
+    """The key ``tls`` of a request; none without TLS."""
+    if tls is None:
+        return {}
+    return {"tls": tls if isinstance(tls, str) else tls.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A neighbour to dial.
 
-    address: ``tcp://host:port``, ``udp://host:port``, ``ws://host:port/path`` or ``wss://host:port/path`` (with a
-        certificate that the system trusts); ``host:port`` is TCP.
+    address: ``tcp://host:port``, ``udp://host:port``, ``ws://host:port/path`` or ``wss://host:port/path``;
+        ``host:port`` is TCP.
     cost: what the link adds to a route, > 0; both ends must use the same.
     redial: dial again when the link is lost; False gives up after the first failure or loss.
     allowed_peers: node IDs that may be at the other end; None admits everybody.
+    tls: for tcp and wss: TLS, or the name of a profile; wss without it trusts what the system does.
+    headers: of the HTTP request that opens a ws or wss link.
     """
 
     address: str
     cost: float = 1.0
     redial: bool = True
     allowed_peers: Sequence[str] | None = None
+    tls: TLSProfile | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> JSON:
         """The keys of the session's ``peer.add``."""
         keys: JSON = {"address": self.address, "cost": self.cost, "redial": self.redial}
         if self.allowed_peers is not None:
-            keys["allowed_peers"] = _names(self.allowed_peers)
-        return keys
+            keys["allowed_peers"] = _names("allowed_peers", self.allowed_peers)
+        if self.headers:
+            keys["headers"] = dict(self.headers)
+        return keys | tls_keys(self.tls)
 
     @classmethod
     def of(cls, value: "str | Peer") -> "Peer":
@@ -89,16 +144,19 @@ class Peer:
 class LinkListener:
     """An address where neighbours may dial in.
 
-    address: ``tcp://host:port``, ``udp://host:port`` or ``ws://host:port/path``; port 0 takes a free one.
+    address: ``tcp://host:port``, ``udp://host:port``, ``ws://host:port/path`` or ``wss://host:port/path``; port 0
+        takes a free one.
     cost: what its links add to a route, > 0.
     node_cost: other costs for the neighbours named.
     allowed_peers: node IDs that may dial in; None admits everybody.
+    tls: for tcp, and needed for wss: TLS, or the name of a profile.
     """
 
     address: str
     cost: float = 1.0
     node_cost: Mapping[str, float] = field(default_factory=dict)
     allowed_peers: Sequence[str] | None = None
+    tls: TLSProfile | None = None
 
     def to_json(self) -> JSON:
         """The keys of the session's ``listen.add``."""
@@ -106,8 +164,8 @@ class LinkListener:
         if self.node_cost:
             keys["node_cost"] = dict(self.node_cost)
         if self.allowed_peers is not None:
-            keys["allowed_peers"] = _names(self.allowed_peers)
-        return keys
+            keys["allowed_peers"] = _names("allowed_peers", self.allowed_peers)
+        return keys | tls_keys(self.tls)
 
     @classmethod
     def of(cls, value: "str | LinkListener") -> "LinkListener":
@@ -123,12 +181,14 @@ class WorkCommand:
     command: the program, a path or a name found in ``PATH``.
     params: its arguments, split as a shell would.
     allow_runtime_params: let the submitter add arguments.
+    verify_signature: take it only with a signature, which a configuration file says how to verify.
     """
 
     worktype: str
     command: str
     params: str = ""
     allow_runtime_params: bool = False
+    verify_signature: bool = False
 
     def to_json(self) -> JSON:
         """An element of ``work_commands`` of the session's ``open``."""
@@ -137,6 +197,7 @@ class WorkCommand:
             "command": self.command,
             "params": self.params,
             "allowruntimeparams": self.allow_runtime_params,
+            "verifysignature": self.verify_signature,
         }
 
 
@@ -205,6 +266,39 @@ class Route:
     node: str
     next_hop: str
     cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The mesh as the node sees it: its nodes, and its links as (one end, other end, cost), each once."""
+
+    nodes: tuple[str, ...]
+    links: tuple[tuple[str, str, float], ...]
+
+    @classmethod
+    def of(cls, status: "Status") -> Self:
+        """What a status says of the mesh."""
+        costs = status.known_costs
+        nodes = {status.node, *costs, *(peer for peers in costs.values() for peer in peers)}
+        links = {(min(a, b), max(a, b)): cost for a, peers in costs.items() for b, cost in peers.items()}
+        return cls(tuple(sorted(nodes)), tuple((a, b, cost) for (a, b), cost in sorted(links.items())))
+
+    def neighbours(self, node: str) -> dict[str, float]:
+        """The nodes that ``node`` has links to, and their costs.
+
+        >>> Topology(("a", "b"), (("a", "b", 1.0),)).neighbours("b")
+        {'a': 1.0}
+        """
+        return {b if a == node else a: cost for a, b, cost in self.links if node in (a, b)}
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramStatus:
+    """What a datagram socket has carried; ``dropped`` ones came while the program did not read."""
+
+    sent: int
+    received: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,9 +598,9 @@ def event_from_json(raw: Mapping[str, Any]) -> Event | None:
     return None
 
 
-def _names(names: Iterable[str]) -> list[str]:
+def _names(what: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
-        raise TypeError(f"allowed_peers: want a list of node IDs, got the string {names!r}")
+        raise TypeError(f"{what}: want a list, got the string {names!r}")
     return list(names)
 
 

@@ -46,6 +46,8 @@ class Work:
         *,
         params: Mapping[str, object] | None = None,
         ttl_s: float | None = None,
+        tls: str | None = None,
+        sign: bool = False,
     ) -> Unit:
         """Start a unit of ``worktype`` on ``node``, and return once its start is decided.
 
@@ -54,12 +56,16 @@ class Work:
             as it comes and never held whole in memory.
         params: parameters of the work type; values are sent as text.
         ttl_s: seconds after which a unit that has not started on ``node`` is given up; None means never.
+        tls: name of the TLS profile for the way to ``node``: units outlive the program, so it is one of the node's own.
+        sign: sign the submission, with the key that the node's configuration names.
 
         If this fails or is interrupted, by Ctrl-C or an error of the payload, the unit is released: it never runs with
         half of its payload. Raises WorkTypeError, WorkError, Unreachable or MeshTimeout.
         """
         host = self._node
-        descriptor, unit_id = host._run_descriptor(_ops.submit(node, worktype, params, ttl_s, host.timeout_s))
+        descriptor, unit_id = host._run_descriptor(
+            _ops.submit(node, worktype, params, ttl_s, tls, sign, host.timeout_s)
+        )
         unit = NodeUnit(unit_id, host)
         with _sockets.socket_of(descriptor, socket.SOCK_STREAM) as sock:
             try:

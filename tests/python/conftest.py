@@ -1,4 +1,4 @@
-"""Tests of the node's Python side run twice: over the fake node of fake_node.py, and over the real library."""
+"""Tests of the node's Python side run over the fake node of fake_node.py, and over real nodes in each mode."""
 
 import asyncio
 import gc
@@ -14,9 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_node import FakeMesh
-from meshes import Mesh, Running, descriptors
+from meshes import MODES, Mesh, Running, descriptors
 
-from receptor import _library
+from receptor import _daemon, _library
 
 TEST_LIMIT_S = 60
 
@@ -32,14 +32,29 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(params=["fake", "library"])
-def mesh(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
-    if request.param == "library":
-        if not _library.PATH.exists():
-            pytest.skip(f"{_library.PATH.name} is not built: pip install -e .")
-        mesh = Mesh("library", None)
+def real_mesh(mode: str) -> Iterator[Mesh]:
+    """A mesh of real nodes of one mode."""
+    if mode == "in-process" and not _library.PATH.exists():
+        pytest.skip(f"{_library.PATH.name} is not built: pip install -e .")
+    if mode != "in-process" and _daemon.find() is None:
+        pytest.skip("there is no receptor daemon of this version: set RECEPTOR_DAEMON")
+    mesh = Mesh(mode, None)
+    try:
         yield mesh
+    finally:
         mesh.close()
+
+
+@pytest.fixture(params=MODES)
+def nodes(request: pytest.FixtureRequest) -> Iterator[Mesh]:
+    """Real nodes of every mode."""
+    yield from real_mesh(request.param)
+
+
+@pytest.fixture(params=["fake", *MODES])
+def mesh(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
+    if request.param != "fake":
+        yield from real_mesh(request.param)
         return
     fake = FakeMesh()
     monkeypatch.setattr(_library, "open_session", fake.open_session)

@@ -412,8 +412,9 @@ class FakeSession:
         near.peer, far.peer = far, near
         local = {"node": self.here.id, "service": f"eph{near.number}"}
         message = json.dumps({"stream": far.number, "peer": local}).encode()
-        socket.send_fds(listener, [message], [far_fd.fileno()])
+        socket.send_fds(listener, [b"+"], [far_fd.fileno()])
         far_fd.close()
+        listener.send(message)
         near.start()
         far.start()
         return {"stream": near.number, "local": local}, near_fd

@@ -1,23 +1,72 @@
 """What the tests of both nodes share."""
 
 import os
+import shutil
+import socket
+import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from fake_node import FakeMesh
 
 import receptor
+from receptor import _daemon
+
+MODES = ("in-process", "sidecar", "attached")
+
+
+class Daemon:
+    """A running daemon that programs attach to. ``options`` are those of a Node."""
+
+    def __init__(self, id: str, **options: Any) -> None:
+        options.pop("log_level", None)
+        arguments = [_daemon.require("a test"), "--node", f"id={id}", "datadir="]
+        for peer in options.pop("peers", ()):
+            address = peer if isinstance(peer, str) else peer.address
+            arguments += ["--tcp-peer", f"address={address.removeprefix('tcp://')}"]
+        for command in options.pop("work_commands", ()):
+            arguments += ["--work-command", f"worktype={command.worktype}", f"command={command.command}"]
+            arguments += [f"params={command.params}", f"allowruntimeparams={command.allow_runtime_params}"]
+        if options:
+            pytest.skip(f"a running daemon takes no {', '.join(options)} from a program")
+        self.folder = Path(tempfile.mkdtemp(prefix="receptor-test-"))
+        self.socket = self.folder / "s"
+        arguments[3] += str(self.folder)
+        arguments += ["--local-only", "--control-service", f"filename={self.socket}"]
+        self.log = (self.folder / "log").open("w+")
+        self.process = subprocess.Popen(arguments, stdout=self.log, stderr=subprocess.STDOUT)
+        while not self._accepts():
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.005)
+
+    def _accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+            return True
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Mesh:
-    """Nodes that reach one another. ``mode`` is "fake" or "library"."""
+    """Nodes that reach one another. ``mode`` is "fake" or one of MODES."""
 
     def __init__(self, mode: str, fake: FakeMesh | None) -> None:
         self.mode = mode
         self._fake = fake
         self._nodes: list[receptor.Node] = []
+        self._daemons: list[Daemon] = []
         self._address = ""
 
     @property
@@ -31,7 +80,11 @@ class Mesh:
         """A node that peers with the first one made."""
         if self._address:
             options.setdefault("peers", [self._address])
-        node = receptor.Node(id, **options)
+        if self.mode == "attached":
+            level = options.get("log_level")
+            node = receptor.Node.attach(self._daemon(id, **options).socket, log_level=level)
+        else:
+            node = receptor.Node(id, mode=self._node_mode, **options)
         self._nodes.append(node)
         if not self._address:
             self._address = node.add_listener("tcp://127.0.0.1:0").address
@@ -49,11 +102,24 @@ class Mesh:
         """The same for asyncio, to be entered by the test. Make a blocking node first."""
         assert self._address, "make a blocking node first: it has the address"
         options.setdefault("peers", [self._address])
-        return receptor.aio.Node(id, **options)
+        if self.mode == "attached":
+            level = options.get("log_level")
+            return receptor.aio.Node.attach(self._daemon(id, **options).socket, log_level=level)
+        return receptor.aio.Node(id, mode=self._node_mode, **options)
+
+    @property
+    def _node_mode(self) -> Any:
+        return "sidecar" if self.mode == "sidecar" else "in-process"
+
+    def _daemon(self, id: str, **options: Any) -> Daemon:
+        self._daemons.append(Daemon(id, **options))
+        return self._daemons[-1]
 
     def close(self) -> None:
         for node in self._nodes:
             node.close()
+        for daemon in self._daemons:
+            daemon.close()
 
 
 class Running:

@@ -105,7 +105,7 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
         if child == 0:
             told = []
             calls: list[Callable[[], object]] = [a.status, listener.accept, lambda: sock.recv(1)]
-            if mesh.mode == "library":
+            if mesh.mode == "in-process":
                 calls.append(lambda: receptor.Node("c"))
             for call in calls:
                 try:

@@ -1,0 +1,172 @@
+"""Where a node runs: inside this process, in a child of it, or in a daemon; each gives a session's socket."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from . import _daemon, _library
+from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
+
+Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]
+MODES = ("auto", "in-process", "sidecar")
+
+_SESSION_FD = 3  # Of the child.
+_GREETING = b"Receptor Control, node "
+_LINE_BYTES = 4096
+
+
+class Sidecar:
+    """The child process that holds a node. It ends by itself when its session's socket does."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._parent = os.getpid()
+        self._reaped = False
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for its end after the session's; kill it if that takes more than ``timeout_s``. Safe to call twice."""
+        if self._reaped or os.getpid() != self._parent:
+            return
+        self._reaped = True
+        try:
+            if not self._ends(timeout_s):
+                os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass  # Somebody reaps all children, or nobody needs to.
+
+    def forget(self) -> None:
+        """Let it end by itself, soon; the zombie that may stay until this process ends takes no resources."""
+        self._reaped = True
+
+    def _ends(self, timeout_s: float) -> bool:
+        import select
+
+        try:
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return self._ends_without_pidfd(timeout_s)
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            return bool(poll.poll(max(timeout_s, 0) * 1000))
+        finally:
+            os.close(fd)
+
+    def _ends_without_pidfd(self, timeout_s: float) -> bool:
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:  # Nothing can tell on kernels before 5.3.
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def resolve(mode: str) -> str:
+    """The mode that "auto" stands for here: the library where it can be used, else the sidecar."""
+    if mode not in MODES:
+        raise ConfigError(f"mode {mode!r}: want one of {', '.join(MODES)}")
+    if mode != "auto":
+        return mode
+    return "in-process" if _library.expected() else "sidecar"
+
+
+def open_session(where: str, environ: Mapping[str, str]) -> tuple[socket.socket, Sidecar | None]:
+    """A session on a node that is yet to be opened, ``where`` :func:`resolve` says.
+
+    Raises NativeLibraryError, or ConfigError without a daemon.
+    """
+    if where == "in-process":
+        return _library.open_session(environ), None
+    return _start_sidecar(environ)
+
+
+def _start_sidecar(environ: Mapping[str, str]) -> tuple[socket.socket, Sidecar]:
+    daemon = _daemon.require("a node as a sidecar")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        import fcntl
+
+        end = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, _SESSION_FD + 1)  # Where nothing of the child's overwrites it.
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, end, _SESSION_FD),
+    ]
+    try:
+        pid = os.posix_spawn(
+            daemon,
+            [daemon, "--session-fd", str(_SESSION_FD)],
+            dict(environ),
+            file_actions=actions,
+            setsid=True,  # Ctrl-C is for this process; the sidecar ends with it.
+            setsigmask=[],
+            setsigdef=_ignored_signals(),
+        )
+    except BaseException as error:
+        ours.close()
+        if isinstance(error, OSError):
+            raise NativeLibraryError(f"the sidecar {daemon} cannot be started: {error}") from error
+        raise
+    finally:
+        os.close(end)
+    return ours, Sidecar(pid)
+
+
+def _ignored_signals() -> list[int]:
+    import signal
+
+    return [
+        number
+        for number in signal.valid_signals()
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) == signal.SIG_IGN
+    ]
+
+
+def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.socket:
+    """A session on the node of the daemon whose control socket is ``path``.
+
+    Raises ControlError if there is none or it does not offer sessions, MeshTimeout if it does not answer.
+    """
+    name = os.fspath(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(name)
+        greeting = _line(sock)
+        if not greeting.startswith(_GREETING):
+            raise ControlError(f"{name}: not the control socket of a receptor daemon")
+        sock.sendall(b"session\n")
+        first = sock.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise ClosedError(f"{name}: the daemon ended")
+        if first != b"\0":
+            text = _line(sock).decode("utf-8", "replace").removeprefix("ERROR: ")
+            raise ControlError(f"{name}: the daemon does not take programs in: {text}")
+    except TimeoutError:
+        sock.close()
+        raise MeshTimeout(f"{name}: the daemon did not answer within {timeout_s:g} s") from None
+    except OSError as error:
+        sock.close()
+        if isinstance(error, ReceptorError):
+            raise
+        raise ControlError(
+            f"{name}: {error.strerror or error}; is a receptor daemon running with this control-service filename?"
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+    sock.settimeout(None)
+    return sock
+
+
+def _line(sock: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and len(line) < _LINE_BYTES:
+        byte = sock.recv(1)  # No more than the line: what follows may be a session.
+        if not byte:
+            break
+        line += byte
+    return line.rstrip(b"\n")

@@ -1,0 +1,236 @@
+"""What all nodes do alike, wherever they run: TLS, proxies, routes, counts; and how each mode begins and ends."""
+
+import http.client
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from meshes import Daemon, InThread, Mesh
+
+import receptor
+from receptor import _daemon
+
+
+def issue(folder: Path, *nodes: str) -> dict[str, receptor.TLS]:
+    """A CA and a certificate for each node."""
+    daemon = _daemon.require("a test")
+    ca = ["commonname=test", "bits=2048", f"outcert={folder}/ca.crt", f"outkey={folder}/ca.key"]
+    subprocess.run([daemon, "--cert-init", *ca], check=True, capture_output=True)
+    for node in nodes:
+        names = [f"commonname={node}", "bits=2048", f"nodeid={node}", "dnsname=localhost", "ipaddress=127.0.0.1"]
+        files = [f"outreq={folder}/{node}.csr", f"outkey={folder}/{node}.key"]
+        subprocess.run([daemon, "--cert-makereq", *names, *files], check=True, capture_output=True)
+        files = [f"req={folder}/{node}.csr", f"outcert={folder}/{node}.crt"]
+        ca = [f"cacert={folder}/ca.crt", f"cakey={folder}/ca.key", "verify=true"]
+        subprocess.run([daemon, "--cert-signreq", *files, *ca], check=True, capture_output=True)
+    return {
+        node: receptor.TLS(folder / f"{node}.crt", folder / f"{node}.key", folder / "ca.crt", require_client_cert=True)
+        for node in nodes
+    }
+
+
+def test_tls_on_links_and_streams(nodes: Mesh, tmp_path: Path, in_thread: InThread) -> None:
+    tls = issue(tmp_path, "a", "b", "other")
+    a, b = nodes.pair()
+    bound = a.add_listener("wss://127.0.0.1:0", tls=tls["a"])
+    b.remove(b.add_peer(f"wss://{bound.address}", tls=tls["b"]))
+    with b.listen("safe", tls=tls["b"]) as listener:
+        serving = in_thread(lambda: listener.accept(timeout_s=20))
+        with a.connect("b", "safe", tls=tls["a"]) as sock, serving.result() as far:
+            sock.sendall(b"sealed")
+            assert far.recv(10) == b"sealed"
+        with pytest.raises(receptor.Unreachable):
+            a.connect("b", "safe", timeout_s=20)
+        with pytest.raises(receptor.Unreachable):
+            a.connect("b", "safe", tls=receptor.TLS(pins=["00" * 32], insecure_skip_verify=True), timeout_s=20)
+    with pytest.raises(receptor.ConfigError, match=r"missing\.crt"):
+        b.add_listener("tcp://127.0.0.1:0", tls=receptor.TLS(tmp_path / "missing.crt", tmp_path / "b.key"))
+    with pytest.raises(receptor.ConfigError, match="has no TLS"):
+        b.add_peer("udp://127.0.0.1:1", tls=tls["b"])
+
+
+def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
+    tls = issue(tmp_path, "a", "b")
+    a = nodes.node("a")
+    b = nodes.node("b", peers=[], tls_profiles={"mesh": tls["b"]})
+    bound = b.add_listener("tcp://127.0.0.1:0", tls="mesh")
+    a.add_peer(f"tcp://{bound.address}", tls=tls["a"])
+    assert a.wait_route("b", timeout_s=20).next_hop == "b"
+    with pytest.raises(receptor.ConfigError, match="unknown TLS config nonesuch"):
+        b.listen("x", tls="nonesuch")
+
+
+@contextmanager
+def web() -> Iterator[tuple[str, int]]:
+    class Hello(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[:2]  # type: ignore[misc]
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server_behind_the_mesh(nodes: Mesh, tmp_path: Path) -> None:
+    a, b = nodes.pair()
+    with web() as (host, port):
+        with b.expose(f"{host}:{port}", "web") as exposed, a.forward("b", "web") as forward:
+            assert exposed.service == ("b", "web")
+            connection = http.client.HTTPConnection(*forward.host_port, timeout=20)
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"hello"
+            connection.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(forward.host_port, 20)
+        with pytest.raises(receptor.AddressInUse):
+            a.forward("b", "web", f"{host}:{port}")
+    with a.forward("b", "web", f"unix://{tmp_path}/s") as forward:
+        assert (tmp_path / "s").is_socket()
+        with pytest.raises(ValueError, match="no host and port"):
+            forward.host_port  # noqa: B018
+
+
+async def test_proxies_for_asyncio(nodes: Mesh) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        with web() as (host, port):
+            async with b.expose(f"{host}:{port}", "web"), a.forward("b", "web") as forward:
+                import asyncio
+
+                reader, writer = await asyncio.open_connection(*forward.host_port)
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                assert (await reader.read()).endswith(b"hello")
+                writer.close()
+                await writer.wait_closed()
+        assert (await a.routes())["hub"].cost == 1.0
+        assert (await a.topology()).neighbours("hub") == {"a": 1.0, "b": 1.0}
+
+
+def test_routes_and_topology(nodes: Mesh) -> None:
+    a, _ = nodes.pair()
+    c = nodes.node("c")
+    c.wait_route("b", timeout_s=20)
+    a.wait_route("c", timeout_s=20)
+    assert c.routes()["b"] == receptor.Route("b", "a", 2.0)
+    topology = c.topology()
+    assert topology.nodes == ("a", "b", "c")
+    assert topology.links == (("a", "b", 1.0), ("a", "c", 1.0))
+
+
+def test_datagrams_that_nobody_reads_are_counted(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    with node.datagram("in") as slow, node.datagram() as sender:
+        for _ in range(2000):
+            sender.send_to(bytes(1000), ("a", "in"))
+        while (status := slow.status()).received + status.dropped < 2000:
+            pass
+        assert status.dropped > 0
+        assert sender.status().sent == 2000
+        assert slow.recv_from(timeout_s=20)[0] == bytes(1000)
+
+
+# Attached programs.
+
+
+def test_two_programs_share_a_daemons_node(in_thread: InThread) -> None:
+    daemon = Daemon("host")
+    try:
+        with receptor.Node.attach(daemon.socket) as one, receptor.Node.attach(str(daemon.socket)) as two:
+            assert (one.id, one.mode, one.version) == ("host", "attached", receptor.__version__)
+            with one.listen("chat") as listener, two.connect("host", "chat") as sock:
+                with listener.accept(timeout_s=20) as far:
+                    sock.sendall(b"hi")
+                    assert far.recv(10) == b"hi"
+            kept = two.listen("kept")
+            one.close()
+            with two.connect("host", "kept"), kept.accept(timeout_s=20):
+                pass
+            kept.close()
+        with receptor.Node.attach(daemon.socket) as third:
+            assert third.status().node == "host"
+            daemon.process.terminate()
+            with pytest.raises(receptor.ClosedError):
+                third.wait_route("nowhere", timeout_s=20)
+    finally:
+        daemon.close()
+
+
+def test_attaching_to_what_is_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with pytest.raises(receptor.ControlError, match="is a receptor daemon running"):
+        receptor.Node.attach(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        with pytest.raises(receptor.MeshTimeout):
+            receptor.Node.attach(path, timeout_s=0.05)
+        path.chmod(0)
+        if os.geteuid() != 0:
+            with pytest.raises(receptor.ControlError, match="Permission denied"):
+                receptor.Node.attach(path)
+
+
+# Sidecars.
+
+
+def test_a_sidecar_is_reaped() -> None:
+    with receptor.Node("a", mode="sidecar") as node:
+        assert node.mode == "sidecar"
+        assert node._sidecar is not None
+        pid = node._sidecar.pid
+        assert os.path.exists(f"/proc/{pid}")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_a_killed_sidecar_is_told() -> None:
+    with receptor.Node("a", mode="sidecar") as node:
+        assert node._sidecar is not None
+        with node.events("peer") as events:
+            os.kill(node._sidecar.pid, signal.SIGKILL)
+            with pytest.raises(receptor.ClosedError):
+                events.get(timeout_s=20)
+        with pytest.raises(receptor.ClosedError):
+            node.status()
+
+
+def test_a_sidecar_ends_with_its_program() -> None:
+    program = (
+        "import receptor, os, sys\n"
+        "node = receptor.Node('a', mode='sidecar')\n"
+        "print(node._sidecar.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        watch = os.pidfd_open(pid)
+        process.kill()
+    import select
+
+    poll = select.poll()
+    poll.register(watch, select.POLLIN)
+    assert poll.poll(20_000), "the sidecar outlives its program"
+    os.close(watch)
+
+
+def test_the_mode_is_checked() -> None:
+    with pytest.raises(receptor.ConfigError, match="mode 'daemon': want one of auto, in-process, sidecar"):
+        receptor.Node("a", mode="daemon")  # type: ignore[arg-type]
