@@ -93,11 +93,15 @@ func toError(err error, fallback Code) *Error {
 		e.Code, e.Node, e.Remote, e.ErrorCode = Reset, string(reset.Peer.Node), &reset.Remote, reset.Code
 		return e
 	}
-	if dial, ok := errors.AsType[*netceptor.DialError](err); ok {
+	dial, dialled := errors.AsType[*netceptor.DialError](err)
+	if dialled {
 		e.Node = string(dial.Addr.Node)
 		e.Code = Refused
 	}
 	for _, c := range causes {
+		if dialled && c.err == net.ErrClosed { //nolint:errorlint // The table's own entry.
+			continue // What was closed is the connection that the far side refused, not this node.
+		}
 		if errors.Is(err, c.err) {
 			e.Code = c.code
 			if c.err == context.DeadlineExceeded { //nolint:errorlint // The table's own entry.

@@ -47,6 +47,7 @@ func init() {
 		"stream.abort":    {opStreamAbort, true},
 		"datagram.open":   {opDatagramOpen, true},
 		"datagram.status": {opDatagramStatus, true},
+		"work.offer":      {opWorkOffer, true},
 		"work.submit":     {opWorkSubmit, true},
 		"work.started":    {opWorkStarted, true},
 		"work.status":     {opWorkStatus, true},

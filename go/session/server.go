@@ -42,8 +42,12 @@ type request struct {
 	TTL      *float64          `json:"ttl"` // Seconds.
 	Sign     bool              `json:"sign"`
 	Unit     string            `json:"unit"`
-	Offset   int64             `json:"offset"`
-	Force    bool              `json:"force"`
+
+	Concurrency     int  `json:"concurrency"`
+	VerifySignature bool `json:"verifysignature"`
+
+	Offset int64 `json:"offset"`
+	Force  bool  `json:"force"`
 }
 
 // reply is what an operation gives back: an object, and perhaps a descriptor, which the session closes once sent. undo
@@ -186,6 +190,9 @@ func (s *session) answer(ctx context.Context, req *request) {
 		e := toError(err, Internal)
 		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
 			e = &Error{Code: Cancelled, Msg: "request was cancelled"}
+			if s.ctx.Err() != nil {
+				e = &Error{Code: Closed, Msg: "the node is closed"}
+			}
 		}
 		_ = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
 	} else if err = s.out.write(okFrame{ID: req.ID, FD: r.fd >= 0, OK: r.ok}, r.fd); err != nil {

@@ -37,6 +37,13 @@ type Work struct {
 	Params   map[string]string // As the client gave them, secrets included. They are not stored.
 	Stdin    *os.File          // The whole payload, a regular file opened for reading.
 	Stdout   *os.File          // The output, a regular file opened for appending: what is written is seen by clients at once.
+
+	job *job
+}
+
+// Progress says how far the work is, in words: it becomes the unit's Detail while it runs.
+func (w *Work) Progress(text string) {
+	w.job.apply(false, unit.Event{Kind: unit.Run, Detail: text, Size: unit.KeepSize, At: time.Now().UTC()})
 }
 
 // FunctionType is a work type that a function of this program serves.
@@ -168,7 +175,7 @@ func (w *functionWorker) call(ctx context.Context, h Handler) (err error) {
 			err = syncErr
 		}
 	}()
-	return h.Run(ctx, &Work{ID: j.id, WorkType: j.look().rec.WorkType, Params: w.params, Stdin: stdin, Stdout: stdout})
+	return h.Run(ctx, &Work{ID: j.id, WorkType: j.look().rec.WorkType, Params: w.params, Stdin: stdin, Stdout: stdout, job: j})
 }
 
 // resume settles a unit that was found on disk: the program that did its work is no more.
