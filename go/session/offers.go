@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,17 +17,22 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
+// cancelGrace is how long a function may go on when its unit is cancelled or the node closes; then nobody waits for it.
+const cancelGrace = 2 * time.Second
+
 // maxVerdict bounds one message that a program sends about a unit, in bytes.
 const maxVerdict = 64 << 10
 
 // Why units fail whose program does not do its part.
 var (
-	errProgramGone  = errors.New("the program that did the work ended without a result")
-	errOfferGone    = errors.New("the program that offered the work type has ended")
-	errBadVerdict   = errors.New("the program that did the work answered something else than a result")
-	controlService  = "control" // Where other nodes submit work.
-	errNoWorkAccess = errors.New("the service " + controlService + " is taken by something else: no node can submit work here")
+	errProgramGone = errors.New("the program that did the work ended without a result")
+	errStubborn    = errors.New("the function goes on although its unit was cancelled")
+	errOfferGone   = errors.New("the program that offered the work type has ended")
+	errBadVerdict  = errors.New("the program that did the work answered something else than a result")
 )
+
+// controlService is where other nodes submit work.
+const controlService = "control"
 
 // opWorkOffer makes functions of the program a work type of the node.
 func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
@@ -44,10 +50,11 @@ func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
 		WorkType: req.WorkType, Handler: o, VerifySignature: req.VerifySignature, MaxRunning: req.Concurrency,
 	})
 	if err == nil {
-		err = h.acceptWork()
+		if err = h.acceptWork(); err != nil {
+			d.Work.Unregister(req.WorkType)
+		}
 	}
 	if err != nil {
-		d.Work.Unregister(req.WorkType)
 		closeFD(far)
 		_ = near.Close()
 		return failed(offerError(err))
@@ -124,11 +131,17 @@ func (o *offer) Run(ctx context.Context, w *workceptor.Work) error {
 	if err := o.announce(ctx, w, far); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { trySend(near, []byte(`{"cancel":true}`)) })
+	stop := context.AfterFunc(ctx, func() {
+		trySend(near, []byte(`{"cancel":true}`))
+		_ = near.SetReadDeadline(time.Now().Add(cancelGrace))
+	})
 	defer stop()
 	buf := make([]byte, maxVerdict)
 	for {
 		n, err := near.Read(buf)
+		if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			return errStubborn
+		}
 		if err != nil || n == 0 {
 			return errProgramGone
 		}

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         WorkResult,
         WorkState,
     )
-    from .work import Unit, Work
+    from .work import Offer, Unit, Work, WorkContext
 
     __version__: str
 
@@ -117,6 +117,7 @@ __all__ = [
     "MeshTimeout",
     "NativeLibraryError",
     "Node",
+    "Offer",
     "PayloadTooLarge",
     "Peer",
     "PeerDown",
@@ -145,6 +146,7 @@ __all__ = [
     "WorkCancelled",
     "WorkChanged",
     "WorkCommand",
+    "WorkContext",
     "WorkError",
     "WorkFailed",
     "WorkOffer",
@@ -162,7 +164,7 @@ __all__ = [
 _MODULES = {
     "node": ("DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"),
     "control": ("Client", "connect"),
-    "work": ("Unit", "Work"),
+    "work": ("Offer", "Unit", "Work", "WorkContext"),
     "_plugin": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
     "errors": (
         "AddressInUse",
@@ -186,7 +188,7 @@ _MODULES = {
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = ("aio", "control", "errors", "node", "types", "work")
+_SUBMODULES = ("aio", "control", "errors", "node", "testing", "types", "work")
 
 
 def __getattr__(name: str) -> "Any":  # Any: whatever the name stands for; type checkers read the block above

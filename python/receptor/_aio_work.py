@@ -1,14 +1,28 @@
 """Units of work of an asyncio node."""
 
 import asyncio
+import inspect
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from . import _ops, _sockets
 from ._aio_session import Opening, Pollable, within
 from ._aio_streams import MeshSocket
+from ._functions import (
+    AsyncFunction,
+    AsyncWorkContext,
+    Function,
+    FunctionMode,
+    Task,
+    Units,
+    checked,
+    judge,
+    new_pool,
+    write_result,
+)
 from ._payload import AsyncPayload, async_chunks
 from ._session import Descriptor, Op
 from ._units import AsyncUnit
@@ -16,7 +30,11 @@ from .errors import ReceptorError
 from .types import Address, UnitStatus, WorkResult
 
 if TYPE_CHECKING:
+    from ._worker import Pool
     from .aio import Node
+
+AnyFunction: TypeAlias = Function | AsyncFunction
+F = TypeVar("F", bound=AnyFunction)
 
 _READ_BYTES = 64 << 10
 _CLEANUP_S = 5.0  # What a cancelled submit may take to take its unit back.
@@ -57,6 +75,65 @@ class Work:
         """
         op = _ops.submit(node, worktype, params, ttl_s, tls, sign, self._node.timeout_s)
         return Opening(self._submit(op, payload))
+
+    async def offer(
+        self,
+        worktype: str,
+        function: "AnyFunction",
+        *,
+        mode: FunctionMode = "thread",
+        concurrency: int = 0,
+        verify_signature: bool = False,
+    ) -> "Offer":
+        """Make ``function`` the work type ``worktype`` of this node: it does the units that anybody submits.
+
+        function: called with a :class:`WorkContext` for each unit; an asyncio function with an
+            :class:`AsyncWorkContext`, in a task of this loop that is cancelled with the unit. What it
+            returns, bytes or text, is appended to the output. An exception fails the unit: its type and text become the
+            detail, the traceback goes to the output; ``SystemExit(3)`` is exit status 3.
+        mode: "thread" runs it in a thread of this process, "process" in a process of its own, which is started with
+            "spawn" and kept for the next unit: then it must be defined at the top of a module.
+            It is about functions that are not asyncio's.
+        concurrency: units that run at once, others wait in order; 0 means any number.
+        verify_signature: take only signed submissions, which a configuration file says how to verify.
+
+        Units end with this program: one that runs then fails. Raises AddressInUse if the node has the type already.
+        """
+        checked(function, mode, asynchronous=True)
+        op = _ops.offer(worktype, concurrency, verify_signature, self._node.timeout_s)
+        descriptor, _ = await self._node._run_descriptor(op)
+        return Offer(descriptor, worktype, function, new_pool(mode), self._node)
+
+    def handler(
+        self,
+        worktype: str,
+        *,
+        mode: FunctionMode = "thread",
+        concurrency: int = 0,
+        verify_signature: bool = False,
+    ) -> Callable[[F], F]:
+        """:meth:`offer` as a decorator; the function stays as it is.
+
+        On a node that has not started, the offer is made when it starts; on one that runs, soon: await :meth:`offer` to
+        know when.
+
+        ::
+
+            @node.work.handler("shout", concurrency=4)
+            async def shout(unit: receptor.aio.AsyncWorkContext) -> bytes:
+                return (await unit.read()).upper()
+        """
+
+        def decorate(function: F) -> F:
+            checked(function, mode, asynchronous=True)
+            self._node._later(
+                lambda: self.offer(
+                    worktype, function, mode=mode, concurrency=concurrency, verify_signature=verify_signature
+                )
+            )
+            return function
+
+        return decorate
 
     async def get(self, unit_id: str) -> "NodeUnit":
         """A unit that exists, by its ID. Raises UnitNotFound."""
@@ -220,3 +297,81 @@ class Output:
 
     def __del__(self) -> None:
         self.close()
+
+
+class Offer(Pollable):
+    """A function as a work type, until it is closed or the node is."""
+
+    def __init__(
+        self, descriptor: Descriptor, worktype: str, function: "AnyFunction", pool: "Pool | None", node: "Node"
+    ) -> None:
+        super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
+        self.worktype = worktype
+        self._node = node
+        self._function = function
+        self._pool = pool
+        self._serving = node._spawn(self._serve())
+
+    def close(self) -> None:
+        """Take the work type back; units that run go on. Safe to call twice."""
+        super().close()
+        if self._pool is not None:
+            self._pool.close()
+
+    async def _serve(self) -> None:
+        units = Units()
+        try:
+            while (received := await self.receive(_READ_BYTES))[0]:
+                task = units.take(*received)
+                if task is not None:
+                    self._node._spawn(self._run(task))
+        except OSError:
+            pass  # Closed here.
+        finally:
+            self.close()
+
+    async def _run(self, task: Task) -> None:
+        if not inspect.iscoroutinefunction(self._function):
+            function = cast(Function, self._function)
+            await _in_thread(lambda: task.run(function, self._pool), f"work-{self.worktype}")
+            return
+        loop = asyncio.get_running_loop()
+        work = asyncio.ensure_future(self._function(cast(AsyncWorkContext, task.context(AsyncWorkContext))))
+        loop.add_reader(task.control.fileno(), work.cancel)
+        verdict: dict[str, Any] = {"err": "cancelled"}
+        try:
+            write_result(task.stdout, await work)
+            verdict = {"ok": True}
+        except asyncio.CancelledError:
+            work.cancel()
+            if (current := asyncio.current_task()) is not None and current.cancelling():
+                raise
+        except BaseException as error:
+            verdict = judge(error, task.stdout)
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
+        finally:
+            loop.remove_reader(task.control.fileno())
+            task.finish(verdict)
+
+
+async def _in_thread(call: Callable[[], None], name: str) -> None:
+    """Run ``call`` in a thread of its own, which does not hold up the end of the program."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def finished() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def run() -> None:
+        try:
+            call()
+        finally:
+            try:
+                loop.call_soon_threadsafe(finished)
+            except RuntimeError:
+                pass  # The loop has ended; nobody waits.
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    await done

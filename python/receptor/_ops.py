@@ -286,6 +286,14 @@ def events(kinds: Sequence[str] | None, timeout_s: float | None) -> Op[None]:
     return Op("events", {"kinds": wanted}, _nothing, timeout_s)
 
 
+def offer(worktype: str, concurrency: int, verify_signature: bool, timeout_s: float | None) -> Op[None]:
+    """``work.offer``."""
+    if concurrency < 0:
+        raise ConfigError(f"concurrency {concurrency}: want a number from 1, or 0 for no limit")
+    keys = {"worktype": worktype, "concurrency": concurrency, "verifysignature": verify_signature}
+    return Op("work.offer", keys, _nothing, timeout_s)
+
+
 def submit(
     node: str,
     worktype: str,

@@ -38,8 +38,9 @@ from ._aio_streams import (
     Proxy,
     Server,
 )
-from ._aio_work import Output, Work
+from ._aio_work import Offer, Output, Work
 from ._channel import Channel
+from ._functions import AsyncWorkContext
 from ._session import Descriptor, Op
 from ._units import AsyncUnit as Unit
 from .errors import ClosedError, MeshTimeout
@@ -65,6 +66,7 @@ from .types import (
 )
 
 __all__ = [
+    "AsyncWorkContext",
     "Client",
     "DatagramSocket",
     "EventStream",
@@ -73,6 +75,7 @@ __all__ = [
     "MeshSocket",
     "MeshWriter",
     "Node",
+    "Offer",
     "Output",
     "Proxy",
     "Server",
@@ -164,6 +167,7 @@ class Node:
         self._sidecar: _modes.Sidecar | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()  # Any: their results are not used
+        self._wanted: list[Callable[[], Coroutine[Any, Any, Offer]]] = []  # Offers to be made at the start.
         self.timeout_s = timeout_s
 
     async def start(self) -> Self:
@@ -191,6 +195,12 @@ class Node:
             raise
         self._session = session
         self._sidecar = sidecar
+        try:
+            for make in self._wanted:
+                await make()
+        except BaseException:
+            await self.close()
+            raise
         _process.track_node(self)
         return self
 
@@ -493,6 +503,13 @@ class Node:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _later(self, make: Callable[[], Coroutine[Any, Any, Offer]]) -> None:  # Any: as above
+        """Make an offer when the node starts, or now if it runs."""
+        if self._session is None:
+            self._wanted.append(make)
+        else:
+            self._spawn(make()).add_done_callback(_tell_failure)
+
     async def _end_tasks(self) -> None:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
@@ -514,6 +531,11 @@ class Node:
     def _abandon_after_fork(self) -> None:
         if self._session is not None:
             self._session.abandon_after_fork()
+
+
+def _tell_failure(task: asyncio.Task[Any]) -> None:  # Any: its result is not used
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "a function could not be offered", "exception": error})
 
 
 def _log_forwarder(node_id: str) -> Callable[[Event], None]:

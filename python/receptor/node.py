@@ -50,6 +50,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
+    from ._functions import Offer
     from .work import Work
 
 __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"]
@@ -144,6 +145,7 @@ class Node:
         self._busy: set[Channel] = set()
         self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
         self._logs: _LogForwarder | None = None
+        self._offers: list[Offer] = []
         self._sidecar = None
         self.timeout_s = timeout_s
 
@@ -465,6 +467,8 @@ class Node:
             self._idle.pop().close()
         if self._logs is not None:
             self._logs.close()
+        for offer in self._offers:
+            offer.close()
         if self._sidecar is not None:
             self._sidecar.wait(_SIDECAR_END_S)
 

@@ -11,10 +11,11 @@ A unit outlives the program that submitted it, unless it is released: leaving th
 """
 
 import socket
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _ops, _sockets
+from ._functions import Function, FunctionMode, Offer, WorkContext, checked, new_pool
 from ._payload import Payload, chunks
 from ._units import Unit
 from .errors import MeshTimeout, ReceptorError
@@ -24,8 +25,9 @@ from .types import Address, UnitStatus, WorkResult
 if TYPE_CHECKING:
     from .node import Node
 
-__all__ = ["Unit", "Work"]
+__all__ = ["Offer", "Unit", "Work", "WorkContext"]
 
+F = TypeVar("F", bound=Function)
 _READ_BYTES = 64 << 10
 _CLEANUP_S = 5.0  # What an interrupted submit may take to take its unit back.
 
@@ -75,6 +77,57 @@ class Work:
                 unit._take_back()  # Before the payload's socket closes, which could pass for its end.
                 raise
         return unit
+
+    def offer(
+        self,
+        worktype: str,
+        function: Function,
+        *,
+        mode: FunctionMode = "thread",
+        concurrency: int = 0,
+        verify_signature: bool = False,
+    ) -> Offer:
+        """Make ``function`` the work type ``worktype`` of this node: it does the units that anybody submits.
+
+        function: called with a :class:`WorkContext` for each unit. What it
+            returns, bytes or text, is appended to the output. An exception fails the unit: its type and text become the
+            detail, the traceback goes to the output; ``SystemExit(3)`` is exit status 3.
+        mode: "thread" runs it in a thread of this process, "process" in a process of its own, which is started with
+            "spawn" and kept for the next unit: then it must be defined at the top of a module.
+        concurrency: units that run at once, others wait in order; 0 means any number.
+        verify_signature: take only signed submissions, which a configuration file says how to verify.
+
+        Units end with this program: one that runs then fails. Raises AddressInUse if the node has the type already.
+        """
+        checked(function, mode, asynchronous=False)
+        op = _ops.offer(worktype, concurrency, verify_signature, self._node.timeout_s)
+        descriptor, _ = self._node._run_descriptor(op)
+        offer = Offer(descriptor, worktype, function, new_pool(mode))
+        self._node._offers.append(offer)
+        return offer
+
+    def handler(
+        self,
+        worktype: str,
+        *,
+        mode: FunctionMode = "thread",
+        concurrency: int = 0,
+        verify_signature: bool = False,
+    ) -> Callable[[F], F]:
+        """:meth:`offer` as a decorator; the function stays as it is.
+
+        ::
+
+            @node.work.handler("shout", concurrency=4)
+            def shout(unit: receptor.WorkContext) -> bytes:
+                return unit.stdin.read().upper()
+        """
+
+        def decorate(function: F) -> F:
+            self.offer(worktype, function, mode=mode, concurrency=concurrency, verify_signature=verify_signature)
+            return function
+
+        return decorate
 
     def get(self, unit_id: str) -> Unit:
         """A unit that exists, by its ID. Raises UnitNotFound."""

@@ -205,7 +205,12 @@ def test_a_reset_after_shutdown_is_never_an_end_of_file(mesh: Mesh, in_thread: I
 def test_sending_into_a_reset_says_so(mesh: Mesh, in_thread: InThread) -> None:
     a, b = mesh.pair()
     with b.listen("flaky") as listener:
-        serving = in_thread(serve_one(listener, lambda sock: (sock.recv(1), sock.abort(9))))
+
+        def read_and_abort(sock: receptor.MeshSocket) -> None:
+            sock.recv(1)
+            sock.abort(9)
+
+        serving = in_thread(serve_one(listener, read_and_abort))
         with a.connect("b", "flaky") as sock:
             sock.sendall(b"x")
             serving.result()

@@ -1,0 +1,274 @@
+"""Functions of this program as work types: what a function gets, and how its end becomes the end of the unit."""
+
+import asyncio
+import inspect
+import json
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
+
+from . import _process, _sockets
+from ._fds import receive
+from ._session import Descriptor
+from .errors import ConfigError, ProtocolError, WorkCancelled
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._worker import Pool
+
+FunctionMode: TypeAlias = Literal["thread", "process"]
+
+_MESSAGE_BYTES = 64 << 10
+_TEXT_CHARS = 8192  # Of an error's text; the whole is in the output.
+
+
+class WorkContext:
+    """The unit that a function is to do.
+
+    unit, worktype: its ID and type. params: what the submitter gave.
+    stdin: the payload, a file open for reading. stdout: the output, an unbuffered file: clients see at once what is
+    written. Both are files of bytes.
+    """
+
+    def __init__(
+        self,
+        unit: Mapping[str, Any],  # Any: JSON
+        stdin: BinaryIO,
+        stdout: BinaryIO,
+        say: Callable[[dict[str, str]], object],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.unit = str(unit.get("unit", ""))
+        self.worktype = str(unit.get("worktype", ""))
+        self.params: Mapping[str, str] = unit.get("params") or {}
+        self.stdin = stdin
+        self.stdout = stdout
+        self._say = say
+        self._cancelled = cancelled
+
+    def progress(self, text: str) -> None:
+        """Say how far the work is; submitters see it as the unit's detail."""
+        self._say({"progress": text[:_TEXT_CHARS]})
+
+    @property
+    def cancelled(self) -> bool:
+        """The unit is to end: nobody wants its output any more. Look at it in long loops (a process is just ended)."""
+        return self._cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise WorkCancelled if the unit is to end."""
+        if self.cancelled:
+            raise WorkCancelled(f"unit {self.unit} was cancelled")
+
+
+class AsyncWorkContext(WorkContext):
+    """The unit that an asyncio function is to do; when the unit is cancelled, so is the function's task.
+
+    ``stdin`` and ``stdout`` are ordinary files; the methods here read and write them in a thread.
+    """
+
+    async def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes of the payload, -1 for all; empty at its end."""
+        return await asyncio.to_thread(self.stdin.read, size)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the output."""
+        await asyncio.to_thread(self.stdout.write, data)
+
+
+Function: TypeAlias = Callable[[WorkContext], object]
+AsyncFunction: TypeAlias = Callable[[AsyncWorkContext], Awaitable[object]]
+
+
+class Task:
+    """One unit, from its arrival to the verdict about it."""
+
+    def __init__(self, message: bytes, descriptors: Sequence[Descriptor]) -> None:
+        try:
+            self.about: dict[str, Any] = json.loads(message)
+        except ValueError as error:
+            raise ProtocolError(f"offer sent something else than a unit: {error}") from error
+        stdin, stdout, control = descriptors
+        self.stdin: BinaryIO = open(stdin.detach(), "rb")  # noqa: SIM115  # closed by finish
+        self.stdout: BinaryIO = open(stdout.detach(), "ab", buffering=0)  # noqa: SIM115
+        self.control = _sockets.socket_of(control, socket.SOCK_SEQPACKET)
+
+    def context(self, kind: type[WorkContext] = WorkContext) -> WorkContext:
+        """What the function gets."""
+        return kind(self.about, self.stdin, self.stdout, self.say, self.cancelled)
+
+    def say(self, verdict: dict[str, Any]) -> None:
+        """Tell the node; without effect if nobody listens any more."""
+        try:
+            self.control.send(encode(verdict))
+        except OSError:
+            pass
+
+    def cancelled(self) -> bool:
+        """The node has said that the unit is to end, or is gone."""
+        try:
+            self.control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def finish(self, verdict: dict[str, Any]) -> None:
+        """Say the verdict and close everything."""
+        self.say(verdict)
+        for file in (self.stdin, self.stdout, self.control):
+            file.close()
+
+    def run(self, function: Function, pool: "Pool | None") -> None:
+        """Do it, in this thread or in a process of ``pool``."""
+        verdict: dict[str, Any] = {"err": "the function was broken off"}
+        try:
+            if pool is None:
+                verdict = judged(lambda: function(self.context()), self.stdout)
+            else:
+                files = self.stdin.fileno(), self.stdout.fileno()
+                verdict = pool.run(function, self.about, files, self.control)
+        finally:
+            self.finish(verdict)
+
+
+class Units:
+    """Puts the messages of an offer together. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[Descriptor] = []
+
+    def take(self, message: bytes, descriptors: list[Descriptor]) -> Task | None:
+        """Take a message; the unit once all of it is known."""
+        if descriptors:
+            self._descriptors = descriptors
+            return None
+        descriptors, self._descriptors = self._descriptors, []
+        if len(descriptors) != 3:
+            raise ProtocolError(f"unit came with {len(descriptors)} descriptors instead of three")
+        return Task(message, descriptors)
+
+
+class Offer:
+    """A function as a work type, until it is closed or the node is."""
+
+    def __init__(self, descriptor: Descriptor, worktype: str, function: Function, pool: "Pool | None") -> None:
+        self.worktype = worktype
+        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
+        self._function = function
+        self._pool = pool
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._serve, name=f"receptor-work-{worktype}", daemon=True)
+        _process.track(self)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take the work type back; units that run go on. Safe to call twice."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        if self._pool is not None:
+            self._pool.close()
+
+    def _serve(self) -> None:
+        units = Units()
+        with self._sock:
+            while True:
+                try:
+                    message, descriptors = receive(self._sock, _MESSAGE_BYTES)
+                    task = units.take(message, descriptors) if message else None
+                except OSError:
+                    return
+                if not message:
+                    return
+                if task is not None:
+                    name = f"work-{self.worktype}-{task.about.get('unit')}"
+                    threading.Thread(target=task.run, args=(self._function, self._pool), name=name, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.close()
+
+    def _abandon_after_fork(self) -> None:
+        self._sock.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.worktype!r}>"
+
+
+def new_pool(mode: FunctionMode) -> "Pool | None":
+    """The processes of an offer, None for threads."""
+    if mode == "thread":
+        return None
+    from ._worker import Pool
+
+    return Pool()
+
+
+def judged(call: Callable[[], object], stdout: BinaryIO) -> dict[str, Any]:
+    """Make the call of a function and return the verdict about its unit."""
+    try:
+        write_result(stdout, call())
+    except BaseException as error:
+        return judge(error, stdout)
+    return {"ok": True}
+
+
+def write_result(stdout: BinaryIO, result: object) -> None:
+    """Append what a function returned to the output: bytes, text, or nothing."""
+    match result:
+        case None:
+            return
+        case str():
+            stdout.write(result.encode())
+        case bytes() | bytearray() | memoryview():
+            stdout.write(result)
+        case _:
+            raise TypeError(f"a function for work returns bytes, str or None, not {type(result).__name__}")
+
+
+def judge(error: BaseException, stdout: BinaryIO) -> dict[str, Any]:
+    """The verdict about a unit whose function raised ``error``. The output gets the traceback."""
+    if isinstance(error, SystemExit):
+        return {"exit": error.code} if isinstance(error.code, int) else {"exit": 0 if error.code is None else 1}
+    if isinstance(error, (WorkCancelled, asyncio.CancelledError)):
+        return {"err": "cancelled"}
+    try:
+        stdout.write("".join(traceback.format_exception(error)).encode())
+    except OSError:
+        pass
+    return {"err": f"{type(error).__name__}: {error}"[:_TEXT_CHARS]}
+
+
+def encode(verdict: dict[str, Any]) -> bytes:
+    """A message on a unit's control socket."""
+    return json.dumps(verdict).encode()
+
+
+def checked(function: Callable[..., Any], mode: str, *, asynchronous: bool) -> None:
+    """Raise ConfigError for a function that cannot serve as ``mode`` says."""
+    if mode not in ("thread", "process"):
+        raise ConfigError(f"mode {mode!r}: want thread or process")
+    if inspect.iscoroutinefunction(function) and not asynchronous:
+        raise ConfigError(f"{function.__qualname__} is a coroutine function: offer it on a receptor.aio.Node")
+    if mode == "process":
+        from . import _worker
+
+        try:
+            _worker.check(function)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None

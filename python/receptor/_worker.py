@@ -1,0 +1,131 @@
+"""Processes that run functions for units of work: started fresh (never forked), kept for the next unit."""
+
+import importlib
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+
+class Pool:
+    """Worker processes of one offer. A cancelled unit's process is ended, and another started when one is needed."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Process] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(
+        self, function: Callable[..., Any], unit: dict[str, Any], files: tuple[int, int], control: socket.socket
+    ) -> Any:
+        """Run ``function`` in a process and return the verdict about the unit.
+
+        files: descriptors of payload and output. When ``control`` becomes readable, the unit is cancelled.
+        """
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        process = process or _Process()
+        try:
+            return process.run(function, unit, files, control)
+        finally:
+            with self._lock:
+                keep = process.alive and not self._closed
+                if keep:
+                    self._idle.append(process)
+            if not keep:
+                process.kill()
+
+    def close(self) -> None:
+        """End the processes that wait; those at work end with their unit."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.kill()
+
+
+class _Process:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far,), daemon=True, name="receptor-worker")
+        self._process.start()
+        far.close()
+        self.alive = True
+
+    def run(
+        self, function: Callable[..., Any], unit: dict[str, Any], files: tuple[int, int], control: socket.socket
+    ) -> Any:
+        self.alive = False  # Until it has said its last word.
+        stdin, stdout = (f"/proc/{os.getpid()}/fd/{fd}" for fd in files)
+        self._pipe.send((function.__module__, function.__qualname__, unit, stdin, stdout))
+        while self._pipe in wait([self._pipe, control]):
+            try:
+                verdict: dict[str, Any] = self._pipe.recv()
+            except (EOFError, OSError):
+                self._process.join(5)
+                return {"err": f"the process of the function ended with exit code {self._process.exitcode}"}
+            if "progress" not in verdict:
+                self.alive = True
+                return verdict
+            control.send(_encode(verdict))
+        return {"err": "cancelled"}
+
+    def kill(self) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join(1)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+
+
+def check(function: Callable[..., Any]) -> None:
+    """Raise ValueError for a function that another process cannot find."""
+    name = getattr(function, "__qualname__", "")
+    if not name or "<" in name:
+        raise ValueError(
+            f"{name or function!r} cannot be found by another process: a function for mode='process' is defined at the "
+            "top of a module"
+        )
+
+
+def _encode(verdict: dict[str, Any]) -> bytes:
+    from ._functions import encode
+
+    return encode(verdict)
+
+
+def _serve(pipe: Connection) -> None:
+    """What a worker process does: one unit after another, until nobody wants more."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it.
+    from ._functions import WorkContext, judged
+
+    while True:
+        try:
+            module, name, unit, stdin_path, stdout_path = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            with open(stdin_path, "rb") as stdin, open(stdout_path, "ab", buffering=0) as stdout:
+                context = WorkContext(unit, stdin, stdout, pipe.send, lambda: False)
+                pipe.send(judged(lambda: _find(module, name)(context), stdout))  # noqa: B023  # called at once
+        except OSError as error:
+            pipe.send({"err": f"OSError: {error}"})
+
+
+def _find(module: str, name: str) -> Callable[..., Any]:
+    if module == "__main__":
+        module = "__mp_main__"  # What a spawned process calls the main module of its parent.
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    function: Callable[..., Any] = found
+    return function

@@ -1,0 +1,250 @@
+"""Functions of a program as work types."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshes import InThread, Mesh
+
+import receptor
+
+
+def shout(unit: receptor.WorkContext) -> bytes:
+    return unit.stdin.read().upper()
+
+
+def own_process(unit: receptor.WorkContext) -> str:
+    unit.progress("running")
+    return f"{os.getpid()} {unit.params.get('who', '')}"
+
+
+def stuck(unit: receptor.WorkContext) -> None:
+    unit.stdout.write(b"%d\n" % os.getpid())
+    time.sleep(600)
+
+
+def crash(unit: receptor.WorkContext) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_function_is_work_for_others(nodes: Mesh) -> None:
+    a, b = nodes.pair()
+    with b.work.offer("shout", shout):
+        with a.work.submit("b", "shout", "hello") as unit:
+            assert b"".join(unit.stdout(timeout_s=60)) == b"HELLO"
+            assert unit.wait(timeout_s=60).exit_code == 0
+        with pytest.raises(receptor.AddressInUse, match="already registered"):
+            b.work.offer("shout", shout)
+        offers = [offer.worktype for ad in b.status().advertisements if ad.node == "b" for offer in ad.work]
+        assert "shout" in offers
+    with pytest.raises(receptor.WorkTypeError):
+        b.work.submit("b", "shout")
+
+
+def test_how_a_function_can_end(nodes: Mesh) -> None:
+    node = nodes.node("a")
+
+    @node.work.handler("end")
+    def end(unit: receptor.WorkContext) -> Any:
+        unit.stdout.write(b"out\n")
+        match unit.params["how"]:
+            case "raise":
+                raise ValueError("no such image")
+            case "exit":
+                raise SystemExit(3)
+            case "wrong":
+                return 42
+        return "text"
+
+    def run(how: str) -> tuple[receptor.WorkResult, bytes]:
+        with node.work.submit("a", "end", params={"how": how}) as unit:
+            result = unit.wait(timeout_s=60, check=False)
+            return result, b"".join(unit.stdout())
+
+    result, output = run("return")
+    assert (result.state, output) == (receptor.WorkState.SUCCEEDED, b"out\ntext")
+    result, output = run("raise")
+    assert (result.state, result.detail) == (receptor.WorkState.FAILED, "ValueError: no such image")
+    assert b"Traceback" in output
+    assert b"in end" in output
+    assert run("exit")[0].exit_code == 3
+    assert "returns bytes, str or None, not int" in run("wrong")[0].detail
+
+
+def test_a_function_hears_that_its_unit_is_cancelled(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    heard = threading.Event()
+
+    @node.work.handler("patient")
+    def patient(unit: receptor.WorkContext) -> None:
+        unit.progress("waiting")
+        while not unit.cancelled:
+            time.sleep(0.001)
+        heard.set()
+        unit.check_cancelled()
+
+    with node.events("work") as events, node.work.submit("a", "patient") as unit:
+        for event in events:
+            assert isinstance(event, receptor.WorkChanged)
+            if event.status.detail == "waiting":
+                break
+        unit.cancel()
+        with pytest.raises(receptor.WorkCancelled):
+            unit.wait(timeout_s=60)
+    assert heard.wait(60)
+
+
+def test_units_wait_for_their_turn(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    lock, running, most = threading.Lock(), 0, 0
+
+    @node.work.handler("few", concurrency=2)
+    def few(unit: receptor.WorkContext) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    units = [node.work.submit("a", "few") for _ in range(10)]
+    for unit in units:
+        unit.wait(timeout_s=60)
+        unit.release()
+    assert most == 2
+
+
+def test_functions_in_processes_of_their_own() -> None:
+    with receptor.Node("a") as node:
+        node.work.offer("pid", own_process, mode="process", concurrency=1)
+        pids = set()
+        for who in ("x", "y"):
+            with node.work.submit("a", "pid", params={"who": who}) as unit:
+                pid, said = b"".join(unit.stdout(timeout_s=60)).decode().split()
+                unit.wait(timeout_s=60)
+                assert said == who
+                pids.add(int(pid))
+        assert os.getpid() not in pids
+        assert len(pids) == 1, "the process was not used again"
+        node.work.offer("stuck", stuck, mode="process")
+        with node.work.submit("a", "stuck") as unit:
+            pid = int(next(unit.stdout(timeout_s=60)))
+            unit.cancel()
+            with pytest.raises(receptor.WorkCancelled):
+                unit.wait(timeout_s=60)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.001)
+        node.work.offer("crash", crash, mode="process")
+        with node.work.submit("a", "crash") as unit:
+            with pytest.raises(receptor.WorkFailed, match="exit code -9"):
+                unit.wait(timeout_s=60)
+        with pytest.raises(receptor.ConfigError, match="top of a module"):
+            node.work.offer("lambda", lambda unit: None, mode="process")
+
+
+def test_what_cannot_be_offered() -> None:
+    async def later(unit: receptor.aio.AsyncWorkContext) -> None: ...
+
+    with receptor.Node("a") as node:
+        with pytest.raises(receptor.ConfigError, match=r"offer it on a receptor\.aio\.Node"):
+            node.work.offer("x", later)
+        with pytest.raises(receptor.ConfigError, match="want thread or process"):
+            node.work.offer("x", shout, mode="fiber")  # type: ignore[arg-type]
+        with pytest.raises(receptor.ConfigError, match="concurrency"):
+            node.work.offer("x", shout, concurrency=-1)
+
+
+def test_closing_the_node_does_not_wait_for_a_stubborn_function(in_thread: InThread) -> None:
+    started, goes_on = threading.Event(), threading.Event()
+
+    def stubborn(unit: receptor.WorkContext) -> None:
+        started.set()
+        goes_on.wait(60)
+
+    with receptor.Node("a") as node:
+        node.work.offer("stubborn", stubborn)
+        node.work.submit("a", "stubborn").detach()
+        assert started.wait(60)
+    assert node.closed
+    goes_on.set()
+
+
+async def test_functions_of_asyncio(nodes: Mesh) -> None:
+    nodes.node("hub")
+    node = nodes.aio_node("a")
+    cancelled = asyncio.Event()
+
+    @node.work.handler("shout")
+    async def shout_async(unit: receptor.aio.AsyncWorkContext) -> bytes:
+        text = await unit.read()
+        await unit.write(b"> ")
+        return text.upper()
+
+    @node.work.handler("thread")
+    def in_a_thread(unit: receptor.WorkContext) -> str:
+        return str(threading.current_thread() is not threading.main_thread())
+
+    async def endless(unit: receptor.aio.AsyncWorkContext) -> None:
+        unit.progress("waiting")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def wrong(unit: receptor.aio.AsyncWorkContext) -> None:
+        raise ValueError("no")
+
+    async with node:
+        async with node.work.submit("a", "shout", b"hi") as unit:
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"> HI"
+        async with node.work.submit("a", "thread") as unit:
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"True"
+        await node.work.offer("endless", endless)
+        async with node.events("work") as events, node.work.submit("a", "endless") as unit:
+            async for event in events:
+                if isinstance(event, receptor.WorkChanged) and event.status.detail == "waiting":
+                    break
+            await unit.cancel()
+            with pytest.raises(receptor.WorkCancelled):
+                await unit.wait(timeout_s=60)
+        assert cancelled.is_set()
+        offer = await node.work.offer("wrong", wrong)
+        async with node.work.submit("a", "wrong") as unit:
+            with pytest.raises(receptor.WorkFailed, match="ValueError: no"):
+                await unit.wait(timeout_s=60)
+        offer.close()
+        await node.work.offer("pid", own_process, mode="process")
+        async with node.work.submit("a", "pid") as unit:
+            assert int(b"".join([chunk async for chunk in unit.stdout()])) != os.getpid()
+
+
+def test_a_unit_fails_when_its_program_ends(tmp_path: Path) -> None:
+    """The record of a unit outlives the function's process."""
+    import subprocess
+
+    program = (
+        "import receptor, sys, time\n"
+        "node = receptor.Node('a', data_dir=sys.argv[1])\n"
+        "node.work.offer('x', lambda unit: (unit.progress('on it'), time.sleep(600))[0])\n"
+        "with node.events('work') as events:\n"
+        "    unit = node.work.submit('a', 'x')\n"
+        "    for event in events:\n"
+        "        if event.status.detail == 'on it': break\n"
+        "print(unit.id, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        unit_id = process.stdout.readline().strip()
+        process.kill()
+    with receptor.Node("a", data_dir=tmp_path) as node:
+        status = node.work.get(unit_id).status()
+        assert status.state is receptor.WorkState.FAILED
+        assert "the program that did the work" in status.detail

@@ -1,0 +1,40 @@
+"""Meshes for tests, tested."""
+
+from collections.abc import Mapping
+
+import pytest
+
+import receptor
+import receptor.testing
+
+mesh_of_three = receptor.testing.fixture("hub", "web", "db")
+
+
+def test_the_fixture(mesh_of_three: Mapping[str, receptor.Node]) -> None:
+    assert mesh_of_three["web"].ping("db").from_node == "db"
+
+
+@pytest.mark.parametrize(("shape", "cost"), [("star", 1), ("line", 3), ("ring", 1), ("full", 1)])
+def test_shapes(shape: receptor.testing.Shape, cost: int) -> None:
+    with receptor.testing.mesh(4, shape=shape) as nodes:
+        assert nodes["n0"].routes()["n3"].cost == cost
+    assert all(node.closed for node in nodes.values())
+
+
+async def test_the_mesh_for_asyncio() -> None:
+    async with receptor.testing.aio_mesh("a", "b") as nodes:
+        assert (await nodes["a"].ping("b")).from_node == "b"
+
+
+def test_what_is_no_mesh() -> None:
+    for names in [(), ("a", "a"), ("a", 1)]:
+        with pytest.raises(ValueError, match="want one number, or names that differ"):
+            with receptor.testing.mesh(*names):
+                pass
+    with pytest.raises(ValueError, match="shape 'cube'"):
+        receptor.testing.links(["a"], "cube")  # type: ignore[arg-type]
+
+
+def test_public_names() -> None:
+    for name in receptor.testing.__all__:
+        assert getattr(receptor.testing, name)
