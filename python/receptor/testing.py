@@ -25,9 +25,10 @@ from . import aio
 from .errors import ConfigError
 from .node import Node
 
-__all__ = ["Shape", "aio_mesh", "fixture", "links", "mesh"]
+__all__ = ["Scope", "Shape", "aio_mesh", "fixture", "links", "mesh"]
 
 Shape: TypeAlias = Literal["star", "line", "ring", "full"]
+Scope: TypeAlias = Literal["session", "package", "module", "class", "function"]
 
 READY_S = 30.0  # How long the routes of a mesh may take to settle.
 _LISTEN = "tcp://127.0.0.1:0"
@@ -67,7 +68,7 @@ async def aio_mesh(*nodes: int | str, shape: Shape = "star", **options: Any) -> 
 
 
 def fixture(
-    *nodes: int | str, shape: Shape = "star", scope: str = "function", **options: Any
+    *nodes: int | str, shape: Shape = "star", scope: Scope = "function", **options: Any
 ) -> Callable[[], Mapping[str, Node]]:
     """A pytest fixture that is such a mesh. ``scope`` is pytest's."""
     import pytest

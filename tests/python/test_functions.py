@@ -135,11 +135,11 @@ def test_functions_in_processes_of_their_own() -> None:
         assert len(pids) == 1, "the process was not used again"
         node.work.offer("stuck", stuck, mode="process")
         with node.work.submit("a", "stuck") as unit:
-            pid = int(next(unit.stdout(timeout_s=60)))
+            stuck_pid = int(next(unit.stdout(timeout_s=60)))
             unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 unit.wait(timeout_s=60)
-        while Path(f"/proc/{pid}").exists():
+        while Path(f"/proc/{stuck_pid}").exists():
             time.sleep(0.001)
         node.work.offer("crash", crash, mode="process")
         with node.work.submit("a", "crash") as unit:
@@ -154,7 +154,7 @@ def test_what_cannot_be_offered() -> None:
 
     with receptor.Node("a") as node:
         with pytest.raises(receptor.ConfigError, match=r"offer it on a receptor\.aio\.Node"):
-            node.work.offer("x", later)
+            node.work.offer("x", later)  # type: ignore[arg-type]
         with pytest.raises(receptor.ConfigError, match="want thread or process"):
             node.work.offer("x", shout, mode="fiber")  # type: ignore[arg-type]
         with pytest.raises(receptor.ConfigError, match="concurrency"):

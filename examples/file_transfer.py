@@ -1,0 +1,63 @@
+"""Send a file to another node with progress, and check what arrived.
+
+    python examples/file_transfer.py [FILE]
+
+The receiver tells the sender the SHA-256 of what it has stored, over the same stream: the two directions of a stream
+end independently.
+"""
+
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import receptor
+import receptor.testing
+
+CHUNK = 1 << 18
+
+
+def receive(listener: receptor.Listener, target: Path) -> None:
+    with listener.accept(timeout_s=20) as sock, target.open("wb") as file:
+        digest = hashlib.sha256()
+        while data := sock.recv(CHUNK):  # A broken stream raises: half a file is never taken for the whole.
+            file.write(data)
+            digest.update(data)
+        sock.sendall(digest.digest())
+
+
+def send(sock: receptor.MeshSocket, source: Path) -> str:
+    digest, sent, size = hashlib.sha256(), 0, source.stat().st_size
+    with source.open("rb") as file:
+        while data := file.read(CHUNK):
+            sock.sendall(data)
+            digest.update(data)
+            sent += len(data)
+            print(f"\r{sent:>12,} of {size:,} bytes ({sent * 100 // size} %)", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    sock.shutdown(socket.SHUT_WR)
+    if sock.makefile("rb").read() != digest.digest():
+        raise SystemExit("file_transfer: what arrived is not what was sent")
+    return digest.hexdigest()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, receptor.testing.mesh("sender", "hub", "receiver") as nodes:
+        if len(sys.argv) > 1:
+            source = Path(sys.argv[1])
+        else:
+            source = Path(folder) / "random"
+            source.write_bytes(os.urandom(20_000_000))
+        with nodes["receiver"].listen("file") as listener:
+            thread = threading.Thread(target=receive, args=(listener, Path(folder) / "copy"))
+            thread.start()
+            with nodes["sender"].connect("receiver", "file") as sock:
+                print("sha256", send(sock, source))
+            thread.join()
+
+
+if __name__ == "__main__":
+    main()
