@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from meshes import InThread, Mesh
 
 import receptor
+
+resource_tracker.ensure_running()  # It lives as long as this process, once a child was spawned.
 
 
 def shout(unit: receptor.WorkContext) -> bytes:

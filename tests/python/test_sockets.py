@@ -1,0 +1,335 @@
+"""Mesh streams are real sockets: what other libraries make of them."""
+
+import asyncio
+import contextlib
+import http.client
+import http.server
+import os
+import shutil
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshes import InThread, Mesh
+
+import receptor
+
+
+@contextlib.contextmanager
+def served(listener: receptor.Listener, handle: Callable[[receptor.MeshSocket], Any]) -> Iterator[None]:
+    """Handle streams one after another in a thread until the block is left."""
+
+    def serve() -> None:
+        for sock in listener:
+            with sock:
+                handle(sock)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Any path is a page that says its name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_http_client_and_server(nodes: Mesh) -> None:
+    a, b = nodes.pair()
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        Page(sock, sock.peer, None)  # type: ignore[arg-type]  # an address is any pair
+
+    with b.listen("http") as listener, served(listener, handle):
+        connection = http.client.HTTPConnection("b", timeout=20)
+        connection.sock = a.connect("b", "http")
+        for path in ("/one", "/two"):  # Over one stream.
+            connection.request("GET", path)
+            assert connection.getresponse().read() == path.encode()
+        connection.close()
+
+
+class MeshServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
+    """A socketserver whose streams come from the mesh."""
+
+    def __init__(self, listener: receptor.Listener, handler: Any) -> None:
+        super().__init__(listener.address, handler)
+        self.listener = listener
+
+    def fileno(self) -> int:
+        return self.listener.fileno()
+
+    def get_request(self) -> tuple[receptor.MeshSocket, receptor.Address]:
+        sock = self.listener.accept(timeout_s=20)
+        return sock, sock.peer
+
+    def shutdown_request(self, request: Any) -> None:
+        request.close()
+
+
+def test_socketserver(nodes: Mesh) -> None:
+    a, b = nodes.pair()
+    with b.listen("http") as listener, MeshServer(listener, Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            connection = http.client.HTTPConnection("b", timeout=20)
+            connection.sock = a.connect("b", "http")
+            connection.request("GET", "/x")
+            assert connection.getresponse().read() == b"/x"
+            connection.close()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -keyout both.pem -out cert.pem -subj /CN=b -days 2"
+    names = ["-addext", "subjectAltName=DNS:b"]
+    subprocess.run([*make.split(), *names], cwd=folder, check=True, capture_output=True)
+    with (folder / "both.pem").open("a") as both:
+        both.write((folder / "cert.pem").read_text())
+    return folder
+
+
+def test_ssl_on_top(nodes: Mesh, certificate: Path) -> None:
+    a, b = nodes.pair()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate / "both.pem")
+    client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        with server.wrap_socket(sock, server_side=True) as secure:
+            secure.sendall(secure.recv(100).upper())
+            with contextlib.suppress(OSError):
+                secure.unwrap()
+
+    with b.listen("tls") as listener, served(listener, handle):
+        with client.wrap_socket(a.connect("b", "tls"), server_hostname="b") as secure:
+            secure.sendall(b"sealed")
+            assert secure.recv(100) == b"SEALED"
+            assert secure.version() == "TLSv1.3"
+
+
+async def test_asyncio_tls_on_top(nodes: Mesh, certificate: Path) -> None:
+    nodes.node("hub")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate / "both.pem")
+    client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+
+        async def handle(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+            await writer.start_tls(server)
+            writer.write((await reader.readline()).upper())
+            await writer.drain()
+
+        async with await b.start_server(handle, "tls"):
+            reader, writer = await a.open_connection("b", "tls")
+            await writer.start_tls(client, server_hostname="b")
+            writer.write(b"sealed\n")
+            assert await reader.readline() == b"SEALED\n"
+            writer.close()
+
+
+def test_a_stream_is_the_stdin_and_stdout_of_a_program(nodes: Mesh) -> None:
+    a, b = nodes.pair()
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        subprocess.run(["tr", "a-z", "A-Z"], stdin=sock.fileno(), stdout=sock.fileno(), check=True)
+
+    with b.listen("tr") as listener, served(listener, handle):
+        with a.connect("b", "tr") as sock:
+            sock.sendall(b"through a program")
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.makefile("rb").read() == b"THROUGH A PROGRAM"
+
+
+def test_sendfile(nodes: Mesh) -> None:
+    a, b = nodes.pair()
+    data = os.urandom(1 << 20)
+    got: list[bytes] = []
+    with b.listen("file") as listener, served(listener, lambda sock: got.append(sock.makefile("rb").read())):
+        with tempfile.TemporaryFile() as file, a.connect("b", "file") as sock:
+            file.write(data)
+            file.seek(0)
+            assert sock.sendfile(file) == len(data)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+    assert got == [data]
+
+
+def test_a_forking_server_serves_in_the_child(nodes: Mesh) -> None:
+    """What a child is to have of a stream it gets by number; the sockets themselves are the parent's alone."""
+    a, b = nodes.pair()
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        program = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(s.recv(100)[::-1])"
+        arguments = [sys.executable, "-c", program, str(sock.fileno())]
+        subprocess.run(arguments, pass_fds=[sock.fileno()], check=True)
+
+    with b.listen("rev") as listener, served(listener, handle):
+        with a.connect("b", "rev") as sock:
+            sock.sendall(b"abc")
+            assert sock.recv(100) == b"cba"
+
+
+async def test_aiohttp_behind_a_proxy(nodes: Mesh) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
+    from aiohttp import web
+
+    nodes.node("hub")
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+
+        async def page(request: Any) -> Any:
+            return web.Response(text=f"page {request.match_info['name']}", content_type="text/html")
+
+        app = web.Application()
+        app.router.add_get("/{name}", page)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        with tempfile.TemporaryDirectory() as folder:
+            await web.UnixSite(runner, f"{folder}/s").start()
+            try:
+                async with b.expose(f"unix://{folder}/s", "web"), a.forward("b", "web") as proxy:
+                    host, port = proxy.host_port
+                    async with aiohttp.ClientSession() as browser:
+                        for name in ("one", "two"):
+                            async with browser.get(f"http://{host}:{port}/{name}") as answer:
+                                assert await answer.text() == f"page {name}"
+            finally:
+                await runner.cleanup()
+
+
+def test_anyio_and_trio(nodes: Mesh) -> None:
+    trio = pytest.importorskip("trio", reason="needs trio")
+    a, b = nodes.pair()
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        sock.sendall(sock.recv(100).upper())
+
+    async def main() -> bytes:
+        sock = a.connect("b", "up")
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(plain(sock)))
+        async with stream:
+            await stream.send_all(b"trio")
+            data: bytes = await stream.receive_some(100)
+            return data
+
+    with b.listen("up") as listener, served(listener, handle):
+        assert trio.run(main) == b"TRIO"
+
+
+def plain(sock: receptor.MeshSocket) -> socket.socket:
+    """The same stream as a socket of the standard library's own class, for those who insist on it."""
+    copy = sock.dup()
+    sock.close()
+    return copy
+
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+@pytest.mark.skipif(not POSTGRES, reason="needs PostgreSQL's server programs")
+def test_a_database_behind_the_mesh(tmp_path: Path) -> None:
+    pg8000 = pytest.importorskip("pg8000.native", reason="needs the driver pg8000")
+    if os.geteuid() == 0:
+        owner = shutil.which("runuser")
+        if owner is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+        prefix = [owner, "-u", "postgres", "--"]
+        folder = Path(tempfile.mkdtemp(dir="/tmp"))
+        shutil.chown(folder, "postgres")
+    else:
+        prefix, folder = [], tmp_path
+    bindir = str(POSTGRES[-1].parent)
+    subprocess.run(
+        [*prefix, f"{bindir}/initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "me"],
+        check=True,
+        capture_output=True,
+    )
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    start = [*prefix, f"{bindir}/pg_ctl", "-D", f"{folder}/data", "-w", "-o", options, "-l", f"{folder}/log", "start"]
+    subprocess.run(start, check=True, capture_output=True)
+    try:
+        import receptor.testing
+
+        with receptor.testing.mesh("client", "hub", "db") as mesh:
+            with mesh["db"].expose(f"unix://{folder}/.s.PGSQL.5432", "pg"), mesh["client"].forward("db", "pg") as proxy:
+                host, port = proxy.host_port
+                connection = pg8000.Connection("me", host=host, port=port, database="postgres")
+                rows = connection.run("SELECT sum(n) FROM generate_series(1, 1000) AS n")
+                connection.close()
+        assert int(rows[0][0]) == 500_500
+    finally:
+        stop = [*prefix, f"{bindir}/pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop"]
+        subprocess.run(stop, check=True, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_many_streams_cost_no_threads(nodes: Mesh, in_thread: InThread) -> None:
+    a, b = nodes.pair()
+    count = 200
+    with b.listen("many", backlog=256) as listener:
+        taking = in_thread(lambda: [listener.accept(timeout_s=60) for _ in range(count)])
+        threads = threading.active_count()
+        near = [a.connect("b", "many", timeout_s=60) for _ in range(count)]
+        far = taking.result()
+        for left, right in zip(near, far, strict=True):
+            left.sendall(b"x")
+            assert right.recv(1) in (b"x",)
+        assert threading.active_count() <= threads
+        for sock in [*near, *far]:
+            sock.close()
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 1 << 20])
+async def test_asyncio_streams_carry_everything(nodes: Mesh, size: int) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as a:
+
+        async def echo(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+
+        async with await a.start_server(echo, "echo"):
+            reader, writer = await a.open_connection("a", "echo")
+            data = os.urandom(size)
+
+            async def send() -> None:
+                writer.write(data)
+                await writer.drain()
+                writer.write_eof()
+
+            _, back = await asyncio.gather(send(), reader.read())
+            assert back == data
+            writer.close()
