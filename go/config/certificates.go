@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"strings"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -46,9 +47,34 @@ type CertSignReq struct {
 	notBefore, notAfter string
 }
 
+// CertDoctor says what is in a certificate, request or key, and whether it matches what it should.
+type CertDoctor struct {
+	File string
+	Key  string      // File; empty: not compared, as all below.
+	CA   string      // File.
+	Node wire.NodeID // That it should be for.
+	Host string      // That it should be for.
+	JSON bool
+}
+
+// CertMesh makes the certificates of a small mesh.
+type CertMesh struct {
+	Dir     string
+	Members []CertMember // At least one.
+	Bits    int          // 0: the usual number.
+
+	members []string
+}
+
+// CertMember is one node of it.
+type CertMember struct {
+	Node  wire.NodeID
+	Hosts []string
+}
+
 // certificateDirectives run instead of a node.
 func certificateDirectives() []*directive {
-	return []*directive{certInitDirective(), certMakeReqDirective(), certSignReqDirective()}
+	return []*directive{certInitDirective(), certMakeReqDirective(), certSignReqDirective(), certDoctorDirective(), certMeshDirective()}
 }
 
 func certInitDirective() *directive {
@@ -85,6 +111,49 @@ func certSignReqDirective() *directive {
 		text("outcert", "File to write the certificate to", func(s *CertSignReq) *string { return &s.OutCert }).need(),
 		boolean("verify", "The names have been verified: sign without asking", func(s *CertSignReq) *bool { return &s.Verified }),
 	)
+}
+
+func certDoctorDirective() *directive {
+	return of(directive{name: "cert-doctor", help: "Say what a certificate, request or key file is, and whether it is as it should be; also as: cert doctor FILE", group: certificates, times: alone, bare: "file"},
+		CertDoctor{}, nil,
+		text("file", "File with the certificate, request or key, PEM", func(s *CertDoctor) *string { return &s.File }).need(),
+		text("key", "File with the private key that should belong to it", func(s *CertDoctor) *string { return &s.Key }),
+		text("ca", "File with the CAs, one of which should have signed it", func(s *CertDoctor) *string { return &s.CA }),
+		text("node", "Node ID it should be for", func(s *CertDoctor) *wire.NodeID { return &s.Node }),
+		text("host", "Host name or address it should be for", func(s *CertDoctor) *string { return &s.Host }),
+		boolean("json", "Print JSON", func(s *CertDoctor) *bool { return &s.JSON }),
+	)
+}
+
+func certMeshDirective() *directive {
+	return of(directive{name: "cert-mesh", help: "Make a CA and a certificate for each node of a small mesh, good for servers and clients; also as: cert mesh DIR node=ID", group: certificates, times: alone, bare: "dir"},
+		CertMesh{}, checkCertMesh,
+		text("dir", "Directory for the files; a CA that is there is used, so nodes can be added", func(s *CertMesh) *string { return &s.Dir }).need(),
+		list("node", "A node as ID, or as ID=HOST,ADDRESS,... with the names under which others connect to it", func(s *CertMesh) *[]string { return &s.members }).need(),
+		number("bits", "Size of the RSA keys, 0 for 2048", func(s *CertMesh) *int { return &s.Bits }),
+	)
+}
+
+func checkCertMesh(c *checker, s *CertMesh) {
+	c.output("dir", s.Dir)
+	c.keyBits(s.Bits)
+	seen := make(map[string]bool)
+	for _, text := range s.members {
+		id, hosts, _ := strings.Cut(text, "=")
+		if id == "" || id == "ca" || seen[id] {
+			c.refuse("node", "as in node=hub=hub.example,10.0.0.1", "node %q cannot be used: it has no ID, a reserved one, or one that came before", text)
+			continue
+		}
+		seen[id] = true
+		checkNodeID(c, wire.NodeID(id))
+		m := CertMember{Node: wire.NodeID(id)}
+		for host := range strings.SplitSeq(hosts, ",") {
+			if host = strings.TrimSpace(host); host != "" {
+				m.Hosts = append(m.Hosts, host)
+			}
+		}
+		s.Members = append(s.Members, m)
+	}
 }
 
 func checkCertInit(c *checker, s *CertInit) {

@@ -143,6 +143,9 @@ func ParseArgs(args []string) (*Config, error) {
 	if len(args) == 0 {
 		return &Config{Action: ShowHelp}, nil
 	}
+	if args[0] == "cert" && len(args) > 1 { // cert doctor FILE is --cert-doctor FILE.
+		args = append([]string{"--cert-" + args[1]}, args[2:]...)
+	}
 	p := newParser()
 	p.written = slices.Clone(args)
 	var action Action
