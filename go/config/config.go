@@ -97,11 +97,22 @@ func (c *Config) Node() Node {
 }
 
 // LogLevel returns the level to log at.
-func (c *Config) LogLevel() Level {
+func (c *Config) LogLevel() Level { return c.Log().Level }
+
+// Log returns what to log, and how.
+func (c *Config) Log() LogLevel {
 	if l, ok := First[LogLevel](c); ok {
-		return l.Level
+		return l
 	}
-	return LevelInfo
+	return LogLevel{Level: LevelInfo, Format: "text"}
+}
+
+// Process returns how the process behaves.
+func (c *Config) Process() Process {
+	if p, ok := First[Process](c); ok {
+		return p
+	}
+	return Process{WatchConfig: c.second}
 }
 
 // Problem is one thing that is wrong.

@@ -11,7 +11,8 @@ import (
 // everything has every directive that may stand in one file, and most parameters.
 const everything = `
 - node: {id: a, datadir: /d, maxidleconnectiontimeout: 1m, firewallrules: [{action: drop, fromnode: /x|y/}, {action: accept, toservice: 'no'}]}
-- log-level: Debug
+- log-level: {level: Debug, format: JSON, areas: [mesh=info]}
+- process: {draintimeout: 1m30s}
 - local-only
 - trace
 - tls-server: {name: s, cert: c, key: k, requireclientcert: yes, clientcas: ca, pinnedclientcert: [ab, 'yes']}
@@ -78,7 +79,7 @@ func TestF197OrderIsNotAChange(t *testing.T) {
 		items[i], items[len(items)-1-i] = items[len(items)-1-i], items[i]
 	}
 	moved := strings.Join(items, "\n")
-	moved = strings.NewReplacer("{port: 1, tls: s,", "{TLS: s, port: 0x1,", "- log-level: Debug", "- log-level: {level: DEBUG}", "- udp-peer: h:2", "- udp-peer: {cost: 1.0, address: 'h:2'} # as before").Replace(moved)
+	moved = strings.NewReplacer("{port: 1, tls: s,", "{TLS: s, port: 0x1,", "level: Debug", "level: DEBUG", "- udp-peer: h:2", "- udp-peer: {cost: 1.0, address: 'h:2'} # as before").Replace(moved)
 	if changes := Diff(cfg, mustLoad(t, moved)); len(changes) != 0 {
 		t.Errorf("got changes %v, want none", changes)
 	}

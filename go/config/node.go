@@ -24,6 +24,8 @@ const (
 	LevelDebug   Level = "debug"
 )
 
+var levels = []Level{LevelError, LevelWarning, LevelInfo, LevelDebug}
+
 // Node is who this node is. Every configuration has exactly one.
 type Node struct {
 	ID      wire.NodeID   // Never empty: the host's name where none was given.
@@ -46,9 +48,23 @@ const maxNodeID = 255
 
 // LogLevel sets what is logged.
 type LogLevel struct {
-	Level Level
+	Level  Level
+	Format string           // text or json.
+	Areas  map[string]Level // Levels of parts of the node, of LogAreas.
 
-	text string
+	text  string
+	areas []string
+}
+
+// LogAreas are the parts of a node whose levels can be set on their own.
+var LogAreas = []string{"mesh", "work", "control", "services", "tls"}
+
+// Process is how the process behaves.
+type Process struct {
+	WatchConfig  bool          // Read the configuration again when a file of it changes.
+	DrainTimeout time.Duration // How long a stop waits for connections and commands of clients to end; 0: not at all.
+
+	drain string
 }
 
 // LocalOnly keeps a node without links running.
@@ -85,8 +101,15 @@ func nodeDirectives() []*directive {
 		of(directive{name: "version", help: "Show the version and exit", times: alone}, Version{}, nil),
 		of(directive{name: "trace", help: "Accepted for compatibility, has no effect", times: once}, Trace{}, nil),
 		of(directive{name: "log-level", help: "What to log", times: once, bare: "level"},
-			LogLevel{text: string(LevelInfo)}, checkLogLevel,
+			LogLevel{text: string(LevelInfo), Format: "text"}, checkLogLevel,
 			text("level", "One of error, warning, info, debug", func(l *LogLevel) *string { return &l.text }).among("error", "warning", "info", "debug"),
+			text("format", "How a line is written: text or json", func(l *LogLevel) *string { return &l.Format }).among("text", "json"),
+			list("areas", "Level of a part of the node, as mesh=debug; the parts are "+strings.Join(LogAreas, ", "), func(l *LogLevel) *[]string { return &l.areas }),
+		),
+		of(directive{name: "process", help: "How the process behaves", times: once},
+			Process{drain: "0s"}, checkProcess,
+			boolean("watchconfig", "Read the configuration again when a file of it changes; version 2 does so unless told not to", func(p *Process) *bool { return &p.WatchConfig }),
+			text("draintimeout", "How long a stop waits for connections and commands of clients to end, as in 30s; 0s is not at all", func(p *Process) *string { return &p.drain }),
 		),
 	}
 }
@@ -146,7 +169,40 @@ func checkLogLevel(c *checker, l *LogLevel) {
 	written := l.text
 	l.text = strings.ToLower(l.text)
 	l.Level = Level(l.text)
-	if !slices.Contains([]Level{LevelError, LevelWarning, LevelInfo, LevelDebug}, l.Level) {
+	l.Format = strings.ToLower(l.Format)
+	if l.Format != "text" && l.Format != "json" {
+		c.refuse("format", "one of text, json", "%s is not a valid log format", l.Format)
+	}
+	for _, text := range l.areas {
+		area, level, ok := strings.Cut(strings.ToLower(text), "=")
+		switch {
+		case !ok || !slices.Contains(LogAreas, area):
+			c.refuse("areas", "write it as mesh=debug; the parts are "+strings.Join(LogAreas, ", "), "%s is not a part of the node and a level", text)
+		case !slices.Contains(levels, Level(level)):
+			c.refuse("areas", "one of error, warning, info, debug", "%s is not a valid log level name", level)
+		default:
+			if l.Areas == nil {
+				l.Areas = make(map[string]Level)
+			}
+			l.Areas[area] = Level(level)
+		}
+	}
+	if !slices.Contains(levels, l.Level) {
 		c.refuse("level", "one of error, warning, info, debug", "%s is not a valid log level name", written)
+	}
+}
+
+func checkProcess(c *checker, p *Process) {
+	if c.second && !c.entry.has("watchconfig") {
+		p.WatchConfig = true
+	}
+	d, err := time.ParseDuration(p.drain)
+	switch {
+	case err != nil || d < 0:
+		c.refuse("draintimeout", "as in 30s or 2m", "draintimeout %s is not a duration", p.drain)
+	case d > time.Hour:
+		c.refuse("draintimeout", "at most 1h", "draintimeout %s is too long to wait for", p.drain)
+	default:
+		p.DrainTimeout, p.drain = d, d.String()
 	}
 }

@@ -45,11 +45,11 @@ type Options struct {
 	// Hangup has the configuration read again, each time something comes; nil never does.
 	Hangup <-chan os.Signal
 
-	level          *slog.LevelVar // Of the log on Stdout.
-	managerEnviron []string       // With the variables of the service manager, which Environ does not have.
+	setLog         func(config.LogLevel) // Of the log on Stdout; nil: the log is not ours.
+	managerEnviron []string              // With the variables of the service manager, which Environ does not have.
 }
 
-func (o Options) withDefaults(level config.Level) (Options, error) {
+func (o Options) withDefaults(cfg *config.Config) (Options, error) {
 	if o.Program == "" {
 		o.Program = "receptor"
 	}
@@ -66,9 +66,14 @@ func (o Options) withDefaults(level config.Level) (Options, error) {
 		o.Version = Version
 	}
 	if o.Logger == nil {
-		o.level = new(slog.LevelVar)
-		o.level.Set(slogLevels[level])
-		o.Logger = slog.New(NewLogHandler(o.Stdout, o.level))
+		level := new(slog.LevelVar)
+		handler := NewLogHandler(o.Stdout, level).(*logHandler)
+		o.setLog = func(l config.LogLevel) {
+			level.Set(slogLevels[l.Level])
+			handler.configure(l)
+		}
+		o.setLog(cfg.Log())
+		o.Logger = slog.New(handler)
 	}
 	if o.Environ == nil {
 		o.managerEnviron = os.Environ()
@@ -113,8 +118,8 @@ type Daemon struct {
 	cfg      atomic.Pointer[config.Config] // In effect.
 	profiles atomic.Pointer[tlsProfiles]
 	signing  atomic.Pointer[signer]
-	level    *slog.LevelVar // nil: the log is not ours.
-	environ  []string       // Names the proxies of links.
+	setLog   func(config.LogLevel) // nil: the log is not ours.
+	environ  []string              // Names the proxies of links.
 	version  string
 	started  time.Time
 	log      *slog.Logger
@@ -147,6 +152,9 @@ func (p *piece) close() error {
 	return p.closer.Close()
 }
 
+// area is the log of one part of the node.
+func (d *Daemon) area(name string) *slog.Logger { return d.log.With(areaKey, name) }
+
 // Config is the configuration in effect. A reload replaces it.
 func (d *Daemon) Config() *config.Config { return d.cfg.Load() }
 
@@ -155,11 +163,11 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	if cfg.Action != config.Run {
 		return nil, errors.New("the configuration describes no node")
 	}
-	opts, err := opts.withDefaults(cfg.LogLevel())
+	opts, err := opts.withDefaults(cfg)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{log: opts.Logger, level: opts.level, environ: opts.Environ, version: opts.Version, started: time.Now(), streamTLS: make(map[string]*tls.Config)}
+	d := &Daemon{log: opts.Logger, setLog: opts.setLog, environ: opts.Environ, version: opts.Version, started: time.Now(), streamTLS: make(map[string]*tls.Config)}
 	d.cfg.Store(cfg)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx, opts); err != nil {
@@ -187,7 +195,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.log, MaxIdle: node.MaxIdle, Policy: firewall})
+	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall})
 	if err != nil {
 		return err
 	}
@@ -197,7 +205,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	d.Control = control.New(control.Config{
-		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.controlReload, Logger: d.log, Session: d.session(opts),
+		Node: n, Dial: d.dialStream, Work: d.Work, Version: opts.Version, Reload: d.controlReload, Logger: d.area("control"), Session: d.session(opts),
 		Config: d.effective, TLS: d.tlsReplies, Metrics: d.Metrics,
 	})
 	d.opened(d.Control)
@@ -267,7 +275,7 @@ func (d *Daemon) startWork(node config.Node, opts Options) error {
 		Runner:       opts.Runner,
 		LogLevel:     string(d.Config().LogLevel()),
 		Environ:      opts.Environ,
-		Logger:       d.log,
+		Logger:       d.area("work"),
 	})
 	if err != nil {
 		return err
@@ -319,7 +327,7 @@ func (d *Daemon) open(section any) (io.Closer, error) {
 	case config.UDPServer:
 		return d.udpServer(s)
 	case config.UDPClient:
-		return keep(service.StartUDPClient(d.Node, service.UDPClient{Service: s.Service, Address: s.Address}, d.log))
+		return keep(service.StartUDPClient(d.Node, service.UDPClient{Service: s.Service, Address: s.Address}, d.area("services")))
 	case config.UnixServer:
 		return d.unixServer(s)
 	case config.UnixClient:

@@ -27,7 +27,7 @@ func (d *Daemon) tcpServer(s config.TCPServer) (io.Closer, error) {
 	}
 	return keep(service.StartTCPServer(mesh, service.TCPServer{
 		Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService, TLS: conf,
-	}, d.log))
+	}, d.area("services")))
 }
 
 // tcpClient starts a proxy from a service in the mesh to a TCP address.
@@ -44,13 +44,13 @@ func (d *Daemon) tcpClient(s config.TCPClient) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keep(service.StartTCPClient(mesh, service.TCPClient{Service: s.Service, Address: s.Address, TLS: conf}, d.log))
+	return keep(service.StartTCPClient(mesh, service.TCPClient{Service: s.Service, Address: s.Address, TLS: conf}, d.area("services")))
 }
 
 // udpServer starts a proxy from a UDP port to a service in the mesh.
 func (d *Daemon) udpServer(s config.UDPServer) (io.Closer, error) {
 	proxy := service.UDPServer{Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService}
-	return keep(service.StartUDPServer(d.Node, proxy, d.log))
+	return keep(service.StartUDPServer(d.Node, proxy, d.area("services")))
 }
 
 // unixServer starts a proxy from a Unix socket to a service in the mesh.
@@ -63,7 +63,7 @@ func (d *Daemon) unixServer(s config.UnixServer) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("error opening Unix socket: %w", err)
 	}
-	return service.StartUnixServer(mesh, service.UnixServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService}, d.log), nil
+	return service.StartUnixServer(mesh, service.UnixServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService}, d.area("services")), nil
 }
 
 // unixClient starts a proxy from a service in the mesh to a Unix socket.
@@ -72,7 +72,7 @@ func (d *Daemon) unixClient(s config.UnixClient) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keep(service.StartUnixClient(mesh, service.UnixClient{Service: s.Service, Filename: s.Filename}, d.log))
+	return keep(service.StartUnixClient(mesh, service.UnixClient{Service: s.Service, Filename: s.Filename}, d.area("services")))
 }
 
 // commandService starts a service whose streams are terminals.
@@ -85,13 +85,13 @@ func (d *Daemon) commandService(s config.CommandService) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command %q: %w", s.Command, err)
 	}
-	return keep(service.StartCommand(mesh, service.Command{Service: s.Service, Args: args}, d.log))
+	return keep(service.StartCommand(mesh, service.Command{Service: s.Service, Args: args}, d.area("services")))
 }
 
 // ipRouter starts an interface of an IP network in the mesh.
 func (d *Daemon) ipRouter(s config.IPRouter) (io.Closer, error) {
 	router := service.IPRouter{Network: s.NetworkName, Interface: s.Interface, Local: s.LocalNet, Routes: s.Routes}
-	return keep(service.StartIPRouter(d.Node, router, d.log))
+	return keep(service.StartIPRouter(d.Node, router, d.area("services")))
 }
 
 // keep is what the start of a service returned, without a nil pointer in an interface.

@@ -158,8 +158,8 @@ func (t *transaction) apply() error {
 	d.signing.Store(t.signer)
 	d.Node.SetPolicy(t.firewall)
 	d.Node.SetWorkCommands(d.Work.WorkTypes())
-	if d.level != nil {
-		d.level.Set(slogLevels[t.next.LogLevel()])
+	if d.setLog != nil {
+		d.setLog(t.next.Log())
 	}
 	t.settle()
 	return nil

@@ -23,7 +23,7 @@ var ErrNothingToDo = errors.New("no backends are running")
 
 // Run does what cfg asks for. If that is a node, it returns when ctx ends or the node has stopped by itself.
 func Run(ctx context.Context, cfg *config.Config, opts Options) error {
-	opts, err := opts.withDefaults(cfg.LogLevel())
+	opts, err := opts.withDefaults(cfg)
 	if err != nil {
 		return err
 	}
@@ -125,6 +125,9 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 	defer events.Close()
 	ticks, stop := manager.ticks()
 	defer stop()
+	look := time.NewTicker(watchInterval)
+	defer look.Stop()
+	watch := newFileWatch(d.Config().Files)
 	manager.ready(d.statusLine())
 	news := events.C
 	for {
@@ -134,9 +137,18 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 		case <-d.Node.Done():
 			return
 		case <-opts.Hangup:
-			manager.reloading()
-			_, _ = d.Reload(ctx, false) // It says what happened in the log.
-			manager.ready(d.statusLine())
+			d.reloadNow(ctx, manager)
+		case <-look.C:
+			cfg := d.Config()
+			if !cfg.Process().WatchConfig {
+				continue
+			}
+			if changed := watch.look(cfg.Files); changed != nil {
+				for _, file := range changed {
+					d.log.Info("Config file changed: " + file)
+				}
+				d.reloadNow(ctx, manager)
+			}
 		case _, open := <-news:
 			if !open {
 				news = nil
@@ -148,6 +160,13 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 			manager.send("WATCHDOG=1")
 		}
 	}
+}
+
+// reloadNow reloads and says so to the service manager; what happened is in the log.
+func (d *Daemon) reloadNow(ctx context.Context, manager *notifier) {
+	manager.reloading()
+	_, _ = d.Reload(ctx, false)
+	manager.ready(d.statusLine())
 }
 
 // statusLine says in one line how the node is.

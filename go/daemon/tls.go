@@ -24,7 +24,7 @@ type tlsProfiles struct {
 
 // ProfileOwner is the node as the owner of TLS profiles.
 func (d *Daemon) ProfileOwner() identity.Owner {
-	return identity.Owner{Node: d.Config().Node().ID, Logger: d.log, Peer: peerNode}
+	return identity.Owner{Node: d.Config().Node().ID, Logger: d.area("tls"), Peer: peerNode}
 }
 
 // loadProfiles reads the files of all TLS profiles of cfg and reports everything that is wrong with them. A profile whose
@@ -40,7 +40,7 @@ func (d *Daemon) loadProfiles(cfg *config.Config) (*tlsProfiles, error) {
 			inUse["client "+s.Name] = s
 		}
 	}
-	owner := identity.Owner{Node: cfg.Node().ID, Logger: d.log, Peer: peerNode}
+	owner := identity.Owner{Node: cfg.Node().ID, Logger: d.area("tls"), Peer: peerNode}
 	var problems error
 	for pos, s := range config.All[config.TLSServer](cfg) {
 		if reflect.DeepEqual(inUse["server "+s.Name], s) {

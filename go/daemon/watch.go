@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"maps"
+	"os"
+	"time"
+)
+
+// watchInterval is how often configuration files are looked at. The kernel could tell of changes, but not of those that
+// reach a file through a symbolic link, as a mounted ConfigMap's, or through a network file system.
+const watchInterval = time.Second
+
+// fileWatch sees changes of files, each once it has come to rest.
+type fileWatch struct {
+	settled, latest map[string]stamp
+}
+
+// stamp is what a change of a file changes.
+type stamp struct {
+	modified time.Time
+	size     int64
+	exists   bool
+}
+
+func stamps(files []string) map[string]stamp {
+	all := make(map[string]stamp, len(files))
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil {
+			all[file] = stamp{info.ModTime(), info.Size(), true}
+		} else {
+			all[file] = stamp{}
+		}
+	}
+	return all
+}
+
+func newFileWatch(files []string) *fileWatch {
+	now := stamps(files)
+	return &fileWatch{now, now}
+}
+
+// look returns the files that are not as they were, if they are the same as at the last look: an editor may still be
+// writing. A file that is gone is waited for.
+func (w *fileWatch) look(files []string) (changed []string) {
+	now := stamps(files)
+	resting := maps.Equal(now, w.latest)
+	w.latest = now
+	for _, file := range files {
+		if now[file] != w.settled[file] {
+			changed = append(changed, file)
+		}
+		resting = resting && now[file].exists
+	}
+	if !resting || len(changed) == 0 {
+		return nil
+	}
+	w.settled = now
+	return changed
+}
