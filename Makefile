@@ -12,7 +12,7 @@ export GOTOOLCHAIN := local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-go test-python check bench fuzz wheel clean
+.PHONY: help build demo test test-go test-python check bench campaign fuzz wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -56,6 +56,9 @@ check: $(VENV)/.tools ## format, vet, lint, strict type check
 
 bench: build ## the figures of the README, measured on this machine: make bench [TOPICS="mesh work"]
 	$(BIN)/python tests/bench/run.py $(TOPICS)
+
+campaign: build ## kill daemons, links, runners and commands while units run: SECONDS=60 a round, ROUNDS=3 rounds, from SEED
+	$(BIN)/python tests/work_campaign.py --program $(BIN)/receptor --seconds $(or $(SECONDS),60) --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED))
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	@set -e; for package in $$($(GO) list ./go/...); do \
