@@ -8,7 +8,8 @@ must
 * end, and still be listed on alpha: none is stuck or lost;
 * have the right bytes as its output if it succeeded, and have been started exactly once;
 * say why, by a Reason, if it failed, and have been started once at most;
-* have succeeded if it was accepted and neither its runner nor its command was killed, nor a client stopped it;
+* have succeeded if it was accepted and neither its runner nor its command was killed, nor a client stopped it, nor the
+  daemon that was about to start it killed at that moment;
 * never have been started if its client vanished in the middle of the payload.
 
 The same seed makes the same decisions; what they meet depends on the machine.
@@ -191,6 +192,7 @@ class Mesh:
             except OSError:
                 client.close()
                 if time.monotonic() > end:
+                    self.processes[name].send_signal(signal.SIGQUIT)  # Its goroutines go to its log.
                     raise
                 time.sleep(0.01)
 
@@ -318,9 +320,10 @@ class Campaign:
 
     def kill_process(self, kind: str) -> bool:
         found = []
-        for pid, arguments in processes_of("work.sh"):
+        for pid, arguments in processes_of(str(self.mesh.folder / "work.sh")):
             is_runner = "--command-runner" in arguments
-            if is_runner == (kind == "runner") and str(self.mesh.folder) in " ".join(arguments):
+            is_daemon = "--control-service" in arguments
+            if not is_daemon and is_runner == (kind == "runner"):
                 found.append((pid, arguments))
         if not found:
             return False
@@ -375,7 +378,8 @@ class Campaign:
             return "cancelled"
         if not reason:
             self.blame(unit, "failed without a Reason")
-        if unit.accepted and unit.tag not in self.harmed and not unit.stop:
+        # A daemon that is killed before it could start a unit cannot tell whether it did.
+        if unit.accepted and unit.tag not in self.harmed and not unit.stop and reason != "restart":
             self.blame(unit, "failed although it was accepted and left alone")
         return f"failed: {reason}"
 
@@ -415,9 +419,15 @@ class Campaign:
         self.over.set()
         for thread in threads:
             thread.join(timeout=SETTLE_S)
-        self.settle()
-        counts = Counter(self.judge(unit) for unit in self.units if unit.unit_id)
-        self.release_all()
+        counts: Counter[str] = Counter()
+        try:
+            self.settle()
+            counts.update(self.judge(unit) for unit in self.units if unit.unit_id)
+            self.release_all()
+        except OSError as error:
+            states = {name: process.poll() for name, process in self.mesh.processes.items()}
+            self.problems.append(f"a daemon does not answer: {error!r}, exit statuses {states}")
+            time.sleep(1)  # What SIGQUIT has brought to light is on its way to the log.
         told = sum(bool(unit.unit_id) for unit in self.units)
         accepted = sum(unit.accepted for unit in self.units)
         return {"told": told, "accepted": accepted, **dict(sorted(counts.items())), **dict(sorted(self.done.items()))}
@@ -441,7 +451,7 @@ def run(
         if problems:
             problems.insert(0, f"seed {seed}, {folder}")
             for name in NODES:
-                tail = (folder / f"{name}.log").read_text(errors="replace").splitlines()[-20:]
+                tail = (folder / f"{name}.log").read_text(errors="replace").splitlines()[-60:]
                 problems.extend([f"--- {name}", *tail])
     return counts, problems
 

@@ -224,3 +224,63 @@ func TestSigningKeyFilesAtStart(t *testing.T) {
 		}
 	}
 }
+
+// TestF176SecretsStaySecret looks for a secret parameter and for signatures in replies, logs, and the processes of a unit.
+func TestF176SecretsStaySecret(t *testing.T) {
+	p := newPapers(t)
+	private, public := signingKeys(t)
+	addr, socket := freePort(t), filepath.Join(t.TempDir(), "a.sock")
+	_, port, _ := net.SplitHostPort(addr)
+	out := newOutput()
+	start := func(id string, args ...string) *Daemon {
+		p.issue(t, wire.NodeID(id))
+		args = append([]string{"--node", "id=" + id, "datadir=" + t.TempDir(), "--log-level", "debug"}, args...)
+		d, err := Build(t.Context(), parse(t, append(args, p.profiles(wire.NodeID(id))...)...), Options{Stdout: out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { releaseUnits(d); _ = d.Close() })
+		return d
+	}
+	const look = `-c "tr '\\000' ' ' < /proc/$PPID/cmdline; env; cat"`
+	start("b", "--tcp-listener", "bindaddr=127.0.0.1", "port="+port, "--control-service", "tls=srv", "--work-verification", public,
+		"--work-command", "worktype=look", "command=sh", "params="+look, "verifysignature=true")
+	a := start("a", "--tcp-peer", addr, "--control-service", "filename="+socket, "--work-signing", private)
+	if _, _, err := a.Node.WaitRoute(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	request := func(more string) string {
+		return `{"command":"work","subcommand":"submit","node":"b","worktype":"look","signwork":"true","secret_token":"hunter2"` + more + `}`
+	}
+	wantAnswer(t, "without TLS", submitLine(t, "unix", socket, request("")), "ERROR: cannot send secrets over a non-TLS connection")
+	wantAnswer(t, "with TLS", submitLine(t, "unix", socket, request(`,"tlsclient":"cli"`)), started)
+	seen := ""
+	for id := range a.Work.List() {
+		status, err := a.Work.Wait(t.Context(), id)
+		if err != nil || status.Detail != "exit status 0" {
+			t.Fatalf("got %v, %v", status, err)
+		}
+		text, err := status.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		results, err := a.Work.Results(t.Context(), id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		output, err := io.ReadAll(results)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = results.Close()
+		seen += string(text) + string(output)
+	}
+	wantAnswer(t, "output", seen, "command-runner")
+	for where, text := range map[string]string{"replies and processes": seen, "logs": out.String()} {
+		for _, secret := range []string{"hunter2", "eyJ"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%q is in %s:\n%s", secret, where, text)
+			}
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -47,7 +48,7 @@ func one(t testing.TB, e *Engine) UnitID {
 	return ""
 }
 
-func TestRemote(t *testing.T) {
+func TestF173Remote(t *testing.T) {
 	_, alpha, beta := pair(t)
 	req := request("beta", "upper", "")
 	req.Params["foo"] = "bar"
@@ -140,8 +141,8 @@ func scripted(t testing.TB, say func(string) string) (*testMesh, *Engine, *scrip
 	return m, openEngine(t, t.TempDir(), m.node("alpha")), s
 }
 
-// TestRemoteBytes holds what is sent to another node against the golden transcript of a remote unit.
-func TestRemoteBytes(t *testing.T) {
+// TestF173RemoteBytes holds what is sent to another node against the golden transcript of a remote unit.
+func TestF173RemoteBytes(t *testing.T) {
 	released := false
 	_, alpha, s := scripted(t, func(line string) string {
 		switch {
@@ -189,7 +190,7 @@ func TestRemoteBytes(t *testing.T) {
 	}
 }
 
-func TestRemoteRefusal(t *testing.T) {
+func TestF173RemoteRefusal(t *testing.T) {
 	_, alpha, _ := pair(t)
 	s, err := alpha.Submit(request("beta", "nosuchtype", ""))
 	if err != nil {
@@ -225,7 +226,7 @@ func later(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload stri
 	return s.ID()
 }
 
-func TestRemoteReachableLater(t *testing.T) {
+func TestF174ReachableLater(t *testing.T) {
 	m, alpha, _ := pair(t)
 	id := later(t, m, alpha, request("beta", "upper", ""), "hello\n")
 	m.mend("beta")
@@ -242,7 +243,28 @@ func TestRemoteRefusalInBackground(t *testing.T) {
 	wantStatus(t, wait(t, alpha, id), Failed, "Error starting worker: could not parse response: ERROR: unknown work type nosuchtype", 0)
 }
 
-func TestRemoteExpires(t *testing.T) {
+func TestF175RefusedForLocalWork(t *testing.T) {
+	_, alpha, _ := pair(t)
+	for _, node := range []string{"alpha", "localhost"} {
+		req := request(node, "cat", "")
+		req.TTL = "1h"
+		if _, err := alpha.Submit(req); err == nil || err.Error() != "ttl option is intended for remote work only" {
+			t.Errorf("%s: got %v", node, err)
+		}
+	}
+	for ttl, want := range map[string]string{"soon": `time: invalid duration "soon"`, "10": `time: missing unit in duration "10"`} {
+		req := request("beta", "cat", "")
+		req.TTL = ttl
+		if _, err := alpha.Submit(req); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", ttl, err, want)
+		}
+	}
+	if len(alpha.List()) != 0 {
+		t.Error("a refused submit has left a unit behind")
+	}
+}
+
+func TestF175Expires(t *testing.T) {
 	m, alpha, beta := pair(t)
 	req := request("beta", "upper", "")
 	req.TTL = "50ms"
@@ -250,6 +272,9 @@ func TestRemoteExpires(t *testing.T) {
 	s := wait(t, alpha, id)
 	x := s.Extra.(*unit.RemoteExtra)
 	wantStatus(t, s, Failed, unit.DetailExpired(x.Expiration), 0)
+	if s.Reason != unit.ReasonExpired {
+		t.Errorf("got reason %q", s.Reason)
+	}
 	m.mend("beta")
 	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
 		t.Errorf("release: got %v, %v", pending, err)
@@ -308,7 +333,7 @@ func startSleeper(t *testing.T, alpha *Engine) UnitID {
 	return id
 }
 
-func TestRemoteCancel(t *testing.T) {
+func TestF177RemoteCancel(t *testing.T) {
 	_, alpha, beta := pair(t)
 	id := startSleeper(t, alpha)
 	if pending, err := alpha.Cancel(testContext(t), id); pending || err != nil {
@@ -322,7 +347,7 @@ func TestRemoteCancel(t *testing.T) {
 	wantStatus(t, s, Canceled, "Canceled", 2)
 }
 
-func TestRemoteCancelAndReleasePending(t *testing.T) {
+func TestF177CancelAndReleasePending(t *testing.T) {
 	m, alpha, beta := pair(t)
 	id := startSleeper(t, alpha)
 	m.cut("beta")
@@ -350,7 +375,7 @@ func TestRemoteCancelAndReleasePending(t *testing.T) {
 	}
 }
 
-func TestRemoteForceRelease(t *testing.T) {
+func TestF177ForceRelease(t *testing.T) {
 	m, alpha, beta := pair(t)
 	id := startSleeper(t, alpha)
 	m.cut("beta")
@@ -371,7 +396,11 @@ func TestRemoteUnitIsGone(t *testing.T) {
 	m.serve("beta", openEngine(t, t.TempDir(), m.node("beta"))) // Its data is lost.
 	m.cut("beta")
 	m.mend("beta")
-	wantStatus(t, wait(t, alpha, id), Failed, "Remote work unit is gone", 2)
+	gone := wait(t, alpha, id)
+	wantStatus(t, gone, Failed, "Remote work unit is gone", 2)
+	if gone.Reason != unit.ReasonGone {
+		t.Errorf("got reason %q", gone.Reason)
+	}
 	if got := output(t, alpha, id, 0); got != "a\n" {
 		t.Errorf("got output %q", got)
 	}
@@ -383,7 +412,7 @@ func TestRemoteUnitIsGone(t *testing.T) {
 	}
 }
 
-func TestRemoteSecretsAndTLS(t *testing.T) {
+func TestF176SecretsAndTLS(t *testing.T) {
 	m, alpha, _ := pair(t, func(c *Config) { c.HasTLSClient = func(name string) bool { return name == "cli" } })
 	req := request("beta", "cat", "")
 	req.TLSClient = "cli"
@@ -409,7 +438,7 @@ func TestRemoteSecretsAndTLS(t *testing.T) {
 	}
 }
 
-func TestRemoteSignature(t *testing.T) {
+func TestF179RemoteSignature(t *testing.T) {
 	_, alpha, _ := pair(t)
 	req := request("beta", "cat", "")
 	req.SignWork = true
@@ -442,8 +471,8 @@ func wantNumbers(t *testing.T, e *Engine, id UnitID) {
 	}
 }
 
-// TestRemoteLinkLoss breaks the link after every so many bytes, in the submit, the payload, the status and the output.
-func TestRemoteLinkLoss(t *testing.T) {
+// TestF174LinkLoss breaks the link after every so many bytes, in the submit, the payload, the status and the output.
+func TestF174LinkLoss(t *testing.T) {
 	bothUpTo(t, 0, 61, func(t *testing.T, serve serveFunc, budget int) {
 		m, alpha, _ := pairWith(t, serve)
 		s, err := alpha.Submit(request("beta", "sh", numbers))
@@ -475,9 +504,9 @@ func bothUpTo(t *testing.T, first, step int, f func(t *testing.T, serve serveFun
 	}
 }
 
-// TestRemoteSubmitterRestarts ends the submitter's engine after every so many bytes and opens a new one on its
+// TestF178SubmitterRestarts ends the submitter's engine after every so many bytes and opens a new one on its
 // directory.
-func TestRemoteSubmitterRestarts(t *testing.T) {
+func TestF178SubmitterRestarts(t *testing.T) {
 	bothUpTo(t, 100, 131, func(t *testing.T, serve serveFunc, budget int) {
 		m := newTestMesh()
 		beta := openEngine(t, t.TempDir(), m.node("beta"))
@@ -687,8 +716,8 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
-// TestRemoteExecutorRestarts closes the executor's engine while its unit runs.
-func TestRemoteExecutorRestarts(t *testing.T) {
+// TestF178ExecutorRestarts closes the executor's engine while its unit runs.
+func TestF178ExecutorRestarts(t *testing.T) {
 	m := newTestMesh()
 	dir := t.TempDir()
 	beta := openEngine(t, dir, m.node("beta"))
@@ -707,5 +736,100 @@ func TestRemoteExecutorRestarts(t *testing.T) {
 	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 8)
 	if got := output(t, alpha, id, 0); got != "one\ntwo\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestOutcomeTravels: what the executor knows of the end of its unit is known here, and what an existing executor says in
+// words is understood.
+func TestOutcomeTravels(t *testing.T) {
+	for name, serve := range executors {
+		t.Run(name, func(t *testing.T) {
+			_, alpha, beta := pairWith(t, serve)
+			id := submit(t, alpha, request("beta", "sh", `"echo a; exit 3"`), "")
+			got := wait(t, alpha, id)
+			want, err := beta.Status(one(t, beta))
+			if err != nil {
+				t.Fatal(err)
+			}
+			code, _ := got.ExitCode()
+			if code != 3 || got.Reason != unit.ReasonExit || got.SHA256 != want.SHA256 || got.SHA256 == "" || !got.Finished.Equal(want.Finished) {
+				t.Errorf("got %+v %+v, want %+v %+v", got.Outcome, got.Times, want.Outcome, want.Times)
+			}
+		})
+	}
+	for detail, want := range map[string]unit.Reason{
+		"exit status 3": unit.ReasonExit, "signal: killed": unit.ReasonSignal, "Killed": unit.ReasonKilled, "Pending at restart": unit.ReasonRestart,
+	} {
+		if got := outcome(&remote.Status{State: Failed, Detail: detail}).Reason; got != want {
+			t.Errorf("%s: got %q, want %q", detail, got, want)
+		}
+	}
+}
+
+// TestOutputThatWasLostIsCopiedAnew zeroes what was copied, as a loss of power may, between two lives of the submitter.
+func TestOutputThatWasLostIsCopiedAnew(t *testing.T) {
+	for name, serve := range executors {
+		t.Run(name, func(t *testing.T) {
+			m := newTestMesh()
+			beta := openEngine(t, t.TempDir(), m.node("beta"))
+			releaseAll(t, beta)
+			serve(m, "beta", beta)
+			dir := t.TempDir()
+			alpha := openEngine(t, dir, m.node("alpha"))
+			gate := t.TempDir() + "/gate"
+			id := submit(t, alpha, request("beta", "sh", `"echo one; while [ ! -e `+gate+` ]; do sleep 0.02; done; echo two"`), "")
+			until(t, alpha, id, "output", func(s Status) bool { return s.StdoutSize == 4 && file(t, alpha, id, "stdout") == "one\n" })
+			path := func() string { j, _ := alpha.find(id); return j.dir.File("stdout") }()
+			alpha.Close()
+			if err := os.WriteFile(path, make([]byte, 4), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			alpha = openEngine(t, dir, m.node("alpha"))
+			wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 8)
+			if got := output(t, alpha, id, 0); got != "one\ntwo\n" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// TestOldNodeIsAskedOnce: a node that does not push is remembered, until a session with it breaks.
+func TestOldNodeIsAskedOnce(t *testing.T) {
+	asked := 0
+	_, alpha, s := scripted(t, nil)
+	s.say = func(line string) string {
+		if strings.Contains(line, `"follow"`) {
+			asked++
+			return "ERROR: bad command\n"
+		}
+		return honest(line)
+	}
+	run := func() {
+		wantStatus(t, wait(t, alpha, submit(t, alpha, request("beta", "upper", ""), "")), Succeeded, "exit status 0", 12)
+	}
+	run()
+	run()
+	s.mu.Lock()
+	if asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	broken := false
+	say := s.say
+	s.say = func(line string) string {
+		if strings.HasPrefix(line, "work status") && !broken {
+			broken = true
+			return ""
+		}
+		return say(line)
+	}
+	s.mu.Unlock()
+	run()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if asked != 2 {
+		t.Errorf("asked %d times after a session broke, want twice", asked)
 	}
 }
