@@ -9,6 +9,7 @@ GO_PACKAGES := ./go/... ./capi/... ./examples/...
 SOURCES := $(shell find go capi python -type f -not -path '*/_native/*' -not -path '*/__pycache__/*' -not -path '*/testdata/*' -not -name '*_test.go' 2>/dev/null) pyproject.toml go.mod go.sum
 
 export GOTOOLCHAIN := local
+export SOURCE_DATE_EPOCH ?= 1760000000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -67,10 +68,11 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 		done; \
 	done
 
-wheel: $(VENV)/.tools ## the wheel and the source distribution, in dist/
+wheel: $(VENV)/.tools ## the wheel and the source distribution, in dist/, checked in a clean environment
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' >/dev/null
+	$(BIN)/python tests/packaging/check_wheel.py dist
 	ls -l dist
 
 clean: ## remove what the targets above made

@@ -2,6 +2,9 @@
 
 Named in pyproject.toml under [tool.setuptools.cmdclass]. The version stands in pyproject.toml; both Go parts get it at
 link time. ``RECEPTOR_GO`` names the go program; the toolchain is never downloaded (GOTOOLCHAIN=local).
+
+The library needs glibc: elsewhere (musl), and with ``RECEPTOR_LIBRARY=no``, the wheel holds the daemon only, which is
+static, and nodes run as its sidecars.
 """
 
 import os
@@ -56,12 +59,14 @@ class BuildGo(Command):
         self.set_undefined_options("build", ("build_lib", "build_lib"))
 
     def run(self) -> None:
+        if not wants_library():
+            return
         target = ROOT / "python" / LIBRARY if self.editable_mode else self._built()
         build_library(target, str(self.distribution.get_version()))
 
     def get_outputs(self) -> list[str]:
         """Files that an install gets."""
-        return [] if self.editable_mode else [str(self._built())]
+        return [] if self.editable_mode or not wants_library() else [str(self._built())]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Files of the build and the sources they come from, for editable installs: none is a copy of a source."""
@@ -104,9 +109,17 @@ class BdistWheel(bdist_wheel):
         """``py3-none-PLATFORM``, where PLATFORM says the oldest glibc that the library loads on."""
         _, _, plat = super().get_tag()
         library = Path(self.get_finalized_command("build").build_lib) / LIBRARY
+        if plat.startswith("linux_") and not wants_library() and not self.plat_name_supplied:
+            machine = platform.machine()
+            return "py3", "none", f"manylinux_2_17_{machine}.musllinux_1_1_{machine}"  # A static program runs on both.
         if plat.startswith("linux_") and library.exists() and not self.plat_name_supplied:
             plat = platform_tag(library) or plat
         return "py3", "none", plat
+
+
+def wants_library() -> bool:
+    """Whether a wheel for this system holds the library."""
+    return platform.libc_ver()[0] == "glibc" and os.environ.get("RECEPTOR_LIBRARY") != "no"
 
 
 def build_library(target: Path, version: str) -> None:

@@ -32,8 +32,8 @@ _loaded_in = 0  # Process that loaded it.
 
 
 def expected() -> bool:
-    """This system can hold a node in the process: it has glibc, and this interpreter has ctypes."""
-    if not sys.platform.startswith("linux") or _is_musl():
+    """A node can be in this process: the system has glibc, this interpreter ctypes, and this installation a library."""
+    if not sys.platform.startswith("linux") or _is_musl() or not PATH.parent.is_dir():
         return False
     try:
         import ctypes  # noqa: F401  # Refused by interpreters with a lock of their own in Python 3.12.

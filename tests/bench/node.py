@@ -1,18 +1,222 @@
 """The node inside a Python process."""
 
+import asyncio
+import json
+import os
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from support import READY_S, Row, daemon, port_of, sink, throughput
+from support import READY_S, Row, daemon, go_bench, port_of, sink, throughput
 
 import receptor
+import receptor.testing
+
+MEGABYTES = 300
+BLOCK = 1 << 18
+UNITS = 300
 
 
 def figures(rounds: int) -> list[Row]:
-    return mesh_figures()
+    return [
+        *start_figures(rounds),
+        *stream_figures(),
+        *small_figures(),
+        *function_figures(),
+        *mesh_figures(),
+    ]
+
+
+def start_figures(rounds: int) -> list[Row]:
+    """What a node costs the interpreter that gets one."""
+    program = (
+        "import os, time, json\n"
+        "def rss(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "a = time.perf_counter(); import receptor; receptor.Node; b = time.perf_counter(); before = rss()\n"
+        "node = receptor.Node('a'); c = time.perf_counter(); after = rss()\n"
+        "node.close(); d = time.perf_counter()\n"
+        "more = []\n"
+        "for _ in range(20):\n"
+        "    e = time.perf_counter(); receptor.Node('a').close(); more.append(time.perf_counter() - e)\n"
+        "print(json.dumps([b - a, c - b, d - c, after - before, sorted(more)[10]]))\n"
+    )
+    runs = [
+        json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+        for _ in range(max(rounds // 3, 3))
+    ]
+    imported, opened, closed, rss, again = (statistics.median(values) for values in zip(*runs, strict=True))
+    return [
+        ("import receptor, and Node", f"{imported * 1e3:.1f} ms", f"{len(runs)} interpreters"),
+        ("first node open, library loaded", f"{opened * 1e3:.1f} ms", f"close {closed * 1e3:.1f} ms"),
+        ("further nodes, open and close", f"{again * 1e3:.1f} ms", "20 nodes"),
+        ("memory added by a node", f"{rss / 1e6:.1f} MB RSS", ""),
+    ]
+
+
+def stream_figures() -> list[Row]:
+    """Python to Python, two nodes and one link in this process, as the Go figure they are compared to."""
+    go = go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "2000x", rounds=3)["StreamOneHop"]
+    plain = statistics.median(blocking(*socket.socketpair()) for _ in range(3))
+    with receptor.testing.mesh("a", "b") as nodes, nodes["b"].listen("bulk") as listener:
+        rates = [blocking(nodes["a"].connect("b", "bulk"), listener.accept()) for _ in range(3)]
+    mesh = statistics.median(rates)
+    loop = statistics.median(asyncio.run(asynchronous()) for _ in range(3))
+    return [
+        ("socket pair, Python to Python", f"{plain:.0f} MB/s", ""),
+        ("stream, Python to Python, one hop", f"{mesh:.0f} MB/s", f"{mesh / go:.0%} of Go to Go ({go:.0f} MB/s)"),
+        ("the same with asyncio", f"{loop:.0f} MB/s", f"{loop / go:.0%} of Go to Go"),
+    ]
+
+
+def blocking(near: socket.socket, far: socket.socket) -> float:
+    """MB/s from one end to the other, until the far end has all."""
+    buffer, got = bytearray(BLOCK), 0
+
+    def read() -> None:
+        nonlocal got
+        while count := far.recv_into(buffer):
+            got += count
+
+    thread = threading.Thread(target=read)
+    begin = time.monotonic()
+    thread.start()
+    block = bytes(BLOCK)
+    for _ in range(MEGABYTES * 1_000_000 // BLOCK):
+        near.sendall(block)
+    near.shutdown(socket.SHUT_WR)
+    thread.join()
+    seconds = time.monotonic() - begin
+    near.close()
+    far.close()
+    return got / 1e6 / seconds
+
+
+async def asynchronous() -> float:
+    """The same over readers and writers."""
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got = 0
+        while data := await reader.read(BLOCK):
+            got += len(data)
+        done.set_result(got)
+
+    async with receptor.testing.aio_mesh("a", "b") as nodes:
+        async with await nodes["b"].start_server(read, "bulk", limit=BLOCK):
+            _, writer = await nodes["a"].open_connection("b", "bulk")
+            block = bytes(BLOCK)
+            begin = time.monotonic()
+            for _ in range(MEGABYTES * 1_000_000 // BLOCK):
+                writer.write(block)
+                await writer.drain()
+            writer.write_eof()
+            got = await done
+            rate = got / 1e6 / (time.monotonic() - begin)
+            writer.close()
+    return rate
+
+
+def small_figures() -> list[Row]:
+    """Small things over one link: an echo, a call of the node, datagrams."""
+    with receptor.testing.mesh("a", "b") as nodes:
+        a, b = nodes["a"], nodes["b"]
+        with b.listen("echo") as listener, a.connect("b", "echo") as near, listener.accept() as far:
+
+            def echo() -> None:
+                while data := far.recv(100):
+                    far.sendall(data)
+
+            thread = threading.Thread(target=echo)
+            thread.start()
+
+            def trip() -> None:
+                near.sendall(bytes(64))
+                near.recv(100)
+
+            trips = timed(2000, trip)
+            near.shutdown(socket.SHUT_WR)
+            thread.join()
+        calls = timed(2000, lambda: a.routes())
+        with b.datagram("in") as inbox, a.datagram() as outbox:
+            count, payload = 50_000, bytes(1000)
+
+            def send() -> None:
+                for _ in range(count):
+                    outbox.send_to(payload, ("b", "in"))
+
+            sender = threading.Thread(target=send)
+            begin = time.monotonic()
+            sender.start()
+            got = 0
+            last = begin
+            try:
+                while True:
+                    inbox.recv_from(timeout_s=0.5)
+                    got += 1
+                    last = time.monotonic()
+            except receptor.MeshTimeout:
+                pass
+            sender.join()
+            rate = got / (last - begin)
+    return [
+        ("echo of 64 bytes, one hop, p50", f"{trips[1000]:.0f} us", f"p99 {trips[1980]:.0f} us"),
+        ("call of the node (routes), p50", f"{calls[1000]:.0f} us", f"p99 {calls[1980]:.0f} us"),
+        ("datagrams of 1000 bytes, Python to Python", f"{rate:,.0f} a second", f"{got / count:.0%} arrived"),
+    ]
+
+
+def timed(count: int, call: Callable[[], object]) -> list[float]:
+    """Sorted microseconds of calls."""
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - begin) * 1e6)
+    return sorted(times)
+
+
+def nothing(unit: object = None) -> None:
+    """The work of the figures below."""
+
+
+def function_figures() -> list[Row]:
+    """Units of function work a second, 16 at once, against pools that know no units."""
+    with receptor.Node("a") as node, ThreadPoolExecutor(16) as clients:
+        node.work.offer("thread", nothing, concurrency=16)
+        node.work.offer("process", nothing, mode="process", concurrency=os.cpu_count() or 1)
+
+        def unit(worktype: str) -> None:
+            with node.work.submit("a", worktype) as made:
+                made.wait()
+
+        rates = {}
+        for worktype in ("thread", "process"):
+            list(clients.map(unit, [worktype] * 20))
+            begin = time.monotonic()
+            list(clients.map(unit, [worktype] * UNITS))
+            rates[worktype] = UNITS / (time.monotonic() - begin)
+    threads, processes = bare(ThreadPoolExecutor(16)), bare(ProcessPoolExecutor(os.cpu_count()))
+    return [
+        ("function units in threads", f"{rates['thread']:,.0f} a second", f"a bare thread pool: {threads:,.0f}"),
+        ("function units in processes", f"{rates['process']:,.0f} a second", f"a bare process pool: {processes:,.0f}"),
+    ]
+
+
+def bare(pool: Executor) -> float:
+    """Calls a second of a pool."""
+    with pool:
+        list(pool.map(nothing, range(20)))
+        begin = time.monotonic()
+        list(pool.map(nothing, range(UNITS * 10)))
+        return UNITS * 10 / (time.monotonic() - begin)
 
 
 def mesh_figures() -> list[Row]:

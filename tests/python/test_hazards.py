@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not _library.PATH.exists(), reason=f"{_library.P
 
 def interpreters() -> dict[str, str]:
     """Version to path of each Python from 3.11 on: this one, those in PATH, and those of pyenv."""
-    candidates = [sys.executable, *(found for n in range(11, 20) if (found := shutil.which(f"python3.{n}")))]
+    candidates = [sys.executable, *(path for n in range(11, 20) if (path := shutil.which(f"python3.{n}")))]
     candidates += map(str, Path.home().glob(".pyenv/versions/*/bin/python3"))
     found: dict[str, str] = {}
     for path in candidates:

@@ -1,0 +1,20 @@
+"""The tutorial, typed line by line."""
+
+import doctest
+import os
+from pathlib import Path
+
+import pytest
+
+from receptor import _daemon, _library
+
+TUTORIAL = Path(__file__).resolve().parents[2] / "python" / "README.md"
+
+
+@pytest.mark.skipif(not _library.PATH.exists(), reason=f"{_library.PATH.name} is not built")
+def test_tutorial(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = os.path.dirname(_daemon.require("the tutorial"))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    failed, tried = doctest.testfile(str(TUTORIAL), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert tried > 50
+    assert failed == 0
