@@ -93,6 +93,7 @@ type stream struct {
 	local   *net.UnixConn
 	remote  meshStream
 	in, out atomic.Int64 // Bytes from and to the mesh.
+	gone    atomic.Bool  // The program has closed its end: what the mesh still sends is for nobody, and its end no failure.
 
 	mu    sync.Mutex
 	state string // "open", "closed", "reset".
@@ -126,6 +127,7 @@ func (l *localEnd) Read(p []byte) (int, error) {
 	l.once.Do(func() {
 		l.s.host.guard("watch socket", func() {
 			awaitHangup(l.UnixConn)
+			l.s.gone.Store(true)
 			if c, ok := l.s.remote.(interface{ CloseRead() error }); ok {
 				_ = c.CloseRead()
 			}
@@ -140,22 +142,36 @@ type remoteEnd struct {
 	s *stream
 }
 
-func (r remoteEnd) Read(p []byte) (int, error) {
-	n, err := r.Stream.Read(p)
+func (r remoteEnd) Read(p []byte) (n int, err error) {
+	defer r.rescue(&err)
+	n, err = r.Stream.Read(p)
 	r.s.in.Add(int64(n))
+	if err != nil && r.s.gone.Load() {
+		return n, io.EOF // Of our own making: what the program sent before it closed is still to arrive whole.
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.s.fail(err)
 	}
 	return n, err
 }
 
-func (r remoteEnd) Write(p []byte) (int, error) {
-	n, err := r.Stream.Write(p)
+func (r remoteEnd) Write(p []byte) (n int, err error) {
+	defer r.rescue(&err)
+	n, err = r.Stream.Write(p)
 	r.s.out.Add(int64(n))
 	if err != nil {
 		r.s.fail(err)
 	}
 	return n, err
+}
+
+// rescue makes a panic of the mesh side an error of this stream: the program around a library lives on.
+func (r remoteEnd) rescue(err *error) {
+	if p := recover(); p != nil {
+		r.s.host.fault("stream", p)
+		*err = &Error{Code: Internal, Msg: fmt.Sprintf("internal fault: %v", p)}
+		r.s.fail(*err)
+	}
 }
 
 // Abort resets the mesh stream where it can be.

@@ -325,6 +325,19 @@ func TestStreams(t *testing.T) {
 			}
 		}
 	})
+	t.Run("closing is an end, not a reset", func(t *testing.T) {
+		for range 100 {
+			near, far, id, _ := connect(t)
+			_ = far.Close()
+			if got, err := io.ReadAll(near); err != nil || len(got) > 0 {
+				t.Fatalf("after a close: %q, %v", got, err)
+			}
+			if st, _ := a.must("stream.status", "stream", id); st["state"] == "reset" {
+				t.Fatalf("after a close: %v", st)
+			}
+			_ = near.Close()
+		}
+	})
 	t.Run("many at once", func(t *testing.T) {
 		const count = 20
 		go func() {

@@ -59,6 +59,8 @@ class MeshSocket(_sockets.StreamSocket):
             self.close()
             raise
         self._transport = transport
+        if self._accepted:
+            protocol.speak_as_server()
         return reader, MeshWriter(transport, protocol, reader, self)
 
     async def _reset(self) -> StreamResetError | None:
@@ -76,6 +78,7 @@ class MeshSocket(_sockets.StreamSocket):
         return StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
 
     _transport: asyncio.BaseTransport | None = None
+    _accepted = False  # By a listener here: this side is the server of a TLS handshake.
 
 
 def _in_transport(sock: MeshSocket) -> bool:
@@ -155,6 +158,10 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._reader = reader
         self._sock = sock
 
+    def speak_as_server(self) -> None:
+        """Make ``StreamWriter.start_tls`` take the server's side; this is where asyncio looks for it."""
+        self._client_connected_cb = lambda reader, writer: None
+
     def eof_received(self) -> bool:
         self._ask(self._at_end())
         return True  # The other half stays open.
@@ -233,7 +240,9 @@ class Listener(Pollable):
                 raise ClosedError(f"listener {self.service!r} is closed")
             arrived = self._arrivals.take(data, descriptors)
         stream, peer, descriptor = arrived
-        return MeshSocket(descriptor, stream, peer, self.address, self._node)
+        sock = MeshSocket(descriptor, stream, peer, self.address, self._node)
+        sock._accepted = True
+        return sock
 
     async def __aiter__(self) -> AsyncIterator[MeshSocket]:
         """Streams as they come, until the listener is closed."""

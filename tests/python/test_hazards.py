@@ -108,10 +108,12 @@ def test_close_reaches_the_peer_although_a_child_lives(python: Interpreter, mode
         "        far = listener.accept()\n"
         "        pid = os.fork()\n"
         "        if pid == 0: signal.pause()\n"
-        "        far.close()\n"
-        "        near.settimeout(20)\n"
-        "        print(near.recv(1), flush=True)\n"
-        "        near.close(); os.kill(pid, 9); os.waitpid(pid, 0)\n",
+        "        try:\n"
+        "            far.close()\n"
+        "            near.settimeout(20)\n"
+        "            print(near.recv(1), flush=True)\n"
+        "            near.close()\n"
+        "        finally: os.kill(pid, 9); os.waitpid(pid, 0)\n",
     )
 
 
