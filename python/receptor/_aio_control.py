@@ -75,9 +75,8 @@ class AsyncConnection:
         except (OSError, ValueError) as e:  # ValueError: a host name that TLS cannot check
             if sock is not None:
                 sock.close()
-            if isinstance(e, ControlClientError):
-                raise
-            raise blocking.inet_trouble(address, e) from e
+            cause = e.__cause__ if isinstance(e, DisconnectedError) and isinstance(e.__cause__, Exception) else e
+            raise blocking.inet_trouble(address, cause) from cause
         except BaseException:
             if sock is not None:
                 sock.close()

@@ -95,6 +95,7 @@ class FakeDaemon:
         self.units: dict[str, Unit] = {}
         self.requests: list[str] = []
         self.uploads_broken = 0
+        self.reload_error = ""
         self.cut_results: list[int] = []  # how many bytes the next streams of results get before they are cut off
         self._created: queue.Queue[Unit] = queue.Queue()
         self._far = FakeFar("beta")
@@ -203,7 +204,8 @@ class FakeDaemon:
             there = {"Error": "no route to node", "From": self.node, "Time": 1260, "TimeStr": "1.26µs"}
             self._reply(sock, {"0": here} if rest == self.node else {"0": here, "1": there})
         elif word == "reload":
-            self._reply(sock, {"Success": True})
+            error = {"Error": self.reload_error, "Success": False}
+            self._reply(sock, error if self.reload_error else {"Success": True})
         elif word == "connect":
             return self._connect(sock, lines, rest.split(" "))
         elif word == "work":

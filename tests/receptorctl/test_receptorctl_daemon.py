@@ -56,7 +56,7 @@ def test_golden_sessions_against_the_daemon(
         unit.release()
 
 
-def test_f212_reload(mesh: Mesh, invoke: Invoke) -> None:
+def test_reload(mesh: Mesh, invoke: Invoke) -> None:
     result = invoke("--socket", mesh.gamma.socket, "reload", "--dry-run")
     assert (result.exit_code, result.stdout) == (0, "Nothing would change\n")
     result = invoke("--socket", mesh.gamma.socket, "reload")
