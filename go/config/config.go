@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Action is what the command line asks for.
@@ -63,6 +64,7 @@ type Config struct {
 	Directives []Directive // In the order they were written; an implicit node comes last.
 	Files      []string    // The files it was read from, as they were named.
 	Warnings   []Problem   // What will surprise, but stops nothing.
+	ReadAt     time.Time   // Before the first of the files was read.
 
 	args   []string // The command line.
 	second bool
@@ -189,6 +191,7 @@ func LoadFile(path string) (*Config, error) {
 
 // parser collects directives and problems from any number of sources.
 type parser struct {
+	readAt   time.Time
 	written  []string // The command line.
 	files    []string // Read so far.
 	entries  []*entry
@@ -213,7 +216,7 @@ type entry struct {
 	broken  bool // A problem was found in it: missing parameters are not reported as well.
 }
 
-func newParser() *parser { return &parser{} }
+func newParser() *parser { return &parser{readAt: time.Now()} }
 
 func (p *parser) problem(pos Position, hint, format string, args ...any) {
 	p.problems = append(p.problems, Problem{Pos: pos, Text: fmt.Sprintf(format, args...), Hint: hint})
@@ -236,7 +239,7 @@ func (p *parser) finish() (*Config, error) {
 	if len(p.problems) > 0 {
 		return nil, &Error{Problems: p.problems}
 	}
-	cfg := &Config{Files: p.files, Warnings: p.warnings, args: p.written, second: p.second}
+	cfg := &Config{ReadAt: p.readAt, Files: p.files, Warnings: p.warnings, args: p.written, second: p.second}
 	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "version" }) {
 		cfg.Action = ShowVersion
 		return cfg, nil

@@ -101,6 +101,8 @@ type Server struct {
 	custom  map[string]Handler
 	checked *access.Rules // Last rules that checkRules looked at.
 	closed  bool
+	busy    int            // Commands that are being executed.
+	idle    chan struct{}  // Closed when busy becomes 0; nil: nobody waits for it.
 	wg      sync.WaitGroup // Accept loops and sessions; added to with mu held.
 }
 
@@ -233,6 +235,36 @@ func (s *Server) start(ctx context.Context, conn net.Conn, of listening) {
 		defer s.stats.session(false)
 		newSession(s, conn, of).run(ctx)
 	}()
+}
+
+// Drain returns when no command is being executed, or when ctx ends. It stops nothing: that is for who closes the listeners
+// before it and the server after it.
+func (s *Server) Drain(ctx context.Context) {
+	s.mu.Lock()
+	if s.busy == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
+// working counts a command while it is executed.
+func (s *Server) working(change int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy += change
+	if s.busy == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
 }
 
 // Close stops accepting, ends all sessions and waits for them. It can be called more than once.

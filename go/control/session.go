@@ -81,6 +81,8 @@ func (s *session) handshake() error {
 
 // serve executes one line and replies. An error ends the session.
 func (s *session) serve(line []byte) error {
+	s.srv.working(1)
+	defer s.srv.working(-1)
 	reply, err := s.execute(line)
 	var broken *brokenError
 	switch {

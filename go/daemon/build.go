@@ -46,6 +46,7 @@ type Options struct {
 	Hangup <-chan os.Signal
 
 	setLog         func(config.LogLevel) // Of the log on Stdout; nil: the log is not ours.
+	sockets        sockets               // That the service manager has opened.
 	managerEnviron []string              // With the variables of the service manager, which Environ does not have.
 }
 
@@ -119,7 +120,8 @@ type Daemon struct {
 	profiles atomic.Pointer[tlsProfiles]
 	signing  atomic.Pointer[signer]
 	setLog   func(config.LogLevel) // nil: the log is not ours.
-	environ  []string              // Names the proxies of links.
+	sockets  sockets
+	environ  []string // Names the proxies of links.
 	version  string
 	started  time.Time
 	log      *slog.Logger
@@ -167,7 +169,7 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{log: opts.Logger, setLog: opts.setLog, environ: opts.Environ, version: opts.Version, started: time.Now(), streamTLS: make(map[string]*tls.Config)}
+	d := &Daemon{log: opts.Logger, setLog: opts.setLog, sockets: opts.sockets, environ: opts.Environ, version: opts.Version, started: time.Now(), streamTLS: make(map[string]*tls.Config)}
 	d.cfg.Store(cfg)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx, opts); err != nil {

@@ -32,7 +32,10 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 		}
 	}
 	if s.Filename != "" {
-		l, err := control.ListenUnix(s.Filename, s.Permissions)
+		l := d.sockets.listen("unix", s.Filename)
+		if l == nil {
+			l, err = control.ListenUnix(s.Filename, s.Permissions)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("error opening Unix socket: %w", err)
 		}
@@ -79,7 +82,10 @@ func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", s.TCPListen)
+	l := d.sockets.listen("tcp", s.TCPListen)
+	if l == nil {
+		l, err = net.Listen("tcp", s.TCPListen)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
 	}

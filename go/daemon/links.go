@@ -38,9 +38,15 @@ func (d *Daemon) tcpListener(s config.TCPListener) (io.Closer, error) {
 		return nil, err
 	}
 	var l link.Listener
-	if address := bindAddress(s.BindAddr, s.Port); conf == nil {
+	address := bindAddress(s.BindAddr, s.Port)
+	if inherited := d.sockets.listen("tcp", address); inherited != nil {
+		l = link.ServeTCP(inherited, conf)
+	}
+	switch {
+	case l != nil:
+	case conf == nil:
 		l, err = link.ListenTCP(address)
-	} else {
+	default:
 		l, err = link.ListenTLS(address, conf)
 	}
 	if err != nil {

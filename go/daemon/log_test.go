@@ -108,7 +108,7 @@ func TestFileWatch(t *testing.T) {
 	put(path, "1")
 	put(other, "1")
 	files := []string{path, other}
-	w := newFileWatch(files)
+	w := newFileWatch(files, time.Now().Add(time.Hour))
 	look := func(want ...string) {
 		t.Helper()
 		if got := w.look(files); !slices.Equal(got, want) {
@@ -130,4 +130,7 @@ func TestFileWatch(t *testing.T) {
 	put(other, "new")
 	look()
 	look(other)
+	if got := newFileWatch(files, time.Now()).settled[other]; got != (stamp{}) {
+		t.Errorf("written as it was read: got %v, want nothing settled", got)
+	}
 }

@@ -64,6 +64,8 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 		fmt.Fprintf(opts.Stderr, "Add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.\n")
 		return ErrNothingToDo
 	}
+	opts.sockets = inheritedSockets(opts.managerEnviron)
+	defer opts.sockets.close()
 	d, err := Build(ctx, cfg, opts)
 	switch {
 	case ctx.Err() != nil && d == nil: // Told to stop while starting.
@@ -102,6 +104,7 @@ func (d *Daemon) wait(ctx context.Context, opts Options) error {
 	manager.send("STOPPING=1", "STATUS=Shutting down")
 	if ctx.Err() != nil {
 		d.log.Info("Shutting down")
+		d.drain(d.Config().Process().DrainTimeout)
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }() // Owned by closed; given up only when the program ends.
@@ -127,7 +130,7 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 	defer stop()
 	look := time.NewTicker(watchInterval)
 	defer look.Stop()
-	watch := newFileWatch(d.Config().Files)
+	watch := newFileWatch(d.Config().Files, d.Config().ReadAt)
 	manager.ready(d.statusLine())
 	news := events.C
 	for {

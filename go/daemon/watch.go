@@ -10,6 +10,9 @@ import (
 // reach a file through a symbolic link, as a mounted ConfigMap's, or through a network file system.
 const watchInterval = time.Second
 
+// clockGrain is how much older than it is a file may say that it is.
+const clockGrain = 20 * time.Millisecond
+
 // fileWatch sees changes of files, each once it has come to rest.
 type fileWatch struct {
 	settled, latest map[string]stamp
@@ -34,9 +37,16 @@ func stamps(files []string) map[string]stamp {
 	return all
 }
 
-func newFileWatch(files []string) *fileWatch {
+// newFileWatch watches files that were read at some time. One that was written about then or later counts as changed.
+func newFileWatch(files []string, readAt time.Time) *fileWatch {
 	now := stamps(files)
-	return &fileWatch{now, now}
+	settled := maps.Clone(now)
+	for file, s := range now {
+		if s.modified.After(readAt.Add(-clockGrain)) {
+			settled[file] = stamp{}
+		}
+	}
+	return &fileWatch{settled, now}
 }
 
 // look returns the files that are not as they were, if they are the same as at the last look: an editor may still be

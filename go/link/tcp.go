@@ -153,6 +153,15 @@ func ListenTCP(address string) (Listener, error) {
 	return &tcpListener{Listener: l}, nil
 }
 
+// ServeTCP accepts TCP links on a listener that somebody else has opened; it owns l from then on. conf is for links over
+// TLS, nil for plain ones.
+func ServeTCP(l net.Listener, conf *tls.Config) Listener {
+	if conf != nil {
+		return tlsListener{newTLSAcceptor(l, conf)}
+	}
+	return &tcpListener{Listener: l}
+}
+
 func (l *tcpListener) Addr() string { return l.Listener.Addr().String() }
 
 func (l *tcpListener) Accept() (Conn, error) {

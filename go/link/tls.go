@@ -117,13 +117,17 @@ func acceptTLS(address string, conf *tls.Config, protocols ...string) (*tlsAccep
 	if err != nil {
 		return nil, err
 	}
+	return newTLSAcceptor(l, conf, protocols...), nil
+}
+
+func newTLSAcceptor(l net.Listener, conf *tls.Config, protocols ...string) *tlsAcceptor {
 	a := &tlsAcceptor{
 		listener: l, conf: withALPN(conf, protocols),
 		ready: make(chan *tls.Conn), failed: make(chan error, 1), young: newest[net.Conn]{limit: maxHandshakes},
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	a.wg.Go(a.run)
-	return a, nil
+	return a
 }
 
 func (a *tlsAcceptor) Addr() string { return a.listener.Addr().String() }

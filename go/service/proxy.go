@@ -70,6 +70,20 @@ func (p *Proxy) Close() error {
 	return err
 }
 
+// Drain stops accepting and returns when all connections have ended by themselves, or ctx has.
+func (p *Proxy) Drain(ctx context.Context) {
+	_ = p.listener.Close()
+	ended := make(chan struct{})
+	go func() { // Ends with the connections, which Close ends at last.
+		p.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+}
+
 func (p *Proxy) acceptLoop() {
 	wait := minAcceptWait
 	for p.ctx.Err() == nil {
