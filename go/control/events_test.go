@@ -37,8 +37,8 @@ func newMeshRig(t testing.TB) *meshRig {
 	return &meshRig{newRig(t, func(c *Config) { c.Node, c.Dial = n, nil }), n}
 }
 
-// connect makes a link between two nodes and returns what ends it.
-func connect(t testing.TB, a, b *netceptor.Node, cost float64) func() {
+// connectNodes makes a link between two nodes and returns what ends it.
+func connectNodes(t testing.TB, a, b *netceptor.Node, cost float64) func() {
 	t.Helper()
 	near, far := link.Pipe()
 	backend, err := a.AddLink(near, netceptor.LinkOptions{Cost: cost})
@@ -129,7 +129,7 @@ func TestEvents(t *testing.T) {
 	r := newMeshRig(t)
 	u := r.work.add("unitAAAA", "cat", workceptor.Running, "")
 	beta, gamma := newNode(t, "beta"), newNode(t, "gamma")
-	cut := connect(t, r.node, beta, 1)
+	cut := connectNodes(t, r.node, beta, 1)
 	if _, _, err := r.node.WaitRoute(t.Context(), "beta"); err != nil {
 		t.Fatal(err)
 	}
@@ -138,9 +138,9 @@ func TestEvents(t *testing.T) {
 	l.want("route up beta beta 1 snapshot", "link up beta 1 snapshot", "unit changed unitAAAA Running snapshot", "live alpha")
 	u.end()
 	l.want("unit changed unitAAAA Succeeded")
-	connect(t, beta, gamma, 2)
+	connectNodes(t, beta, gamma, 2)
 	l.want("route up gamma beta 3")
-	connect(t, r.node, gamma, 2)
+	connectNodes(t, r.node, gamma, 2)
 	l.until("route changed gamma gamma 2")
 	l.until("link up gamma 2")
 	cut()
@@ -166,7 +166,7 @@ func TestEventsChosen(t *testing.T) {
 	r.work.add("unitAAAA", "cat", workceptor.Running, "")
 	other := r.work.add("unitBBBB", "cat", workceptor.Running, "")
 	beta := newNode(t, "beta")
-	connect(t, r.node, beta, 1)
+	connectNodes(t, r.node, beta, 1)
 	if _, _, err := r.node.WaitRoute(t.Context(), "beta"); err != nil {
 		t.Fatal(err)
 	}

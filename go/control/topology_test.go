@@ -117,7 +117,7 @@ func (r *rig) askJSON(t *testing.T, command string, into any) {
 func TestTopologyCommand(t *testing.T) {
 	r := newMeshRig(t)
 	beta := newNode(t, "beta")
-	connect(t, r.node, beta, 2.5)
+	connectNodes(t, r.node, beta, 2.5)
 	seen := r.node.Subscribe(100)
 	beta.SetWorkCommands([]wire.WorkCommand{{WorkType: "cat", Secure: true}})
 	s, err := beta.ListenStream("control", &netceptor.ServiceAd{Tags: map[string]string{"type": "Control Service"}}, nil)
@@ -171,7 +171,7 @@ func TestLinksCommand(t *testing.T) {
 	}
 	beta := newNode(t, "beta")
 	events := r.node.Subscribe(100)
-	connect(t, r.node, beta, 1)
+	connectNodes(t, r.node, beta, 1)
 	if _, err := r.node.Dial(link.DialTCP("127.0.0.1:1"), netceptor.LinkOptions{Cost: 3, AllowedPeers: []wire.NodeID{"x"}, NodeCost: map[wire.NodeID]float64{"x": 4}, NoRedial: true}); err != nil {
 		t.Fatal(err)
 	}

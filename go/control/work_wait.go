@@ -113,6 +113,10 @@ func (s *session) await(id workceptor.UnitID, w *waiting) (reply any, err error)
 					return
 				}
 			case <-ctx.Done():
+				if ctx.Err() != context.DeadlineExceeded { // Nobody is there any more.
+					err = &brokenError{context.Cause(ctx)}
+					return
+				}
 				var now workceptor.Status
 				now, err = s.unitStatus(id)
 				reply = timedOut{now}

@@ -2,13 +2,17 @@ package daemon
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/identity"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // controlled starts a daemon with a control socket and returns a function that gives it a command.
@@ -122,5 +126,78 @@ func TestControlAllow(t *testing.T) {
 		if got := ask(command); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", command, got, want)
 		}
+	}
+}
+
+// TestControlAllowCertificates tells clients apart by the node IDs in their certificates, over TCP and the mesh.
+func TestControlAllowCertificates(t *testing.T) {
+	p := newPapers(t)
+	for _, id := range []wire.NodeID{"alpha", "boss", "guest"} {
+		p.issue(t, id)
+	}
+	cfg, err := config.ParseArgs([]string{"--node", "id=alpha", "datadir=" + t.TempDir(), "--local-only",
+		"--tls-server", "name=mutual", "cert=" + p.file("alpha.crt"), "key=" + p.file("alpha.key"), "requireclientcert=true", "clientcas=" + p.file("ca.crt"),
+		"--control-service", "service=control", "tls=mutual", "tcplisten=127.0.0.1:0", "tcptls=mutual",
+		`allow=[{"commands":"*","certnode":"boss"},{"commands":"version","listener":"tcp"}]`,
+		"--tls-client", "name=own", "cert=" + p.file("alpha.crt"), "key=" + p.file("alpha.key"), "rootcas=" + p.file("ca.crt"),
+		"--control-service", "service=", "filename=" + p.file("sock"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := Build(t.Context(), cfg, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var address string
+	for _, piece := range d.pieces {
+		if open, ok := piece.closer.(listeners); ok {
+			for _, l := range open {
+				if l, ok := l.(net.Listener); ok && l.Addr().Network() == "tcp" {
+					address = l.Addr().String()
+				}
+			}
+		}
+	}
+	ask := func(c net.Conn, command string) string {
+		t.Helper()
+		if _, err := c.Write([]byte(command + "\n")); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewScanner(c)
+		for range 2 {
+			if !in.Scan() {
+				t.Fatal(in.Err())
+			}
+		}
+		return in.Text()
+	}
+	for id, want := range map[wire.NodeID]string{
+		"boss":  `{"NodeID":"alpha"}`,
+		"guest": "ERROR: not allowed: a client over tcp with a certificate of guest may not use status here",
+	} {
+		client, err := identity.NewClient(identity.ClientOptions{
+			Name: "c", Cert: p.file(string(id) + ".crt"), Key: p.file(string(id) + ".key"), RootCAs: p.file("ca.crt"),
+		}, identity.Owner{Node: id, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := tls.Dial("tcp", address, client.LinkConfig("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got := ask(c, `{"command":"status","requested_fields":["NodeID"]}`); got != want {
+			t.Errorf("%s over TCP: %s, want %s", id, got, want)
+		}
+	}
+	own, err := d.openStream(t.Context(), "alpha", "control", "own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if got, want := ask(own, "status"), "ERROR: not allowed: node alpha over the mesh with a certificate of alpha may not use status here"; got != want {
+		t.Errorf("over the mesh: %s, want %s", got, want)
 	}
 }
