@@ -182,12 +182,14 @@ function picture() {
 
 // layout places the nodes by springs, from where they were before; new ones start on a circle.
 function layout() {
-  const width = 800, height = 480, margin = 40;
+  const canvas = byId("mesh"), margin = 40;
+  const width = Math.max(300, canvas.clientWidth || 800), height = Math.round(Math.max(320, Math.min(0.5 * width, 560)));
+  canvas.setAttribute("viewBox", `0 0 ${width} ${height}`); // One unit is one pixel: labels are as large as the text around.
   const ids = state.nodes.map((n) => n.id);
   for (const id of [...positions.keys()]) if (!ids.includes(id)) positions.delete(id);
   ids.forEach((id, i) => {
     const angle = (2 * Math.PI * i) / ids.length;
-    if (!positions.has(id)) positions.set(id, { x: width / 2 + 180 * Math.cos(angle), y: height / 2 + 180 * Math.sin(angle) });
+    if (!positions.has(id)) positions.set(id, { x: width / 2 + 0.4 * width * Math.cos(angle), y: height / 2 + 0.4 * height * Math.sin(angle) });
   });
   const list = ids.map((id) => positions.get(id));
   const index = new Map(ids.map((id, i) => [id, i]));
@@ -266,6 +268,12 @@ function live(text, className) {
   if (badge.textContent !== text) badge.textContent = text;
   badge.className = `badge ${className}`;
 }
+
+addEventListener("resize", () => {
+  if (!state) return;
+  shape = "";
+  picture();
+});
 
 const source = new EventSource("events");
 source.addEventListener("state", (event) => {
