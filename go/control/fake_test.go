@@ -166,6 +166,14 @@ type fakeWork struct {
 	watchers []chan workceptor.Change
 }
 
+func (w *fakeWork) Exec(workceptor.ExecRequest) (interactive, error) {
+	return nil, errors.New("work type cat does not allow exec")
+}
+
+func (w *fakeWork) Sign(wire.NodeID) (string, error) {
+	return "", errors.New("cannot sign work: signing key is empty")
+}
+
 func (w *fakeWork) Subscribe(size int) changes {
 	c := make(chan workceptor.Change, size)
 	w.mu.Lock()

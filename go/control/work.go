@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -21,6 +22,14 @@ type work interface {
 	Results(ctx context.Context, id workceptor.UnitID, offset int64) (io.ReadCloser, error)
 	Follow(ctx context.Context, id workceptor.UnitID, offset int64, w io.Writer) error
 	Subscribe(size int) changes
+	Exec(workceptor.ExecRequest) (interactive, error)
+	Sign(wire.NodeID) (string, error)
+}
+
+// interactive is a command that a client is attached to.
+type interactive interface {
+	workceptor.Stream
+	ID() workceptor.UnitID
 }
 
 // changes is a subscription to changes of units.
@@ -47,6 +56,14 @@ func (e engine) Submit(req workceptor.SubmitRequest) (submission, error) {
 	return sub, nil
 }
 
+func (e engine) Exec(req workceptor.ExecRequest) (interactive, error) {
+	x, err := e.Engine.Exec(req)
+	if err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
 func (e engine) Subscribe(size int) changes {
 	sub := e.Engine.Subscribe(size)
 	return changes{sub.C, sub.Lost, sub.Close}
@@ -62,7 +79,7 @@ var (
 )
 
 // workSubcommands are those of work, for rules and statistics.
-var workSubcommands = []string{"cancel", "force-release", "list", "release", "results", "status", "submit"}
+var workSubcommands = []string{"cancel", "exec", "force-release", "list", "release", "results", "status", "submit"}
 
 // workCommand executes a sub-command of work.
 func (s *session) workCommand(req request) (any, error) {
@@ -85,6 +102,8 @@ func (s *session) workCommand(req request) (any, error) {
 		return nil, s.workResults(req, args)
 	case "follow":
 		return nil, s.workFollow(req)
+	case "exec":
+		return nil, s.workExec(req)
 	}
 	return nil, errBadWorkCommand
 }

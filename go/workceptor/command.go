@@ -23,7 +23,9 @@ const cancelWait = 3 * time.Second
 
 // commandWorker is a unit whose work a runner process does.
 type commandWorker struct {
-	j *job
+	j      *job
+	attach string   // How a client is attached to the command; "" if none is.
+	client *os.File // The runner's end of the connection to that client. Belongs to the caller of launch.
 
 	mu       sync.Mutex
 	runner   *os.Process // nil: none was started or found.
@@ -88,9 +90,13 @@ func (w *commandWorker) spawn(t workType) (pid int, err error) {
 	if w.over {
 		return 0, ErrCancelled
 	}
+	files := []*os.File{null, os.Stdout, os.Stderr}
+	if w.client != nil {
+		argv, files = append(argv, "attach="+w.attach), append(files, w.client)
+	}
 	process, err := os.StartProcess(program, argv, &os.ProcAttr{
 		Env:   w.j.e.cfg.Environ,
-		Files: []*os.File{null, os.Stdout, os.Stderr},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -270,7 +270,19 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, dir, stdin, err := e.root.Create(rec, func(id UnitID) bool { _, err := e.find(id); return err == nil })
+	s := &Submission{}
+	if s.j, err = e.create(rec, &s.stdin); err != nil {
+		return nil, err
+	}
+	if f, ok := s.j.work.(*functionWorker); ok {
+		f.params = req.Params
+	}
+	return s, nil
+}
+
+// create makes a durable unit. Its payload file is left open in stdin if that is not nil: the payload is to come.
+func (e *Engine) create(rec unit.Record, stdin **os.File) (*job, error) {
+	id, dir, file, err := e.root.Create(rec, func(id UnitID) bool { _, err := e.find(id); return err == nil })
 	if err != nil {
 		return nil, err
 	}
@@ -278,16 +290,19 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || !e.started {
-		stdin.Close()
+		file.Close()
 		return nil, errors.Join(ErrClosed, dir.Remove())
 	}
 	e.equip(j)
 	j.configured = true
-	if f, ok := j.work.(*functionWorker); ok {
-		f.params = req.Params
+	if stdin == nil {
+		j.started = true
+		file.Close()
+	} else {
+		*stdin = file
 	}
 	e.units[id] = j
-	return &Submission{j: j, stdin: stdin}, nil
+	return j, nil
 }
 
 // plan checks a request and returns the record of its unit.
