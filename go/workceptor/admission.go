@@ -8,9 +8,8 @@ import (
 // admission decides which units of this node run. Those that must wait start in the order they came, except that a unit
 // whose type has its limit running does not hold up units of other types.
 type admission struct {
-	total int // Units that may run at once; 0 is any number.
-
 	mu      sync.Mutex
+	total   int             // Units that may run at once; 0 is any number.
 	running map[*job]string // Name of the type of each.
 	byType  map[string]int
 	waiting []waiting
@@ -64,6 +63,14 @@ func (a *admission) leave(j *job) {
 		}
 	}
 	a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool { return w.j == j })
+	ready := a.readyLocked()
+	a.mu.Unlock()
+	startAll(ready)
+}
+
+func (a *admission) setTotal(total int) {
+	a.mu.Lock()
+	a.total = total
 	ready := a.readyLocked()
 	a.mu.Unlock()
 	startAll(ready)

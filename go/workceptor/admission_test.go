@@ -37,7 +37,7 @@ func (g gated) next(t *testing.T) UnitID {
 }
 
 func TestQueue(t *testing.T) {
-	e := openEngine(t, t.TempDir(), noMesh{"alpha"}, func(c *Config) { c.MaxRunning = 3 })
+	e := openEngine(t, t.TempDir(), noMesh{"alpha"}, func(c *Config) { c.Limits.MaxRunning = 3 })
 	one, many := gate(t, e, "one", 1), gate(t, e, "many", 0)
 	var ids []UnitID
 	for i := range 4 {
@@ -96,7 +96,7 @@ func TestQueue(t *testing.T) {
 // TestQueueSurvivesRestart: units whose payload is complete and that nothing was started for go on waiting, in order.
 func TestQueueSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
-	one := func(c *Config) { c.MaxRunning = 1 }
+	one := func(c *Config) { c.Limits.MaxRunning = 1 }
 	e := openEngine(t, dir, noMesh{"alpha"}, one)
 	var ids []UnitID
 	for range 4 {
@@ -129,7 +129,7 @@ func TestLimitsAreChecked(t *testing.T) {
 	if err := e.RegisterCommand(CommandType{WorkType: "x", Command: "x", MaxRunning: -1}); err == nil {
 		t.Error("a limit of -1 was taken")
 	}
-	if _, err := New(Config{Mesh: noMesh{"alpha"}, DataDir: t.TempDir(), MaxRunning: -1}); err == nil {
+	if _, err := New(Config{Mesh: noMesh{"alpha"}, DataDir: t.TempDir(), Limits: Limits{MaxRunning: -1}}); err == nil {
 		t.Error("a total of -1 was taken")
 	}
 }

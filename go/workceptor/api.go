@@ -69,8 +69,8 @@ type Config struct {
 	// Environ is the environment of runners and commands; nil is that of this process.
 	Environ []string
 	Logger  *slog.Logger // nil discards.
-	// MaxRunning is how many units of this node may run at once; others wait in order. 0 is any number.
-	MaxRunning int
+	// Limits are the first ones; see [Engine.SetLimits].
+	Limits Limits
 	// HasTLSClient reports whether a TLS client profile of that name exists; nil knows none.
 	HasTLSClient func(name string) bool
 	// Sign makes the signature for a request to node; nil answers "signing key is empty".

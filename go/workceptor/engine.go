@@ -26,13 +26,16 @@ type Engine struct {
 	root  *store.Root
 	watch *watcher
 	gate  *admission
-	ctx   context.Context // Ends with Close.
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
+
+	sweeps chan struct{}   // Holds a token when complete units are to be looked at.
+	ctx    context.Context // Ends with Close.
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
 
 	pushers pushers // Of remote units.
 
 	mu            sync.Mutex
+	limits        Limits
 	types         map[string]workType
 	units         map[UnitID]*job
 	subscriptions map[*Subscription]struct{}
@@ -49,8 +52,8 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("work engine: %w", err)
 	}
-	if cfg.MaxRunning < 0 {
-		return nil, fmt.Errorf("work engine: at most %d units running: want a number from 1, or 0 for no limit", cfg.MaxRunning)
+	if err := cfg.Limits.check(); err != nil {
+		return nil, err
 	}
 	if cfg.LogLevel == "" {
 		cfg.LogLevel = "info"
@@ -59,7 +62,8 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.MaxRunning),
+		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
+		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
 		types: map[string]workType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
@@ -93,6 +97,7 @@ func (e *Engine) Start() error {
 			j.work.resume()
 		}
 	}
+	e.begin(e.sweep)
 	return nil
 }
 

@@ -271,6 +271,9 @@ func (j *job) adopt(rec unit.Record) {
 		rec.StdoutSize = max(rec.StdoutSize, j.rec.StdoutSize) // The memory may have seen more output already.
 	}
 	same := string(rec.Append(nil)) == string(j.rec.Append(nil))
+	if rec.State.Complete() && !j.rec.State.Complete() {
+		j.e.sweepSoon()
+	}
 	j.rec = rec
 	if !same {
 		j.tellLocked()

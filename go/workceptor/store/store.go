@@ -309,6 +309,15 @@ func (d *Dir) StdoutSize() int64 {
 	return info.Size()
 }
 
+// StatusTime is when the status file was last written; zero if there is none.
+func (d *Dir) StatusTime() time.Time {
+	info, err := os.Lstat(d.File(StatusFile))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
 // Sync makes the directory's entries durable.
 func (d *Dir) Sync() error { return syncDir(d.path) }
 
