@@ -36,6 +36,7 @@ const everything = `
 - work-command: {worktype: w, command: cat, params: "-n 'a b'", allowruntimeparams: on, verifysignature: on}
 - work-python: {worktype: py, plugin: p, function: f, config: {a: [1, {b: 'on'}], c: null}}
 - work-kubernetes: {worktype: k, namespace: ns, image: i}
+- work-limits: {maxrunning: 8, keepunits: 1000, keepfor: 168h}
 - work-signing: {privatekey: k, tokenexpiration: 1h}
 - work-verification: k
 `

@@ -65,6 +65,7 @@
 //     the later would silently replace the earlier. A server and a client may share a name.
 //   - `cert-init` refuses keys of less than 1024 bits, which TLS libraries do not accept; a certificate whose end is not
 //     after its start is refused, and so are output files that are also input or each other.
+//   - `work-limits`, and `allowpty` and `maxrunning` of types of work, and `interpreter` of work-python, are additions.
 //   - Without a `tokenexpiration` signatures are good for 5 minutes; one that is not after now is refused.
 //   - `allowedpeers:` with nothing after it is the same as leaving it out; `allowedpeers: []` admits nobody.
 package config

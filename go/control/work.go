@@ -79,7 +79,7 @@ var (
 )
 
 // workSubcommands are those of work, for rules and statistics.
-var workSubcommands = []string{"cancel", "exec", "force-release", "list", "release", "results", "status", "submit"}
+var workSubcommands = []string{"cancel", "exec", "follow", "force-release", "list", "release", "results", "status", "submit"}
 
 // workCommand executes a sub-command of work.
 func (s *session) workCommand(req request) (any, error) {

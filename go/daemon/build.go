@@ -278,6 +278,7 @@ func (d *Daemon) startWork(node config.Node, opts Options) error {
 		LogLevel:     string(d.Config().LogLevel()),
 		Environ:      opts.Environ,
 		Logger:       d.area("work"),
+		Limits:       workLimits(d.Config()),
 	})
 	if err != nil {
 		return err
@@ -340,7 +341,9 @@ func (d *Daemon) open(section any) (io.Closer, error) {
 		return d.metricsListener(s)
 	case config.IPRouter:
 		return d.ipRouter(s)
-	case config.WorkPython, config.WorkKubernetes:
+	case config.WorkPython:
+		return d.workPython(s)
+	case config.WorkKubernetes:
 		return nil, fmt.Errorf("%s: this build does not offer it", strings.TrimPrefix(fmt.Sprintf("%T", s), "config."))
 	case config.WorkCommand:
 		return d.workCommand(s)
@@ -353,7 +356,24 @@ func (d *Daemon) workCommand(w config.WorkCommand) (io.Closer, error) {
 	return d.workType(w.WorkType, d.Work.RegisterCommand(workceptor.CommandType{
 		WorkType: w.WorkType, Command: w.Command, Params: w.Params,
 		AllowRuntimeParams: w.AllowRuntimeParams, VerifySignature: w.VerifySignature,
+		AllowExec: w.AllowPTY, MaxRunning: w.MaxRunning,
 	}))
+}
+
+// workPython offers a type of work that a Python plugin does.
+func (d *Daemon) workPython(w config.WorkPython) (io.Closer, error) {
+	return d.workType(w.WorkType, d.Work.RegisterPython(workceptor.PythonType{
+		WorkType: w.WorkType, Plugin: w.Plugin, Function: w.Function, Config: w.Config, Interpreter: w.Interpreter,
+		VerifySignature: w.VerifySignature, MaxRunning: w.MaxRunning,
+	}))
+}
+
+// workLimits are those of a configuration.
+func workLimits(cfg *config.Config) workceptor.Limits {
+	for _, l := range config.All[config.WorkLimits](cfg) {
+		return workceptor.Limits{MaxRunning: l.MaxRunning, KeepUnits: l.KeepUnits, KeepFor: l.KeepFor}
+	}
+	return workceptor.Limits{}
 }
 
 // workType is a type of work that was just registered; closing it takes it back.

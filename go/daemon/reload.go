@@ -158,6 +158,9 @@ func (t *transaction) apply() error {
 	d.signing.Store(t.signer)
 	d.Node.SetPolicy(t.firewall)
 	d.Node.SetWorkCommands(d.Work.WorkTypes())
+	if err := d.Work.SetLimits(workLimits(t.next)); err != nil {
+		d.log.Error("limits of work are as before", "err", err)
+	}
 	if d.setLog != nil {
 		d.setLog(t.next.Log())
 	}

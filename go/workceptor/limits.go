@@ -82,7 +82,11 @@ func (e *Engine) releaseOld(now time.Time) (wait time.Duration) {
 	}
 	var complete []finished
 	for _, j := range e.jobs() {
-		if s := j.look(); s.rec.State.Complete() && !s.copying && !s.gone {
+		s := j.look()
+		if x := s.rec.Remote(); x != nil && x.LocalReleased {
+			continue // It will go when its other node can be told.
+		}
+		if s.rec.State.Complete() && !s.copying && !s.gone {
 			complete = append(complete, finished{j, j.finishedAt(s)})
 		}
 	}
