@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/link"
@@ -276,5 +277,37 @@ func TestEventsClientGone(t *testing.T) {
 			t.Fatalf("%d sessions are left:\n%s", r.Stats().Sessions, sessionsLeft())
 		}
 		time.Sleep(time.Millisecond) // Nothing tells of the end of a session.
+	}
+}
+
+// TestEventsPipe has a client whose connection tells nothing of its end: the next sign of life does.
+func TestEventsPipe(t *testing.T) {
+	const command = "events\nmore"
+	for cut := range len(command) + 1 {
+		synctest.Test(t, func(t *testing.T) {
+			n, err := netceptor.New(netceptor.Config{ID: "alpha"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := &bubble{Server: newServer(Config{Node: n}, newFakeWork())}
+			c := b.connect(t, TCP)
+			got := drain(c)
+			if _, err := c.Write([]byte(command[:cut])); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(aliveEvery + time.Second)
+			c.Close()
+			time.Sleep(aliveEvery)
+			synctest.Wait()
+			text := <-got
+			if alive := strings.Count(text, `{"event":"alive"`); cut > len("events") && (alive != 1 || !strings.Contains(text, `{"event":"live"`)) {
+				t.Errorf("got %s", text)
+			}
+			if left := sessionsLeft(); left != "" {
+				t.Errorf("cut after %d: left behind:\n%s", cut, left)
+			}
+			b.Close()
+			n.Close()
+		})
 	}
 }

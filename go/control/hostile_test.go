@@ -73,6 +73,9 @@ var commands = []string{
 	"status\n", "ping beta\n", "ping silent\n", "traceroute gamma\n", "connect beta control\n", "reload\n", "work list\n", "work status u1\n",
 	"work cancel u1\n", "work results running\n", "work results u1\nextra", "work submit localhost cat\npayload", "{\"command\":\"status\"}\n",
 	"{\"command\":\"work\",\"subcommand\":\"submit\",\"node\":\"alpha\",\"worktype\":\"cat\",\"x\":\"y\"}\npayload", "\xff\xfe\x00{\n", "{\"\xff\":}\n",
+	"version\n", "events link unit\n", "topology\n", "links\n", "{\"command\":\"events\",\"kinds\":[\"route\"]}\nmore",
+	"{\"command\":\"work\",\"subcommand\":\"status\",\"unitid\":\"u1\",\"wait\":true,\"timeout\":9}\n",
+	"{\"command\":\"work\",\"subcommand\":\"status\",\"unitid\":\"running\",\"wait\":true,\"timeout\":9}\n",
 }
 
 // TestDisconnectEverywhere closes the connection after every byte of every command. No goroutine may stay.
@@ -91,6 +94,9 @@ func TestDisconnectEverywhere(t *testing.T) {
 				synctest.Wait()
 				c.Close()
 				<-got
+				if strings.Contains(command, "wait") { // The like; it ends with its limit.
+					time.Sleep(10 * time.Second)
+				}
 				if strings.HasPrefix(command[:cut], "work results running") {
 					// A pipe does not tell a half-closed connection from one that is gone: the next output finds out.
 					u, _ := b.work.unit("running")
