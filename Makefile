@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH ?= 1760000000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-go test-python check bench campaign fuzz wheel clean
+.PHONY: help build demo test test-go test-python check bench campaign fuzz wheel sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -74,6 +74,9 @@ wheel: $(VENV)/.tools ## the wheel and the source distribution, in dist/, checke
 	$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' >/dev/null
 	$(BIN)/python tests/packaging/check_wheel.py dist
 	ls -l dist
+
+sanitize: $(VENV)/.tools ## the C library under cgocheck2 and the address sanitizer
+	$(BIN)/python tests/packaging/sanitize.py
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) build dist python/receptor/_native python/*.egg-info
