@@ -280,7 +280,7 @@ class Topology:
         """What a status says of the mesh."""
         costs = status.known_costs
         nodes = {status.node, *costs, *(peer for peers in costs.values() for peer in peers)}
-        links = {(min(a, b), max(a, b)): cost for a, peers in costs.items() for b, cost in peers.items()}
+        links = {(min(a, b), max(a, b)): float(cost) for a, peers in costs.items() for b, cost in peers.items()}
         return cls(tuple(sorted(nodes)), tuple((a, b, cost) for (a, b), cost in sorted(links.items())))
 
     def neighbours(self, node: str) -> dict[str, float]:

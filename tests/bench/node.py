@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def stream_figures() -> list[Row]:
     with receptor.testing.mesh("a", "b") as nodes, nodes["b"].listen("bulk") as listener:
         rates = [blocking(nodes["a"].connect("b", "bulk"), listener.accept()) for _ in range(3)]
     mesh = statistics.median(rates)
-    loop = statistics.median(asyncio.run(asynchronous()) for _ in range(3))
+    loop = statistics.median(asynchronous() for _ in range(3))
     return [
         ("socket pair, Python to Python", f"{plain:.0f} MB/s", ""),
         ("stream, Python to Python, one hop", f"{mesh:.0f} MB/s", f"{mesh / go:.0%} of Go to Go ({go:.0f} MB/s)"),
@@ -99,28 +99,45 @@ def blocking(near: socket.socket, far: socket.socket) -> float:
     return got / 1e6 / seconds
 
 
-async def asynchronous() -> float:
-    """The same over readers and writers."""
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+def asynchronous() -> float:
+    """The same over readers and writers, each end on an event loop and in a thread of its own."""
+    address: Future[str] = Future()
+    counted: Future[int] = Future()
 
-    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        got = 0
-        while data := await reader.read(BLOCK):
-            got += len(data)
-        done.set_result(got)
+    async def receive() -> None:
+        async with receptor.aio.Node("b") as node:
+            ended = asyncio.Event()
 
-    async with receptor.testing.aio_mesh("a", "b") as nodes:
-        async with await nodes["b"].start_server(read, "bulk", limit=BLOCK):
-            _, writer = await nodes["a"].open_connection("b", "bulk")
+            async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                got = 0
+                while data := await reader.read(BLOCK):
+                    got += len(data)
+                counted.set_result(got)
+                ended.set()
+
+            async with await node.start_server(read, "bulk", limit=BLOCK):
+                address.set_result((await node.add_listener()).address)
+                await ended.wait()
+
+    async def send() -> float:
+        async with receptor.aio.Node("a", peers=[address.result()]) as node:
+            await node.wait_route("b", timeout_s=READY_S)
+            _, writer = await node.open_connection("b", "bulk")
             block = bytes(BLOCK)
             begin = time.monotonic()
             for _ in range(MEGABYTES * 1_000_000 // BLOCK):
                 writer.write(block)
                 await writer.drain()
             writer.write_eof()
-            got = await done
+            got = await asyncio.wrap_future(counted)
             rate = got / 1e6 / (time.monotonic() - begin)
             writer.close()
+        return rate
+
+    thread = threading.Thread(target=asyncio.run, args=(receive(),))
+    thread.start()
+    rate = asyncio.run(send())
+    thread.join()
     return rate
 
 
