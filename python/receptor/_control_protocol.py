@@ -71,6 +71,11 @@ class LineBuffer:
             )
         return None
 
+    def put_back(self, line: str) -> None:
+        """Make ``line`` the next one."""
+        self._data[:0] = line.encode() + b"\n"
+        self._searched = 0
+
     def holds_more(self) -> bool:
         """Return whether something has arrived after the last line."""
         return bool(self._data)

@@ -287,18 +287,22 @@ class Client:
         timeout_s: float | None = None,
     ) -> Iterator[str]:
         """Yield the same as the JSON texts that the daemon sends."""
-        line = ops.events_line(kinds, node, unit, snapshot)
+        with closing(self._event_connection(ops.events_line(kinds, node, unit, snapshot))) as conn:
+            while True:
+                yield conn.read_line(timeout_s)
+
+    def _event_connection(self, line: bytes) -> Connection:
+        """Return a connection that has nothing but events to read."""
         with self._session() as session:
             conn = session.hand_over()
         try:
-            conn.send(line, timeout_s)
-            protocol_line = conn.read_line(self._timeout_s)
-            ops.check_offered(protocol_line, "events", self._node)
-            yield protocol_line
-            while True:
-                yield conn.read_line(timeout_s)
-        finally:
+            first = conn.request(line, self._timeout_s)
+            ops.check_offered(first, "events", self._node)
+            conn.lines.put_back(first)
+        except BaseException:
             conn.close()
+            raise
+        return conn
 
     # How.
 

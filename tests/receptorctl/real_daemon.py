@@ -42,12 +42,14 @@ class Node:
 
 
 @contextlib.contextmanager
-def run_node(daemon: Path, name: str, directory: Path, *sections: dict[str, dict[str, Any]]) -> Iterator[Node]:
-    """Run a node with a control socket and some work types; yields it once it is up."""
+def run_node(
+    daemon: Path, name: str, directory: Path, *sections: dict[str, dict[str, Any]], node: dict[str, Any] | None = None
+) -> Iterator[Node]:
+    """Run a node with a control socket and some work types; yields it once it is up. node: more of its own section."""
     config = directory / f"{name}.yml"
     address = str(directory / f"{name}.sock")
     base: list[dict[str, dict[str, Any]]] = [
-        {"node": {"id": name, "datadir": str(directory / "data")}},
+        {"node": {"id": name, "datadir": str(directory / "data"), **(node or {})}},
         {"log-level": {"level": "info"}},
         *({"work-command": command} for command in WORK_COMMANDS),
         {"control-service": {"service": "control", "filename": address}},
@@ -63,9 +65,9 @@ def run_node(daemon: Path, name: str, directory: Path, *sections: dict[str, dict
     )
     with process:
         try:
-            node = Node(name, process, address)
-            node.wait_for_log("Initialization complete")
-            yield node
+            running = Node(name, process, address)
+            running.wait_for_log("Initialization complete")
+            yield running
         finally:
             process.terminate()
             try:

@@ -1,7 +1,7 @@
 """The rows of the feature table about the command and the client library, each by a test of its name.
 
-The golden sessions (test_receptorctl_golden.py) compare every text with that of the original client; these tests say what
-each feature is.
+The golden sessions (test_receptorctl_golden.py) compare every text with that of the original client; these tests say
+what each feature is.
 """
 
 from __future__ import annotations

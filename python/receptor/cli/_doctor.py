@@ -62,7 +62,7 @@ def doctor(
     """Check, print, and fail if a check did."""
     patient = _Patient(session.client, node, service, worktype, tls_client, timeout)
     done: list[Check] = []
-    for check in patient.examine():
+    for check in _until_it_ends(patient.examine()):
         done.append(check)
         if _show.form() == "table":
             _print(check)
@@ -72,6 +72,19 @@ def doctor(
         _show.document({"from": session.client.node, "to": node, "ok": not failed, "checks": checks})
     if failed:
         raise Failure(f"{len(failed)} of {len(done)} checks failed")
+
+
+def _until_it_ends(checks: Iterator[Check]) -> Iterator[Check]:
+    """Yield the checks, and as the last one what went wrong with the examination itself."""
+    known = False
+    try:
+        for check in checks:
+            known = True
+            yield check
+    except ControlClientError as e:
+        if not known:
+            raise  # the daemon itself cannot be reached, and the error says why
+        yield Check("examination", FAILED, str(e), e.hint or "see the log of the daemon, and try again")
 
 
 def _print(check: Check) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
+from receptor._control_ops import events_line
+from receptor._control_socket import Connection
 from receptor.cli import _show
 from receptor.cli._units import Filter, Status, table
 from receptor.control import Client, ControlClientError, NotOfferedError
@@ -50,25 +53,29 @@ class Changes:
 
     def __init__(self, client: Client, *kinds: str, every_s: float) -> None:
         self._client = client
-        self._kinds = kinds
+        self._line = events_line(kinds, None, None, snapshot=False)
         self._every_s = every_s
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
         self._error: ControlClientError | None = None
         self.recent: list[str] = []
 
     def __enter__(self) -> Changes:
         try:
-            lines = self._client.event_lines(*self._kinds)
-            first = next(lines)
+            self._connection = self._client._event_connection(self._line)
         except NotOfferedError:
             return self
-        self._thread = threading.Thread(target=self._listen, args=(first, lines), daemon=True)  # ends with the process
+        self._thread = threading.Thread(target=self._listen, args=(self._connection,))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self._connection is not None and self._thread is not None:
+            with contextlib.suppress(OSError):  # the daemon may be gone
+                socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+            self._thread.join()
+            self._connection.close()
 
     def wait(self, at_most_s: float | None = None) -> None:
         """Return after the next change; raises what ended the events."""
@@ -81,17 +88,16 @@ class Changes:
         if self._error is not None:
             raise self._error
 
-    def _listen(self, line: str, lines: Iterator[str]) -> None:
+    def _listen(self, connection: Connection) -> None:
         from receptor._control_events import event_json
         from receptor.cli._events import sentence
 
         try:
             while True:
-                raw = event_json(line)
-                if not raw.get("snapshot") and raw["event"] not in ("live", "alive"):
+                raw = event_json(connection.read_line())
+                if raw["event"] not in ("live", "alive"):
                     self.recent = [*self.recent[-99:], sentence(raw)]
                     self._changed.set()
-                line = next(lines)
         except ControlClientError as e:
             self._error = e
             self._changed.set()
