@@ -76,6 +76,7 @@ type story struct {
 	*simulation.Mesh
 	limit time.Duration
 	sum   simulation.Traffic
+	cpu   time.Duration
 }
 
 func (o *options) run(t *testing.T) (err error) {
@@ -83,10 +84,10 @@ func (o *options) run(t *testing.T) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &story{Mesh: simulation.New(simulation.Config{Seed: o.seed, Conditions: o.cond}), limit: o.limit}
+	s := &story{Mesh: simulation.New(simulation.Config{Seed: o.seed, Conditions: o.cond}), limit: o.limit, cpu: cpuTime()}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	fmt.Printf("%d nodes, %d links, seed %d: %s\n", shape.Nodes, len(shape.Edges), o.seed, conditions(o.cond))
-	fmt.Printf("%-32s %12s %10s %10s %8s\n", "", "settled in", "messages", "KiB", "lost")
+	fmt.Printf("%-32s %12s %10s %10s %8s %8s\n", "", "settled in", "messages", "KiB", "lost", "CPU s")
 	if err := s.Build(shape); err != nil {
 		return err
 	}
@@ -144,11 +145,13 @@ func (s *story) settle(what string) error {
 	return nil
 }
 
-// line prints a step and the traffic since the one before.
+// line prints a step, and the traffic and the processor time since the one before. That time is real and contains the
+// simulation's own: whether the routes are right is judged against all shortest paths.
 func (s *story) line(what, took string) {
-	sum := s.Traffic()
-	fmt.Printf("%-32s %12s %10d %10d %8d\n", what, took, sum.Messages-s.sum.Messages, (sum.Bytes-s.sum.Bytes)>>10, sum.Lost-s.sum.Lost)
-	s.sum = sum
+	sum, cpu := s.Traffic(), cpuTime()
+	fmt.Printf("%-32s %12s %10d %10d %8d %8.2f\n", what, took,
+		sum.Messages-s.sum.Messages, (sum.Bytes-s.sum.Bytes)>>10, sum.Lost-s.sum.Lost, (cpu - s.cpu).Seconds())
+	s.sum, s.cpu = sum, cpu
 }
 
 func conditions(c simulation.Conditions) string {

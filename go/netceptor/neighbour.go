@@ -46,6 +46,7 @@ type neighbour struct {
 	epoch    uint64        // Of the peer, as it introduced itself.
 	listsUs  bool          // The peer has listed this node as its neighbour.
 	beats    bool          // Both sides keep the link alive.
+	waits    bool          // What was queued may wait for the next beat.
 	asked    bool          // The link that stands in the place of this one was asked whether it lives.
 	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.
 	since    time.Time     // When it was established.
@@ -204,8 +205,17 @@ func (nb *neighbour) sayHello() bool {
 }
 
 // sendControl queues a control message. A peer that does not read loses the link. The caller holds node.mu.
-func (nb *neighbour) sendControl(msg []byte) {
-	err := nb.queue.pushControl(msg)
+func (nb *neighbour) sendControl(msg []byte) { nb.queueControl(msg, false) }
+
+// sendSometime is sendControl for what is no news: it goes out with the next message or beat, so that the periodic
+// updates of a whole mesh cost a link one write and one read a second.
+func (nb *neighbour) sendSometime(msg []byte) {
+	nb.waits = nb.waits || nb.beats
+	nb.queueControl(msg, nb.beats)
+}
+
+func (nb *neighbour) queueControl(msg []byte, canWait bool) {
+	err := nb.queue.pushControl(msg, canWait)
 	if errors.Is(err, errQueueFull) {
 		nb.endLocked(errors.New("the peer has stopped reading"), false)
 	} else if err != nil && !errors.Is(err, errQueueClosed) {
@@ -339,6 +349,8 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	delete(n.pending, nb)
 	n.links[peer] = nb
 	close(nb.established)
+	soonLocked(&n.beatAt, beatCheck)
+	n.db.Introduce(peer, u.UpdateEpoch)
 	n.db.SetLink(peer, nb.cost)
 	n.computeRoutesLocked()
 	n.announceJoinLocked(nb)
@@ -348,19 +360,24 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	return nil
 }
 
-// beat speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up does
-// not judge others by it: what they have said meanwhile is still to be read.
-func (n *Node) beat() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := time.Now()
+// beatLocked speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up
+// does not judge others by it: what they have said meanwhile is still to be read.
+func (n *Node) beatLocked(now time.Time) {
+	n.beatAt = time.Time{}
+	if len(n.links) > 0 {
+		n.beatAt = now.Add(beatCheck)
+	}
 	heldUp := now.Sub(n.beaten) > beatPeriod
 	n.beaten = now
 	for id, nb := range n.links {
 		if !nb.beats {
 			continue
 		}
-		if now.Sub(time.Unix(0, nb.spoke.Load())) >= beatPeriod-beatCheck {
+		switch silent := now.Sub(time.Unix(0, nb.spoke.Load())) >= beatPeriod-beatCheck/2; {
+		case silent && nb.waits:
+			nb.waits = false
+			nb.queue.wake()
+		case silent:
 			nb.sendControl(wire.BeatMessage)
 		}
 		if !heldUp && now.Sub(time.Unix(0, nb.heard.Load())) > beatLimit {

@@ -24,7 +24,7 @@ const (
 	idleCheck    = 5 * time.Second
 	beatPeriod   = time.Second              // Between two of ours: how often each side of a link speaks,
 	beatLimit    = 3*beatPeriod - beatCheck // and how long it may be silent before the link is dead.
-	beatCheck    = 250 * time.Millisecond
+	beatCheck    = 500 * time.Millisecond // Between two looks at the links, if there are any.
 	sweepPeriod  = 60 * time.Second
 	defaultIdle  = 2*routePeriod + time.Second
 	joinDelay    = 5 * time.Millisecond   // Before the mesh is told of a new neighbour, and the neighbour of the mesh.
@@ -93,7 +93,9 @@ type Node struct {
 	pending      map[*neighbour]struct{}    // In the handshake.
 	updates      map[wire.NodeID]*heardUpdate
 	scratch      []byte     // Of encodeLocked.
-	beaten       time.Time  // When the links were last checked for silence.
+	told         []byte     // The last own update that was flooded.
+	beatAt       time.Time  // When the links are next checked for silence, zero if there are none,
+	beaten       time.Time  // and when they last were.
 	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
 	own          map[string]*advertised
@@ -225,8 +227,6 @@ func (n *Node) run() {
 	defer idle.Stop()
 	sweep := time.NewTicker(sweepPeriod)
 	defer sweep.Stop()
-	beat := time.NewTicker(beatCheck)
-	defer beat.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -235,8 +235,6 @@ func (n *Node) run() {
 			return
 		case <-idle.C:
 			n.closeIdle()
-		case <-beat.C:
-			n.beat()
 		case <-sweep.C:
 			n.sweep()
 		case <-n.kick:
@@ -259,7 +257,7 @@ func (n *Node) untilNext() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	next := n.floodAt
-	for _, t := range []time.Time{n.routesAt, n.advertsAt} {
+	for _, t := range [...]time.Time{n.routesAt, n.advertsAt, n.beatAt} {
 		if next.IsZero() || !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -283,6 +281,9 @@ func (n *Node) doDue() {
 	}
 	if due(n.advertsAt) {
 		n.sendAdvertsLocked()
+	}
+	if due(n.beatAt) {
+		n.beatLocked(now)
 	}
 }
 

@@ -132,8 +132,8 @@ func (q *sendQueue) waitRoom() <-chan struct{} {
 	return q.room
 }
 
-// pushControl queues one control message and wakes the writer.
-func (q *sendQueue) pushControl(msg []byte) error {
+// pushControl queues one control message and wakes the writer, unless the message can wait for the next one.
+func (q *sendQueue) pushControl(msg []byte, canWait bool) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || q.draining {
@@ -144,7 +144,9 @@ func (q *sendQueue) pushControl(msg []byte) error {
 	}
 	var err error
 	q.control, err = wire.AppendFrame(roomFor(q.control, wire.FrameOverhead+len(msg)), msg)
-	q.wake()
+	if !canWait {
+		q.wake()
+	}
 	return err
 }
 

@@ -492,12 +492,16 @@ func TestWithdrawalStops(t *testing.T) {
 		other := rawPeer(t, s.nodes["c"], LinkOptions{Cost: 1})
 		passed := listen(other, wire.TypeAdvert)
 		say(t, other, hello("q"))
+		synctest.Wait()
 		ad := wire.Advertisement{NodeID: "p", Service: "x", Time: time.Now(), Cancel: true}
 		msg, _ := ad.Append(nil)
 		say(t, peer, msg)
 		time.Sleep(9 * time.Second)
 		if len(passed) != 1 {
 			t.Errorf("the withdrawal came by %d times at the far side of the triangle, want once", len(passed))
+			for id, n := range s.nodes {
+				t.Logf("%s: %v %+v %v", id, n.Status().Connections, n.Counters(), len(n.adverts))
+			}
 		}
 		if len(back) > 1 {
 			t.Errorf("the withdrawal came back to its origin %d times, want at most once", len(back))

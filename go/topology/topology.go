@@ -272,6 +272,20 @@ func (db *DB) SetLink(peer wire.NodeID, cost float64) {
 	db.table = nil
 }
 
+// Introduce records with which epoch a peer has introduced itself on a new link. If it was restarted, what its former life
+// said of its links holds no more, and what it says now has not come yet.
+func (db *DB) Introduce(peer wire.NodeID, epoch uint64) {
+	n := db.nodes[peer]
+	if n == nil || n == db.self || !n.updated || n.epoch >= epoch {
+		return
+	}
+	n.epoch, n.seq = epoch, 0
+	if n.listed {
+		db.replace(n, nil)
+		db.table = nil
+	}
+}
+
 // RemoveLink records that the link to peer is gone. The peer stays known.
 func (db *DB) RemoveLink(peer wire.NodeID) {
 	db.removeEdge(db.self, peer)

@@ -362,3 +362,41 @@ func TestSweep(t *testing.T) {
 		t.Errorf("a forgotten node does not return as a new one: %+v", e)
 	}
 }
+
+// TestRestartedPeer: what a peer's former life listed is forgotten as soon as it introduces itself anew.
+func TestRestartedPeer(t *testing.T) {
+	db := topology.New("a", 1)
+	db.SetLink("b", 1)
+	update := func(node wire.NodeID, id string, epoch, seq uint64, lists map[wire.NodeID]float64) {
+		db.Apply(wire.RouteUpdate{NodeID: node, UpdateID: id, UpdateEpoch: epoch, UpdateSequence: seq, ForwardingNode: "b", Connections: lists}, time.Unix(0, 0))
+	}
+	update("b", "1", 5, 9, map[wire.NodeID]float64{"a": 1, "c": 1})
+	update("c", "2", 5, 9, map[wire.NodeID]float64{"b": 1})
+	reaches := func(node wire.NodeID) bool {
+		_, ok := db.Routes().Route(node)
+		return ok
+	}
+	if !reaches("c") {
+		t.Fatal("no route to c")
+	}
+	db.RemoveLink("b")
+	db.Introduce("b", 5) // The same life: nothing is forgotten.
+	db.SetLink("b", 1)
+	if !reaches("c") {
+		t.Error("a new link to the same life of b lost the route to c")
+	}
+	db.RemoveLink("b")
+	db.Introduce("b", 6)
+	db.SetLink("b", 1)
+	if !reaches("b") || reaches("c") {
+		t.Errorf("after a restart of b: route to b %v, to c %v; want only that to b", reaches("b"), reaches("c"))
+	}
+	update("b", "3", 5, 10, map[wire.NodeID]float64{"a": 1, "c": 1})
+	if reaches("c") {
+		t.Error("an update of the former life was taken")
+	}
+	update("b", "4", 6, 2, map[wire.NodeID]float64{"a": 1, "c": 1})
+	if !reaches("c") {
+		t.Error("no route to c although the new life of b lists it")
+	}
+}

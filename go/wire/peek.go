@@ -28,3 +28,21 @@ func peekString(b []byte) (value, rest []byte, ok bool) {
 	}
 	return b[:end], b[end+1:], true
 }
+
+// SameConnections reports whether two route messages that [RouteUpdate.Append] has made list the same connections.
+func SameConnections(a, b []byte) bool {
+	x, ok := peekConnections(a)
+	y, same := peekConnections(b)
+	return ok && same && bytes.Equal(x, y)
+}
+
+// peekConnections returns the list of neighbours as it stands in a message. Names contain no quotes but escaped ones, so
+// the marks around it are found nowhere else.
+func peekConnections(msg []byte) ([]byte, bool) {
+	_, rest, ok := bytes.Cut(msg, []byte(",\"Connections\":"))
+	if !ok {
+		return nil, false
+	}
+	list, _, ok := bytes.Cut(rest, []byte(",\"ForwardingNode\":"))
+	return list, ok
+}

@@ -63,3 +63,42 @@ func TestRouteCostsAreWrittenAsJSON(t *testing.T) {
 		t.Errorf("a cost that is no number was written as %q", msg)
 	}
 }
+
+func TestGreetsIsLeftOutForExistingNodes(t *testing.T) {
+	u := RouteUpdate{NodeID: "a", UpdateID: "12345678", UpdateEpoch: 1, UpdateSequence: 2, Connections: map[NodeID]float64{"b": 1}, ForwardingNode: "c"}
+	plain, _ := u.Append(nil)
+	u.Greets = true
+	msg, _ := u.Append(nil)
+	if got := PlainRoute(msg); string(got) != string(plain) || string(PlainRoute(plain)) != string(plain) {
+		t.Errorf("the plain form of %s is %s, want %s", msg, got, plain)
+	}
+	if got, err := ParseRouteUpdate(msg); err != nil || !got.Greets {
+		t.Errorf("%s is read as %+v, %v", msg, got, err)
+	}
+	if got, err := ParseRouteUpdate([]byte("\x01 " + string(msg[1:]))); err != nil || !got.Greets {
+		t.Errorf("with a blank in front it is read as %+v, %v", got, err)
+	}
+}
+
+func TestSameConnections(t *testing.T) {
+	message := func(id string, conns map[NodeID]float64) []byte {
+		u := RouteUpdate{NodeID: "a\"b", UpdateID: id, UpdateEpoch: 1, Connections: conns, ForwardingNode: "c"}
+		msg, err := u.Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return msg
+	}
+	one := map[NodeID]float64{"b": 1, `x","Connections":`: 2}
+	if !SameConnections(message("1", one), message("2", one)) {
+		t.Error("two messages with the same connections differ")
+	}
+	for _, other := range []map[NodeID]float64{nil, {}, {"b": 1}, {"b": 1, `x","Connections":`: 3}} {
+		if SameConnections(message("1", one), message("1", other)) {
+			t.Errorf("%v and %v are the same", one, other)
+		}
+	}
+	if SameConnections(nil, nil) {
+		t.Error("no messages are the same")
+	}
+}

@@ -11,6 +11,7 @@ import control
 import daemon
 import mesh
 import node
+import scale
 import work
 from support import PROJECT, Row
 
@@ -18,6 +19,7 @@ README = PROJECT / "README.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 TOPICS = {
     "mesh": ("Mesh", mesh.figures),
+    "scale": ("Many nodes", scale.figures),
     "work": ("Work", work.figures),
     "control": ("Control service and client", control.figures),
     "node": ("Node in Python", node.figures),
