@@ -24,7 +24,7 @@ const (
 	idleCheck    = 5 * time.Second
 	beatPeriod   = time.Second              // Between two of ours: how often each side of a link speaks,
 	beatLimit    = 3*beatPeriod - beatCheck // and how long it may be silent before the link is dead.
-	beatCheck    = 500 * time.Millisecond // Between two looks at the links, if there are any.
+	beatCheck    = 500 * time.Millisecond   // Between two looks at the links, if there are any.
 	sweepPeriod  = 60 * time.Second
 	defaultIdle  = 2*routePeriod + time.Second
 	joinDelay    = 5 * time.Millisecond   // Before the mesh is told of a new neighbour, and the neighbour of the mesh.
