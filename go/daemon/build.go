@@ -344,7 +344,7 @@ func (d *Daemon) open(section any) (io.Closer, error) {
 	case config.WorkPython:
 		return d.workPython(s)
 	case config.WorkKubernetes:
-		return nil, fmt.Errorf("%s: this build does not offer it", strings.TrimPrefix(fmt.Sprintf("%T", s), "config."))
+		return d.workKubernetes(s)
 	case config.WorkCommand:
 		return d.workCommand(s)
 	}

@@ -52,6 +52,8 @@ type FunctionType struct {
 	Handler         Handler
 	VerifySignature bool // Clients that are not on a Unix socket must sign.
 	MaxRunning      int  // Units that run at once; others wait in order. 0 is any number.
+	// Check refuses a request before a unit is made of it, by its parameters; nil refuses none.
+	Check func(params map[string]string) error
 }
 
 // ExitError is the answer of a [Handler] that has an exit status, as a command has. Code 0 is success.

@@ -58,7 +58,14 @@ func (e *Engine) RegisterFunction(t FunctionType) error {
 	}
 	return e.register(workType{
 		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, handler: t.Handler,
-		plan: func(params map[string]string) (string, error) { return params["params"], nil },
+		plan: func(params map[string]string) (string, error) {
+			if t.Check != nil {
+				if err := t.Check(params); err != nil {
+					return "", err
+				}
+			}
+			return params["params"], nil
+		},
 	})
 }
 
