@@ -262,7 +262,7 @@ func (j *job) read() {
 
 func (j *job) adopt(rec unit.Record) {
 	j.mu.Lock()
-	if j.cancelled && rec.State == unit.Failed && rec.Detail == unit.DetailKilled {
+	if j.cancelled && rec.State == unit.Failed && unit.Killed(rec.Detail) {
 		rec.Apply(unit.Event{
 			Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize, Outcome: unit.Because(unit.ReasonCanceled),
 		})

@@ -10,7 +10,7 @@ import (
 
 // PythonType is a work type that a function of a Python plugin serves: the "work-python" of a configuration. The process is
 //
-//	INTERPRETER -P -m receptor.plugin_worker PLUGIN:FUNCTION UNITDIR CONFIG
+//	INTERPRETER -P -m receptor._plugin_worker PLUGIN:FUNCTION UNITDIR CONFIG
 //
 // where CONFIG is Config with the run-time parameters added as "params", as JSON. It plays the runner's part for its unit:
 // locks, states, output. The plugin is found by its entry point in the group "receptor.worker" of that interpreter.
@@ -46,7 +46,7 @@ func (e *Engine) RegisterPython(t PythonType) error {
 			}
 			config["params"] = params
 			text, _ := json.Marshal(config) // It could be marshalled before.
-			return []string{interpreter, "-P", "-m", "receptor.plugin_worker", t.Plugin + ":" + t.Function, unitDir, string(text)}
+			return []string{interpreter, "-P", "-m", "receptor._plugin_worker", t.Plugin + ":" + t.Function, unitDir, string(text)}
 		},
 	})
 }

@@ -2,6 +2,7 @@ package unit
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -87,10 +88,15 @@ func Step(from State, detail string, e Event) (State, bool) {
 }
 
 func (s State) step(detail string, e Event) (State, bool) {
-	if s == Failed && detail == DetailKilled && e.Kind == Cancel {
+	if s == Failed && Killed(detail) && e.Kind == Cancel {
 		return Canceled, true
 	}
 	return s, false
+}
+
+// Killed reports whether a Failed unit's Detail says that its runner was told to stop; a Python worker names the signal.
+func Killed(detail string) bool {
+	return detail == DetailKilled || strings.HasPrefix(detail, "Killed by signal ")
 }
 
 // Apply changes the record as the event says and reports whether it was accepted. A refused event changes nothing. The

@@ -1,0 +1,43 @@
+"""A worker plugin for the tests of Python work."""
+
+import time
+
+import receptor
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def as_bytes(payload, config, results):
+    results.put({"payload": payload.decode(), "config": config})
+    results.put(["é", None])
+
+
+@receptor.plugin_export(payload_type=receptor.BUFFER_PAYLOAD)
+def as_buffer(payload, config, results):
+    for line in payload:
+        results.put(line.decode().strip())
+
+
+@receptor.plugin_export(payload_type=receptor.FILE_PAYLOAD)
+def as_file(payload, config, results):
+    results.put(open(payload).read())
+
+
+@receptor.plugin_export(payload_type="tape")
+def as_tape(payload, config, results):
+    results.put("not reached")
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def fails(payload, config, results):
+    results.put("before")
+    raise KeyError("no such key")
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def waits(payload, config, results):
+    results.put("waiting")
+    time.sleep(300)
+
+
+def private(payload, config, results):
+    results.put("not reached")
