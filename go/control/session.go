@@ -117,6 +117,9 @@ func (s *session) send(b []byte) error {
 
 // reply sends one line of JSON. Maps have their keys in byte order.
 func (s *session) reply(v any) error {
+	if b, ok := v.(encoded); ok {
+		return s.send(append(b, '\n'))
+	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		return s.refuse(err)

@@ -3,9 +3,11 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"runtime"
+	"strconv"
 	"sync"
-	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -16,16 +18,6 @@ var (
 	errFieldsElement    = errors.New("each element of requested_fields must be a string")
 	errFieldsType       = errors.New("requested_fields must be a list of strings")
 )
-
-// advertisement is an element of the reply's Advertisements. The order of fields is that of the reply.
-type advertisement struct {
-	NodeID       wire.NodeID
-	Service      string
-	Time         time.Time
-	ConnType     wire.ConnType
-	Tags         map[string]string
-	WorkCommands []wire.WorkCommand
-}
 
 // status tells about the node: everything, or the fields that were asked for.
 func (s *session) status(req request) (any, error) {
@@ -38,35 +30,67 @@ func (s *session) status(req request) (any, error) {
 		return nil, err
 	}
 	snapshot := sync.OnceValue(s.srv.node.Status) // Not taken at all for a version.
-	reply := map[string]any{}
-	for name, value := range statusFields(snapshot, s.srv.version) {
-		if !some || wanted[name] {
-			reply[name] = value()
-		}
+	fields := statusFields(snapshot, s.srv.version)
+	if some {
+		maps.DeleteFunc(fields, func(name string, _ func([]byte) []byte) bool { return !wanted[name] })
 	}
-	return reply, nil
+	return encoded(appendMap(nil, fields, func(dst []byte, value func([]byte) []byte) []byte { return value(dst) })), nil
 }
 
 // StatusReply is the reply of the command status about st, for other protocols that offer the same. It marshals to JSON.
 func StatusReply(st netceptor.Status, version string) map[string]any {
 	reply := map[string]any{}
 	for name, value := range statusFields(func() netceptor.Status { return st }, version) {
-		reply[name] = value()
+		reply[name] = json.RawMessage(value(nil))
 	}
 	return reply
 }
 
-func statusFields(snapshot func() netceptor.Status, version string) map[string]func() any {
-	return map[string]func() any{
-		"Advertisements":       func() any { return advertisements(snapshot()) },
-		"Connections":          func() any { return append([]netceptor.Connection{}, snapshot().Connections...) },
-		"KnownConnectionCosts": func() any { return knownCosts(snapshot()) },
-		"NodeID":               func() any { return snapshot().NodeID },
-		"RoutingTable":         func() any { return orEmpty(snapshot().RoutingTable) },
-		"SystemCPUCount":       func() any { return runtime.NumCPU() },
-		"SystemMemoryMiB":      func() any { return memoryMiB() },
-		"Version":              func() any { return version },
+// statusFields returns what appends the value of each key.
+func statusFields(snapshot func() netceptor.Status, version string) map[string]func([]byte) []byte {
+	costs := func(dst []byte, m map[wire.NodeID]float64) []byte { return appendMap(dst, m, appendNumber) }
+	return map[string]func([]byte) []byte{
+		"Advertisements":       func(dst []byte) []byte { return appendList(dst, snapshot().Advertisements, appendAdvertisement) },
+		"Connections":          func(dst []byte) []byte { return appendList(dst, snapshot().Connections, appendConnection) },
+		"KnownConnectionCosts": func(dst []byte) []byte { return appendMap(dst, snapshot().KnownConnectionCosts, costs) },
+		"NodeID":               func(dst []byte) []byte { return appendString(dst, snapshot().NodeID) },
+		"RoutingTable":         func(dst []byte) []byte { return appendMap(dst, snapshot().RoutingTable, appendString) },
+		"SystemCPUCount":       func(dst []byte) []byte { return strconv.AppendInt(dst, int64(runtime.NumCPU()), 10) },
+		"SystemMemoryMiB":      func(dst []byte) []byte { return fmt.Append(dst, memoryMiB()) },
+		"Version":              func(dst []byte) []byte { return appendString(dst, version) },
 	}
+}
+
+func appendConnection(dst []byte, c netceptor.Connection) []byte {
+	dst = appendString(append(dst, `{"NodeID":`...), c.NodeID)
+	dst = appendNumber(append(dst, `,"Cost":`...), c.Cost)
+	return append(dst, '}')
+}
+
+func appendAdvertisement(dst []byte, ad wire.Advertisement) []byte {
+	dst = appendString(append(dst, `{"NodeID":`...), ad.NodeID)
+	dst = appendString(append(dst, `,"Service":`...), ad.Service)
+	dst = appendTime(append(dst, `,"Time":`...), ad.Time)
+	dst = strconv.AppendInt(append(dst, `,"ConnType":`...), int64(ad.ConnType), 10)
+	dst = append(dst, `,"Tags":`...)
+	if ad.Tags == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = appendMap(dst, ad.Tags, appendString)
+	}
+	dst = append(dst, `,"WorkCommands":`...)
+	if ad.WorkCommands == nil {
+		dst = append(dst, "null"...)
+	} else {
+		dst = appendList(dst, ad.WorkCommands, appendWorkCommand)
+	}
+	return append(dst, '}')
+}
+
+func appendWorkCommand(dst []byte, w wire.WorkCommand) []byte {
+	dst = appendString(append(dst, `{"WorkType":`...), w.WorkType)
+	dst = strconv.AppendBool(append(dst, `,"Secure":`...), w.Secure)
+	return append(dst, '}')
 }
 
 func requestedFields(raw json.RawMessage, some bool) (map[string]bool, error) {
@@ -86,22 +110,6 @@ func requestedFields(raw json.RawMessage, some bool) (map[string]bool, error) {
 		wanted[name] = true
 	}
 	return wanted, nil
-}
-
-func advertisements(st netceptor.Status) []advertisement {
-	list := make([]advertisement, 0, len(st.Advertisements))
-	for _, ad := range st.Advertisements {
-		list = append(list, advertisement{ad.NodeID, ad.Service, ad.Time, ad.ConnType, ad.Tags, ad.WorkCommands})
-	}
-	return list
-}
-
-func knownCosts(st netceptor.Status) map[wire.NodeID]map[wire.NodeID]float64 {
-	known := make(map[wire.NodeID]map[wire.NodeID]float64, len(st.KnownConnectionCosts))
-	for node, costs := range st.KnownConnectionCosts {
-		known[node] = orEmpty(costs)
-	}
-	return known
 }
 
 // orEmpty keeps a map without entries from being written as null.

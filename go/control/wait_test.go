@@ -184,3 +184,20 @@ func TestWorkStatusWaitClientGone(t *testing.T) {
 		time.Sleep(time.Millisecond) // Nothing tells of the end of a session.
 	}
 }
+
+// TestAskWaits waits for the program itself, which has no connection.
+func TestAskWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble()
+		defer b.Close()
+		u := b.work.add("unitAAAA", "cat", workceptor.Running, "")
+		go func() {
+			time.Sleep(time.Hour)
+			u.end()
+		}()
+		reply, err := b.Ask(t.Context(), `{"command":"work","subcommand":"status","unitid":"unitAAAA","wait":true}`)
+		if status, ok := reply.(workceptor.Status); err != nil || !ok || status.State != workceptor.Succeeded {
+			t.Errorf("%v, %v", reply, err)
+		}
+	})
+}

@@ -40,6 +40,10 @@ type watch struct {
 func (s *session) watchClient() *watch {
 	w := &watch{}
 	w.ctx, w.cancel = context.WithCancelCause(s.ctx)
+	if s.conn == nil { // The program itself asks.
+		w.stop = func() {}
+		return w
+	}
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

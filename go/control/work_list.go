@@ -44,7 +44,7 @@ func (s *session) workList(req request, args []string) (any, error) {
 		unit, one = args[0], true
 	}
 	if !one {
-		return orEmpty(s.srv.work.List()), nil
+		return encoded(appendMap(nil, s.srv.work.List(), func(dst []byte, u workceptor.Status) []byte { return u.AppendJSON(dst) })), nil
 	}
 	status, err := s.unitStatus(workceptor.UnitID(unit))
 	if err != nil {

@@ -6,11 +6,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from support import Row, daemon
+from support import Row, daemon, go_bench
 
 
 def figures(rounds: int) -> list[Row]:
-    return round_trip_figures(rounds)
+    return round_trip_figures(rounds) + service_figures()
 
 
 def round_trip_figures(rounds: int) -> list[Row]:
@@ -31,4 +31,26 @@ def round_trip_figures(rounds: int) -> list[Row]:
             times.append((time.monotonic() - started) * 1e6)
     return [
         ("control round trip, status of a node alone", f"{statistics.median(times):.0f} us", f"{10 * rounds} times")
+    ]
+
+
+def service_figures() -> list[Row]:
+    """The service alone, its clients in the same Go process over a unix socket."""
+    names = "RoundTrip|Status1000Nodes|Topology1000Nodes|WorkList10000|Clients500"
+    took = go_bench("./go/control", names, "ns/op", "-benchtime", "300ms", rounds=3)
+    once = took["RoundTrip"]
+
+    def times(name: str) -> str:
+        return f"{took[name] / once:.0f} round trips"
+
+    return [
+        ("control round trip, version (Go, one process)", f"{once / 1e3:.0f} us", ""),
+        ("status with 1,000 known nodes", f"{took['Status1000Nodes'] / 1e6:.1f} ms", times("Status1000Nodes")),
+        ("topology with 1,000 known nodes", f"{took['Topology1000Nodes'] / 1e6:.1f} ms", times("Topology1000Nodes")),
+        ("work list with 10,000 units", f"{took['WorkList10000'] / 1e6:.1f} ms", times("WorkList10000")),
+        (
+            "status, 500 clients at once",
+            f"{1e9 / took['Clients500']:,.0f} a second",
+            f"{1e9 / once:,.0f} versions from one",
+        ),
     ]

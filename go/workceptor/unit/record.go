@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -240,11 +241,31 @@ func appendKey(dst []byte, name string, value any) []byte {
 }
 
 func appendValue(dst []byte, value any) []byte {
+	switch v := value.(type) { // What lists of thousands of units are full of.
+	case int:
+		return strconv.AppendInt(dst, int64(v), 10)
+	case int64:
+		return strconv.AppendInt(dst, v, 10)
+	case string:
+		if isPlain(v) {
+			return append(append(append(dst, '"'), v...), '"')
+		}
+	}
 	text, err := json.Marshal(value)
 	if err != nil { // A year outside 0 to 9999 is the only value of a record that has no JSON form.
 		return append(dst, "null"...)
 	}
 	return append(dst, text...)
+}
+
+// isPlain reports whether a text stands in JSON as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 func appendOther(dst []byte, other map[string]json.RawMessage) []byte {
@@ -286,8 +307,11 @@ func (s Status) ExitCode() (int, bool) {
 }
 
 // MarshalJSON returns the reply of "work status": keys in byte order, secrets withheld.
-func (s Status) MarshalJSON() ([]byte, error) {
-	dst := []byte{'{'}
+func (s Status) MarshalJSON() ([]byte, error) { return s.AppendJSON(nil), nil }
+
+// AppendJSON appends what MarshalJSON returns.
+func (s Status) AppendJSON(dst []byte) []byte {
+	dst = append(dst, '{')
 	if !s.Created.IsZero() {
 		dst = append(appendKey(dst, "Created", s.Created), ',')
 	}
@@ -311,7 +335,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	dst = appendText(dst, "StdoutSHA256", s.SHA256)
 	dst = appendKey(append(dst, ','), "StdoutSize", s.StdoutSize)
 	dst = appendKey(append(dst, ','), "WorkType", s.WorkType)
-	return append(dst, '}'), nil
+	return append(dst, '}')
 }
 
 // withhold returns what of ExtraData may be shown: no secret parameters, no keys that only this node understands.
