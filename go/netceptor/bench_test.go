@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"context"
 	"io"
 	"net"
 	"syscall"
@@ -154,4 +155,41 @@ func BenchmarkRelay(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+}
+
+// BenchmarkOpenStream opens streams over one hop, sixteen at a time, and closes them.
+func BenchmarkOpenStream(b *testing.B) {
+	for name, protocols := range map[string][]string{"shared": streamProtocols, "own": {streamALPN}} {
+		b.Run(name, func(b *testing.B) {
+			nodes := chain(b, "a", "b")
+			nodes[0].protocols = protocols
+			ln, err := nodes[1].ListenStream("svc", nil, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				for {
+					s, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					_ = s.Close()
+				}
+			}()
+			b.ReportAllocs()
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					s, err := nodes[0].DialStream(context.Background(), "b", "svc", nil)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					_ = s.Close()
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
+		})
+	}
 }

@@ -43,6 +43,7 @@ const (
 	beatEvery   = 2 * time.Second
 	pathLost    = 3 * beatEvery    // Without a packet for this long, a connection with streams is given up.
 	muxRest     = 15 * time.Second // A connection without streams is kept this long for the next one.
+	muxBacklog  = 5 * time.Second  // How long a stream waits for room among those that wait to be accepted.
 	muxHeader   = 10 * time.Second // How long a stream may take to say what it is for.
 	staleAfter  = 2 * time.Second  // How long a connection that was at rest may take to answer before it is given up.
 	sharedDial  = 100 * time.Millisecond
@@ -350,15 +351,21 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 		refuse(qs, muxIdentity, errOtherMux.Error())
 	case l.ctx.Err() != nil:
 		refuse(qs, muxClosing, reasonClosing)
-	case len(l.accept) == cap(l.accept):
-		refuse(qs, muxBusy, errMuxBusy.Error())
-	default:
-		if _, err := qs.Write([]byte{muxOpen}); err != nil {
+	case !l.reserve(m.qc.Context()):
+		if l.ctx.Err() != nil {
+			refuse(qs, muxClosing, reasonClosing)
 			return
 		}
+		refuse(qs, muxBusy, errMuxBusy.Error())
+	default:
+		_, err := qs.Write([]byte{muxOpen})
 		_ = qs.SetDeadline(time.Time{})
 		s, ok := m.adopt(qs, Addr{n.id, service}, m.remote)
-		if !ok {
+		if err != nil || !ok {
+			<-l.places
+			if ok {
+				s.abort(codeRefused)
+			}
 			return
 		}
 		select {
@@ -367,8 +374,10 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 				l.refuseWaiting()
 			}
 		case <-l.ctx.Done():
+			<-l.places
 			s.abort(codeRefused)
 		case <-m.qc.Context().Done():
+			<-l.places
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package netceptor
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
@@ -273,22 +272,5 @@ func TestResetsAreExact(t *testing.T) {
 		}
 		_ = st.Close()
 		_ = ln.Close()
-	}
-}
-
-func BenchmarkOpenStream(b *testing.B) {
-	for name, protocols := range map[string][]string{"shared": streamProtocols, "own": {streamALPN}} {
-		b.Run(name, func(b *testing.B) {
-			nodes := chain(b, "a", "hub", "b")
-			nodes[0].protocols = protocols
-			echoOn(b, nodes[2], "echo")
-			for b.Loop() {
-				s, err := nodes[0].DialStream(context.Background(), "b", "echo", nil)
-				if err != nil {
-					b.Fatal(err)
-				}
-				_ = s.Close()
-			}
-		})
 	}
 }

@@ -328,6 +328,7 @@ type StreamListener struct {
 	conf   *tls.Config // As it was given; nil for a service without a profile.
 	ln     *quic.Listener
 	accept chan *Stream
+	places chan struct{} // One token for each stream of a shared connection in accept.
 	ctx    context.Context
 	stop   context.CancelFunc
 	slots  chan struct{}
@@ -388,7 +389,7 @@ func newStreamListener(socket *streamSocket, conf, server *tls.Config) (*StreamL
 	}
 	l := &StreamListener{
 		socket: socket, conf: conf, ln: ln,
-		accept: make(chan *Stream, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
+		accept: make(chan *Stream, acceptBacklog), places: make(chan struct{}, acceptBacklog), slots: make(chan struct{}, maxHandshakes),
 	}
 	l.young.closing = make(chan struct{})
 	l.ctx, l.stop = context.WithCancel(socket.pc.ctx)
@@ -412,9 +413,37 @@ func (l *StreamListener) Addr() net.Addr { return l.socket.pc.LocalAddr() }
 func (l *StreamListener) Accept() (*Stream, error) {
 	select {
 	case s := <-l.accept:
+		l.leave(s)
 		return s, nil
 	case <-l.ctx.Done():
 		return nil, &net.OpError{Op: "accept", Net: "receptor", Source: l.Addr(), Err: net.ErrClosed}
+	}
+}
+
+// reserve takes a place among the streams that wait to be accepted. It waits for one while the connection lives, up to
+// muxBacklog: a burst is no reason to refuse a stream.
+func (l *StreamListener) reserve(conn context.Context) bool {
+	select {
+	case l.places <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(muxBacklog)
+	defer timer.Stop()
+	select {
+	case l.places <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-l.ctx.Done():
+	case <-conn.Done():
+	}
+	return false
+}
+
+// leave gives the place of a stream free that waits no longer.
+func (l *StreamListener) leave(s *Stream) {
+	if s.mux != nil {
+		<-l.places
 	}
 }
 
@@ -476,6 +505,7 @@ func (l *StreamListener) refuseWaiting() {
 	for {
 		select {
 		case s := <-l.accept:
+			l.leave(s)
 			s.refuseUnaccepted()
 		default:
 			return
