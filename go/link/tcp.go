@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,7 @@ const (
 // streamConn frames messages on a byte stream.
 type streamConn struct {
 	conn net.Conn
+	tls  *recordConn // Below conn, if that is TLS of this package.
 	name string
 
 	buf        []byte // Received bytes are buf[start:end]; buf[:start] was handed out by the last ReadBatch.
@@ -36,11 +38,15 @@ type streamConn struct {
 // NewStream carries messages over a byte stream that the caller has set up, framed as on TCP links. The returned Conn
 // owns conn. kind names the transport in logs.
 func NewStream(conn net.Conn, kind string) Conn {
-	return &streamConn{
+	c := &streamConn{
 		conn: conn,
 		name: fmt.Sprintf("%s %s->%s", kind, conn.LocalAddr(), conn.RemoteAddr()),
 		buf:  make([]byte, minReadBuffer),
 	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		c.tls, _ = secure.NetConn().(*recordConn)
+	}
+	return c
 }
 
 func (c *streamConn) String() string { return c.name }
@@ -60,6 +66,10 @@ func (c *streamConn) ReadBatch() (wire.Batch, error) {
 		}
 		n, err := c.conn.Read(c.buf[c.end:])
 		c.end += n
+		for err == nil && c.tls != nil && c.tls.ready() && c.end < len(c.buf) {
+			n, err = c.conn.Read(c.buf[c.end:])
+			c.end += n
+		}
 		c.err = c.readError(err)
 	}
 }
@@ -101,7 +111,13 @@ func (c *streamConn) WriteBatch(parts ...wire.Batch) error {
 		}
 	}
 	c.parts, c.sending = bufs, bufs
+	if c.tls != nil {
+		c.tls.cork()
+	}
 	_, err := c.sending.WriteTo(c.conn)
+	if c.tls != nil {
+		err = cmp.Or(c.tls.uncork(), err)
+	}
 	if errors.Is(err, net.ErrClosed) {
 		return ErrClosed
 	}

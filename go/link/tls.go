@@ -45,8 +45,7 @@ func (d tlsDialer) String() string { return "tls " + d.address }
 func (d tlsDialer) Dial(ctx context.Context) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 	defer cancel()
-	dialer := tls.Dialer{Config: d.conf}
-	conn, err := dialer.DialContext(ctx, "tcp", d.address)
+	conn, err := d.handshake(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("dial tls %s: no connection and handshake in time: %w", d.address, err)
 	}
@@ -54,6 +53,20 @@ func (d tlsDialer) Dial(ctx context.Context) (Conn, error) {
 		return nil, err
 	}
 	return NewStream(conn, "tls"), nil
+}
+
+func (d tlsDialer) handshake(ctx context.Context) (*tls.Conn, error) {
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "tcp", d.address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(newRecordConn(raw), d.conf)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 type tlsListener struct{ *tlsAcceptor }
@@ -174,7 +187,7 @@ func (a *tlsAcceptor) handshake(conn net.Conn) {
 	defer a.young.remove(conn)
 	ctx, cancel := context.WithTimeout(a.ctx, tlsTimeout)
 	defer cancel()
-	secure := tls.Server(conn, a.conf)
+	secure := tls.Server(newRecordConn(conn), a.conf)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
