@@ -213,7 +213,8 @@ func (m *mirror) show(s remote.Status, detail string) {
 	switch {
 	case s.State.Complete(), now.State.Complete():
 	case s.State != now.State || detail != now.Detail:
-		m.j.apply(true, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize, At: orNow(s.Started)})
+		// The executor would say it again after a loss of power.
+		m.j.apply(false, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize, At: orNow(s.Started)})
 		return
 	}
 	m.j.grow(s.StdoutSize)

@@ -72,7 +72,8 @@ func (w *remoteWorker) extra() unit.RemoteExtra {
 // start makes the first attempt while the client waits.
 func (w *remoteWorker) start(ctx context.Context) (string, error) {
 	starting := unit.Event{Kind: unit.Prepare, Detail: unit.DetailStarting, Size: unit.KeepSize}
-	if !w.j.apply(true, starting) {
+	// Made durable with the executor's unit ID, or before the client hears that the unit is tried again.
+	if !w.j.apply(false, starting) {
 		return "", ErrCancelled
 	}
 	outcome := w.expect(stepSubmit)
@@ -87,7 +88,7 @@ func (w *remoteWorker) start(ctx context.Context) (string, error) {
 	case errors.As(err, &refused):
 		return "", err
 	}
-	return JobSubmitted, nil
+	return JobSubmitted, w.j.update(true, func(*unit.Record) bool { return true })
 }
 
 func (w *remoteWorker) resume() {
@@ -420,8 +421,10 @@ func (w *remoteWorker) inquire(conn *remote.Conn, id unit.ID) (started bool, err
 	return false, w.setRemoteID("")
 }
 
-func (w *remoteWorker) edit(change func(*unit.RemoteExtra)) error {
-	return w.j.update(true, func(rec *unit.Record) bool {
+func (w *remoteWorker) edit(change func(*unit.RemoteExtra)) error { return w.write(true, change) }
+
+func (w *remoteWorker) write(sync bool, change func(*unit.RemoteExtra)) error {
+	return w.j.update(sync, func(rec *unit.Record) bool {
 		rec.EditRemote(change)
 		return true
 	})
@@ -431,8 +434,9 @@ func (w *remoteWorker) setRemoteID(id unit.ID) error {
 	return w.edit(func(x *unit.RemoteExtra) { x.RemoteUnitID = id })
 }
 
+// setStarted need not survive a loss of power: the executor is asked about the unit that it named.
 func (w *remoteWorker) setStarted() error {
-	return w.edit(func(x *unit.RemoteExtra) { x.RemoteStarted = true })
+	return w.write(false, func(x *unit.RemoteExtra) { x.RemoteStarted = true })
 }
 
 func (w *remoteWorker) exchange(conn *remote.Conn) error {

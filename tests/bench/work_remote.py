@@ -34,7 +34,7 @@ def remote_figures(rounds: int) -> list[Row]:
         for node in ("hub", "edge"):
             await_route(path, node)
         rows = [row for name, node, hops in NODES for row in latency_figures(path, name, node, hops, 5 * rounds)]
-        return rows + rate_figures(path) + bulk_figures(path, folder)
+        return rows + rate_figures(path) + bulk_figures(path)
 
 
 NODES = (("one hop", "hub", 20), ("two hops", "edge", 30))
@@ -158,11 +158,11 @@ def time_bare() -> float:
     return (time.monotonic() - started) / 50
 
 
-def bulk_figures(path: Path, folder: Path) -> list[Row]:
+def bulk_figures(path: Path) -> list[Row]:
     rows: list[Row] = []
     raw = statistics.median(raw_stream(path) for _ in range(3))
     rows.append(("stream to a TCP sink behind another node, one hop", f"{raw:.0f} MB/s", "for comparison"))
-    for what, work, size, disk in (("256 MiB of stdin", "count", 256, 512), ("1 GiB of stdout", "flood", 1024, 1024)):
+    for what, work, size in (("256 MiB of stdin", "count", 256), ("1 GiB of stdout", "flood", 1024)):
         speeds = [bulk(path, work, size) for _ in range(3)]
         speed = statistics.median(speeds)
         rows.append((f"{what}, one hop", f"{speed:.0f} MB/s", f"{speed / raw:.0%} of that stream (wanted: 70%)"))
