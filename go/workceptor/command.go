@@ -260,8 +260,15 @@ func (w *commandWorker) resume() {
 	}
 	j.reload() // The runner may have finished since the directory was read.
 	if rec := j.look().rec; rec.State == Pending {
+		if w.relaunch(rec) {
+			return
+		}
 		w.killOrphans()
-		j.failBecause(unit.DetailPendingAtRestart, unit.ReasonRestart)
+		reason := unit.ReasonRestart
+		if rec.Detail == unit.DetailNotStarted {
+			reason = unit.ReasonRunnerDied // It may have started the command, and had no time to say so.
+		}
+		j.failBecause(unit.DetailPendingAtRestart, reason)
 	} else if !rec.State.Complete() {
 		w.killOrphans()
 		reason := unit.ReasonRunnerDied
@@ -276,6 +283,19 @@ func (w *commandWorker) resume() {
 	}
 	j.e.watch.remove(j)
 	w.finish()
+}
+
+// relaunch starts a unit that has its payload and never had a runner: the node ended in the moment between the two. A
+// runner that is on its way all the same, and this one's, find out by the lock which of them is first.
+func (w *commandWorker) relaunch(rec unit.Record) bool {
+	t, ok := w.j.e.workType(rec.WorkType)
+	_, known := w.j.dir.RunnerAlive()
+	if known || !ok || t.argv == nil || rec.Detail != unit.DetailLaunching {
+		return false
+	}
+	w.j.e.watch.remove(w.j)
+	w.j.queue(t, func() error { return w.launch(t) })
+	return true
 }
 
 // finish says that there is no runner to wait for.

@@ -407,7 +407,10 @@ func (w *remoteWorker) inquire(conn *remote.Conn, id unit.ID) (started bool, err
 		return false, err
 	}
 	half := s.State == Pending && (s.Detail == unit.DetailWaiting || s.Detail == unit.DetailCreated)
-	if !half && !strings.HasPrefix(s.Detail, "Error reading input data: ") {
+	// What a node of this implementation calls a restart has surely not started; of others one cannot know.
+	failed := strings.HasPrefix(s.Detail, "Error reading input data: ") ||
+		s.Detail == unit.DetailPendingAtRestart && s.Outcome.Reason == unit.ReasonRestart
+	if !half && !failed {
 		return true, w.setStarted()
 	}
 	signature, err := w.sign()

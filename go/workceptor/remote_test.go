@@ -833,3 +833,51 @@ func TestOldNodeIsAskedOnce(t *testing.T) {
 		t.Errorf("asked %d times after a session broke, want twice", asked)
 	}
 }
+
+// TestExecutorThatEndedBeforeTheStart: a unit that its executor, restarted, has surely never started is handed over again;
+// one that it may have started is not.
+func TestExecutorThatEndedBeforeTheStart(t *testing.T) {
+	for reason, want := range map[string]int{`,"Reason":"restart"`: 2, `,"Reason":"runner_died"`: 1, "": 1} {
+		submits, broken := 0, false
+		_, alpha, s := scripted(t, nil)
+		s.say = func(line string) string {
+			switch {
+			case strings.Contains(line, `"submit"`):
+				submits++
+			case strings.HasPrefix(line, "work status") && !broken:
+				broken = true
+				return `{"Detail":"Pending at restart","ExtraData":null,"State":3,"StateName":"Failed","StdoutSize":0,"WorkType":"upper"` + reason + "}\n"
+			case strings.HasPrefix(line, "work status") && want == 1:
+				return `{"Detail":"Pending at restart","ExtraData":null,"State":3,"StateName":"Failed","StdoutSize":0,"WorkType":"upper"` + reason + "}\n"
+			}
+			return honest(line)
+		}
+		sub, err := alpha.Submit(request("beta", "upper", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sub.ReadPayload(strings.NewReader("x")); err != nil {
+			t.Fatal(err)
+		}
+		j, err := alpha.find(sub.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As after a first attempt that broke off behind the payload.
+		if err := j.work.(*remoteWorker).setRemoteID("BRVFlI6d"); err != nil {
+			t.Fatal(err)
+		}
+		submits = 1
+		if _, err := sub.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got, state := wait(t, alpha, sub.ID()), Succeeded; want == 1 && got.State != Failed || want == 2 && got.State != state {
+			t.Errorf("%s: got %v %q", reason, got.State, got.Detail)
+		}
+		s.mu.Lock()
+		if submits != want {
+			t.Errorf("%s: submitted %d times, want %d", reason, submits, want)
+		}
+		s.mu.Unlock()
+	}
+}

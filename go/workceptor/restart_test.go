@@ -270,3 +270,31 @@ func TestStrangerHasThePid(t *testing.T) {
 		t.Errorf("the stranger: %v", err)
 	}
 }
+
+// TestLaunchIsMadeUpFor: a unit whose node ended between the last word about its payload and its runner runs after the
+// restart, once.
+func TestLaunchIsMadeUpFor(t *testing.T) {
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"})
+	s, err := e.Submit(request("alpha", "upper", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ReadPayload(strings.NewReader("hello\n")); err != nil {
+		t.Fatal(err)
+	}
+	j, err := e.find(s.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.dir.Overwrite(unit.Record{Detail: unit.DetailLaunching, WorkType: "upper", Extra: &unit.CommandExtra{Params: "a-z A-Z"}}); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	e = openEngine(t, dir, noMesh{"alpha"})
+	releaseAll(t, e)
+	wantStatus(t, wait(t, e, s.ID()), Succeeded, "exit status 0", 6)
+	if got := output(t, e, s.ID(), 0); got != "HELLO\n" {
+		t.Errorf("got output %q", got)
+	}
+}

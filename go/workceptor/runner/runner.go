@@ -158,6 +158,9 @@ func (r *runner) run() int {
 	}
 	r.lock = lock
 	defer lock.Close()
+	if before, err := r.dir.RunnerInfo(); err == nil && before.Runner != 0 {
+		return complain(fmt.Errorf("unit in %s has had a runner already", r.unitDir))
+	}
 	r.info = store.RunnerInfo{Boot: proc.BootID(), Runner: os.Getpid(), RunnerStart: proc.Start(os.Getpid())}
 	if err := lock.Write(r.info); err != nil {
 		return complain(err)

@@ -179,3 +179,19 @@ func TestDirectoryRemoved(t *testing.T) {
 		t.Errorf("got exit code %d, want 255", code)
 	}
 }
+
+// TestSecondRunnerIsRefused: a unit whose runner left it Pending, whatever it had done, is not run by another.
+func TestSecondRunnerIsRefused(t *testing.T) {
+	d := newUnit(t, unit.Record{Detail: unit.DetailNotStarted}, "payload")
+	lock, err := d.LockRunner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(lock.Write(store.RunnerInfo{Boot: "x", Runner: 1}), lock.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(command(d, "cat", "").Run()); code != exitError {
+		t.Errorf("got exit status %d, want %d", code, exitError)
+	}
+	wantRecord(t, d, unit.Pending, unit.DetailNotStarted, 0)
+}
