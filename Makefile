@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH ?= 1760000000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-go test-python check bench campaign fuzz wheel sanitize clean
+.PHONY: release help build demo test test-go test-python check bench campaign fuzz wheel sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -77,6 +77,18 @@ wheel: $(VENV)/.tools ## the wheel and the source distribution, in dist/, checke
 
 sanitize: $(VENV)/.tools ## the C library under cgocheck2 and the address sanitizer
 	$(BIN)/python tests/packaging/sanitize.py
+
+RELEASE := dist/release
+release: ## one static binary per platform and checksums, in dist/release
+	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	set -e; version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1); \
+	for platform in $(or $(PLATFORMS),linux/amd64 linux/arm64); do \
+		name=receptor_$${version}_$$(echo $$platform | tr / _); \
+		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -trimpath -ldflags "-s -w -X github.com/pyreceptor/pyreceptor/go/daemon.Version=$$version" -o $(RELEASE)/receptor ./go/cmd/receptor; \
+		tar -C $(RELEASE) --owner=0 --group=0 -czf $(RELEASE)/$$name.tar.gz receptor; \
+		rm $(RELEASE)/receptor; \
+	done; \
+	cd $(RELEASE) && sha256sum *.tar.gz > receptor_$${version}_checksums.txt && ls -l
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) build dist python/receptor/_native python/*.egg-info

@@ -1,0 +1,88 @@
+"""What examples/deploy holds does what it says: the configurations start, the unit and the recipe fit the program."""
+
+# The fixtures are those of the command line's tests.
+# ruff: noqa: F401, F811
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_daemon_cli import PATIENCE_S, REPO, Daemons, banner, run, start
+
+DEPLOY = REPO / "examples" / "deploy"
+
+
+def localised(name: str, folder: Path) -> Path:
+    """A configuration with its paths below ``folder`` and its port free."""
+    text = (DEPLOY / name).read_text()
+    for fixed in ("/var/lib/receptor", "/run/receptor/receptor.sock", "/tmp/receptor.sock"):
+        text = text.replace(fixed, str(folder / Path(fixed).name))
+    path = folder / name
+    path.write_text(text.replace("port: 7323", "port: 0\n    bindaddr: 127.0.0.1"))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("name", ["receptor.conf", "container.conf"])
+def test_sample_configurations_start(start: Daemons, tmp_path: Path, name: str) -> None:
+    path = localised(name, tmp_path)
+    checked = run(start.binary, "--check", "-c", path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    daemon = start("-c", path)
+    daemon.wait_for("Initialization complete")
+    assert banner(tmp_path / "receptor.sock").startswith(b"Receptor Control, node ")
+    assert daemon.stop() == 0
+
+
+def test_systemd_unit(receptor: Path) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(DEPLOY / "receptor.service")
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert service["KillMode"] == "process", "commands of units outlive the node"
+    assert service["RestartPreventExitStatus"] == "3"
+    drain = re.search(r"draintimeout: (\d+)s", (DEPLOY / "receptor.conf").read_text())
+    assert drain is not None
+    assert int(service["TimeoutStopSec"].rstrip("s")) > int(drain[1]) + 10
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        return
+    verified = subprocess.run(
+        [analyze, "verify", DEPLOY / "receptor.service"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    unknown = [line for line in verified.stderr.splitlines() if "Unknown" in line or "Failed to parse" in line]
+    assert unknown == []
+
+
+def test_f240_container_recipe(receptor: Path) -> None:
+    recipe = (DEPLOY / "Containerfile").read_text()
+    for source in re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", recipe, re.MULTILINE):
+        for path in source.split():
+            assert (REPO / path).exists(), f"{path} is copied and is not there"
+    assert "FROM scratch" in recipe
+    assert "EXPOSE 7323" in recipe
+    assert '"/etc/receptor/receptor.conf"' in recipe
+    flags = re.search(r"-X (\S+?)=", recipe)
+    assert flags is not None
+    package, variable = flags[1].rsplit(".", 1)
+    folder = REPO / package.removeprefix("github.com/pyreceptor/pyreceptor/")
+    assert any(f"var {variable} string" in path.read_text() for path in folder.glob("*.go"))
+
+
+def test_the_binary_is_static(receptor: Path) -> None:
+    """A container made from scratch has no library."""
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        pytest.skip("no ldd")
+    out = subprocess.run([ldd, receptor], capture_output=True, text=True, check=False)
+    assert "not a dynamic executable" in out.stderr + out.stdout or "statically linked" in out.stdout
