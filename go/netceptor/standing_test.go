@@ -248,7 +248,7 @@ func waitUp(t *testing.T, events *Subscription, node wire.NodeID) (ups int) {
 				return ups
 			}
 		case <-hang:
-			t.Fatal(fmt.Sprintf("no link to %s", node))
+			t.Fatalf("no link to %s", node)
 		}
 	}
 }

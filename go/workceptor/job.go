@@ -129,8 +129,6 @@ func (j *job) apply(sync bool, e unit.Event) (accepted bool) {
 	return accepted
 }
 
-func (j *job) fail(detail string) bool { return j.failBecause(detail, "") }
-
 func (j *job) failBecause(detail string, reason unit.Reason) bool {
 	return j.apply(true, unit.Event{
 		Kind: unit.Fail, Detail: detail, Size: unit.KeepSize, At: time.Now().UTC(), Outcome: unit.Because(reason),
