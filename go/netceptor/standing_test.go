@@ -1,7 +1,6 @@
 package netceptor
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
