@@ -187,7 +187,7 @@ func TestSecondRunnerIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(lock.Write(store.RunnerInfo{Boot: "x", Runner: 1}), lock.Close()); err != nil {
+	if err := errors.Join(lock.Write(store.RunnerInfo{Boot: "x", Runner: 4242, RunnerStart: 7}), lock.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if code := exitCode(command(d, "cat", "").Run()); code != exitError {
