@@ -354,9 +354,7 @@ class Work:
             try:
                 unit = await session.switch(line, parse_exec, timeout_s)
             except RefusedError as e:
-                if ops.is_unknown_command(e):
-                    raise ops.not_offered(session.node, "work exec") from None
-                raise
+                raise ops.exec_refused(e, session.node) from None
             return Exec(await session.hand_over(), unit)
 
 

@@ -69,6 +69,14 @@ def is_unknown_command(error: RefusedError) -> bool:
     return error.text in ("Unknown command", "bad command")
 
 
+def exec_refused(error: RefusedError, node: str) -> RefusedError:
+    """Return what to raise for a refusal of ``work exec`` by ``node``, or by another that is named in the text."""
+    match = re.fullmatch(r"node (.+): (?:Unknown command|bad command)", error.text)
+    if match is not None:
+        return not_offered(match[1], "work exec")
+    return not_offered(node, "work exec") if is_unknown_command(error) else error
+
+
 def not_offered(node: str, command: str) -> NotOfferedError:
     """Return the error for a command that only daemons of this project have."""
     return NotOfferedError(

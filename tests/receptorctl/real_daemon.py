@@ -19,6 +19,7 @@ WORK_COMMANDS: list[dict[str, Any]] = [
     {"worktype": "upper", "command": "tr", "params": "a-z A-Z"},
     {"worktype": "sh", "command": "bash", "params": "-c", "allowruntimeparams": True},
     {"worktype": "shraw", "command": "bash", "allowruntimeparams": True},
+    {"worktype": "exec", "command": "env", "allowruntimeparams": True, "allowpty": True},
 ]
 
 

@@ -65,7 +65,7 @@ def test_reload(mesh: Mesh, invoke: Invoke) -> None:
     assert json.loads(result.stdout) == {"success": True, "error": None, "code": 0, "changes": []}
 
 
-OFFERED = {"cat", "upper", "sh", "shraw"}
+OFFERED = {"cat", "upper", "sh", "shraw", "exec"}
 
 
 def work_types(lines: list[str]) -> dict[str, set[str]]:

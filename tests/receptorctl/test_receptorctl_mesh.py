@@ -275,7 +275,7 @@ def test_doctor_of_what_is_missing(ctl: Invoke) -> None:
     result = ctl("doctor", "beta", "--worktype", "nosuch")
     assert result.exit_code == 1
     assert (
-        "failed   work type: beta offers cat, sh, shraw, upper, not nosuch\n         -> add a work-command"
+        "failed   work type: beta offers cat, exec, sh, shraw, upper, not nosuch\n         -> add a work-command"
         in result.stdout
     )
 

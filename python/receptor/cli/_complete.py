@@ -9,9 +9,8 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from receptor.cli import _show
-from receptor.cli._root import Failure, Session, cli
+from receptor.cli._root import COMPLETE_VARIABLE, Failure, Session, cli
 
-_VARIABLE = "_RECEPTORCTL_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 _PATIENCE_S = 1.0  # somebody waits with a finger on the key
 
@@ -26,7 +25,7 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise Failure(f"this version of click has no completion for {shell}")
-    script = kind(cli, {}, "receptorctl", _VARIABLE)
+    script = kind(cli, {}, "receptorctl", COMPLETE_VARIABLE)
     _show.out(script.source_template % script.source_vars(), ours=True)
 
 

@@ -27,9 +27,10 @@ _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, sign
 
 @work.command(
     "exec",
-    help="Run a command on a node and stay with it, in a terminal if this is one. The node must offer a work type that "
-    "allows it. The exit status is that of the command.",
-    example="receptorctl work exec edge-7 -- 'tail -f /var/log/syslog'",
+    help="Run a command on a node and stay with it, in a terminal if this is one; the exit status is that of the "
+    "command. The node must offer a work type that allows it, such as: --work-command worktype=exec command=env "
+    "allowruntimeparams=true allowpty=true",
+    example="receptorctl work exec edge-7 -- tail -f /var/log/syslog",
 )
 @click.argument("node", shell_complete=completing("nodes"))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -18,6 +18,7 @@ from receptor.control import Client, ControlClientError, TLSOptions
 
 CONNECT_TIMEOUT_S = 30.0
 INTERRUPTED = 130
+COMPLETE_VARIABLE = "_RECEPTORCTL_COMPLETE"  # by which the scripts of receptorctl completion ask
 _DIST_INFO = re.compile(r"pyreceptor-(.+)\.dist-info")
 
 
@@ -300,7 +301,7 @@ def run() -> NoReturn:
     """Be the command ``receptorctl``; the entry point of the console script."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without "µ" gets an escape, not a traceback
-    cli.main()
+    cli.main(complete_var=COMPLETE_VARIABLE)
     raise AssertionError("unreachable: main exits")
 
 

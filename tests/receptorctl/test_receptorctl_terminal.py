@@ -1,0 +1,251 @@
+"""The command on a terminal, driven as a person does: keys typed, and the screen read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+from fake_daemon import FakeDaemon
+from real_daemon import Mesh, run_mesh
+from receptorctl_support import Certificates
+
+import receptor
+import receptor.aio
+
+COMMAND = [sys.executable, "-m", "receptorctl"]
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def mesh(daemon: Path, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with run_mesh(daemon, tmp_path_factory.mktemp("mesh"), certificates) as running:
+        yield running
+
+
+def spawn(*args: str, **environ: str) -> pexpect.spawn[str]:
+    """Start the command on a terminal of 24 lines of 100 columns."""
+    env = {**os.environ, "TERM": "xterm", **environ}
+    return pexpect.spawn(
+        COMMAND[0], [*COMMAND[1:], *args], env=env, encoding="utf-8", timeout=TIMEOUT_S, dimensions=(24, 100)
+    )
+
+
+def ended(child: pexpect.spawn[str]) -> tuple[str, int]:
+    """Wait for the end; return what was shown last, and the exit status."""
+    child.expect(pexpect.EOF)
+    child.close()
+    return str(child.before), int(child.exitstatus if child.exitstatus is not None else -(child.signalstatus or 0))
+
+
+def test_top(mesh: Mesh) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "top", "--interval", "60")
+    child.expect(r"\x1b\[\?1049h")  # a screen of its own
+    child.expect("gamma")
+    child.expect("links 1  nodes 2  routes 1  units: none")
+    with receptor.connect(mesh.gamma.socket) as client:
+        unit = client.work.submit(None, "sh", params={"params": "'exec sleep 600'"})
+        child.expect(rf"{unit.id} +Running +sh")  # at once, not after the interval
+        child.expect("Events")
+        unit.release()
+    child.expect(f"unit released: {unit.id}")
+    child.sendintr()
+    shown, status = ended(child)
+    assert status == 130
+    assert "\x1b[?1049l" in shown
+    assert "Traceback" not in shown
+
+
+def test_work_list_watch(mesh: Mesh) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "work", "list", "--watch", "--state", "running")
+    child.expect("Unit State Type Node Size Age Detail")
+    with receptor.connect(mesh.gamma.socket) as client:
+        unit = client.work.submit(None, "sh", params={"params": "'exec sleep 600'"})
+        child.expect(rf"{unit.id} +Running")
+        unit.cancel()
+        child.expect(r"Unit State Type Node Size Age Detail\x1b\[K\r\n\x1b\[J")
+        unit.release()
+    child.sendintr()
+    assert ended(child)[1] == 130
+
+
+def test_watching_another_project_asks_again(fake: FakeDaemon, fake_socket: str) -> None:
+    child = spawn("--socket", fake_socket, "work", "list", "--watch", "--quiet")
+    child.expect(r"\x1b\[J")
+    with receptor.connect(fake_socket) as client:
+        unit = client.work.submit(None, "cat", b"x")
+    child.expect(unit.id)
+    child.sendintr()
+    assert ended(child)[1] == 130
+
+
+def test_events_until_ctrl_c(mesh: Mesh) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "events", "unit")
+    child.expect("live: that was what gamma has now")
+    with receptor.connect(mesh.gamma.socket) as client, client.work.submit(None, "cat", b"x") as unit:
+        unit.wait()
+        child.expect(f"unit changed: {unit.id} Succeeded: exit status 0")
+    child.expect(f"unit released: {unit.id}")
+    child.sendintr()
+    assert ended(child)[1] == 130
+
+
+def test_ctrl_c_says_how_to_go_on(mesh: Mesh) -> None:
+    program = "params='echo 12345; exec sleep 600'"
+    child = spawn("--socket", mesh.gamma.socket, "work", "submit", "sh", "-n", "-f", "-a", program)
+    child.expect("12345")
+    child.sendintr()
+    shown, status = ended(child)
+    found = re.search(r"hint: or the rest of it with: receptorctl work results --offset 6 (\w{8})", shown)
+    assert found is not None, shown
+    assert status == 130
+    with receptor.connect(mesh.gamma.socket) as client:
+        assert client.work.unit(found[1]).cancel()
+        assert b"".join(client.work.unit(found[1]).stdout(offset=6)) == b""
+        client.work.unit(found[1]).release()
+
+
+def test_a_bar_while_a_payload_is_sent(fake: FakeDaemon, fake_socket: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "payload"
+    os.mkfifo(fifo)
+    child = spawn("--socket", fake_socket, "work", "submit", "cat", "--payload", str(fifo))
+    with open(fifo, "wb", buffering=0) as payload:
+        while child.expect(["payload .*KiB", pexpect.TIMEOUT], timeout=0.1):
+            payload.write(b"x" * 4096)
+    shown, status = ended(child)
+    assert (status, "Unit ID: " in shown) == (0, True)
+
+
+def test_a_bar_while_results_go_into_a_file(fake: FakeDaemon, fake_socket: str, tmp_path: Path) -> None:
+    with receptor.connect(fake_socket) as client:
+        program = "'while ! [ -e stop ]; do head -c 4096 /dev/zero; done'".replace("stop", str(tmp_path / "stop"))
+        unit = client.work.submit(None, "sh", params={"params": program})
+        line = " ".join([*COMMAND, "--socket", fake_socket, "work", "results", unit.id])
+        shell = pexpect.spawn("/bin/sh", ["-c", f"{line} > {tmp_path}/out"], encoding="utf-8", timeout=TIMEOUT_S)
+        shell.expect(f"results of {unit.id}.*[KM]iB")
+        (tmp_path / "stop").touch()
+        assert ended(shell)[1] == 0
+        assert (tmp_path / "out").stat().st_size == unit.status().stdout_size
+
+
+def test_no_bar_and_no_colour_without_a_terminal(fake: FakeDaemon, fake_socket: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 100_000)
+    command = [*COMMAND, "--socket", fake_socket, "work", "submit", "cat", "-p", str(tmp_path / "in"), "-f"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == b"x" * 100_000
+    assert b"\x1b" not in done.stderr
+    child = spawn("--socket", fake_socket, "status", NO_COLOR="1")
+    assert "\x1b" not in ended(child)[0]
+
+
+def test_connect_is_a_terminal_to_a_control_service(mesh: Mesh) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "connect", "beta", "control")
+    child.expect("Receptor Control, node beta")
+    child.sendline("ping gamma")
+    child.expect('"From":"gamma"')
+    child.sendeof()
+    assert ended(child)[1] == 0
+
+
+@pytest.mark.parametrize("node", ["gamma", "beta"])
+def test_exec_is_a_terminal_on_a_node(mesh: Mesh, node: str) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "work", "exec", node, "--", "sh")
+    child.expect(r"[$#] ")
+    child.sendline("stty size; echo on-$((40 + 2))")
+    child.expect("24 100")
+    child.expect("on-42")
+    child.setwinsize(30, 90)
+    child.sendline("while [ \"$(stty size)\" != '30 90' ]; do :; done; echo re''sized")
+    child.expect("resized")
+    child.sendline("sleep 600; echo after")
+    child.expect("sleep 600; echo after")
+    child.sendintr()  # ends the sleep there, not us here
+    child.expect(r"[$#] ")
+    child.sendline("exit 7")
+    assert ended(child)[1] == 7
+
+
+def test_exec_in_pipes(mesh: Mesh) -> None:
+    def run(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        args = [*COMMAND, "--socket", mesh.gamma.socket, "work", "exec", "beta", *command]
+        return subprocess.run(args, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
+
+    done = run("--", "sort", "-n", stdin=b"30\n4\n")
+    assert (done.returncode, done.stdout) == (0, b"4\n30\n")
+    done = run("--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (done.returncode, done.stdout) == (3, b"out\n")
+    assert done.stderr.endswith(b"err\n")
+    assert run("--", "sh", "-c", "kill -TERM $$").returncode == 128 + 15
+    big = os.urandom(300_000)
+    assert run("--", "cat", stdin=big).stdout == big
+    done = run("--worktype", "cat")
+    assert (done.returncode, b"does not allow exec" in done.stderr) == (1, True)
+
+
+def test_exec_passes_signals_on(mesh: Mesh) -> None:
+    program = "trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
+    command = [*COMMAND, "--socket", mesh.gamma.socket, "work", "exec", "beta", "--", "sh", "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == b"caught\n"
+        assert process.wait(TIMEOUT_S) == 5
+
+
+def test_exec_of_both_clients(mesh: Mesh) -> None:
+    with receptor.connect(mesh.gamma.socket) as client, client.work.exec("beta", "sort -n") as command:
+        command.send(b"3\n1\n")
+        command.end_input()
+        assert b"".join(part.data for part in command.output()) == b"1\n3\n"
+        assert command.status.state is receptor.WorkState.SUCCEEDED
+
+    async def main() -> None:
+        async with receptor.aio.connect(mesh.gamma.socket) as client:
+            async with client.work.exec("gamma", "sh -c 'echo out; echo err >&2; exit 2'") as command:
+                parts = {part.stream: part.data async for part in command.output(timeout_s=TIMEOUT_S)}
+            assert parts == {"stdout": b"out\n", "stderr": b"err\n"}
+            assert command.status.detail == "exit status 2"
+
+    asyncio.run(main())
+
+
+def test_bash_completes(mesh: Mesh, tmp_path: Path) -> None:
+    script = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "receptorctl").write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    (tmp_path / "receptorctl").chmod(0o755)
+    (tmp_path / "completion").write_text(script)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "RECEPTORCTL_SOCKET": mesh.gamma.socket,
+        "PS1": "$ ",
+    }
+    shell = pexpect.spawn("bash", ["--norc", "--noprofile"], env=env, encoding="utf-8", timeout=TIMEOUT_S)
+    shell.sendline(f". {tmp_path}/completion; echo rea''dy")
+    shell.expect("ready")
+    for typed, completed in (
+        ("receptorctl topo", "topology "),
+        ("receptorctl ping be", "beta "),
+        ("receptorctl work submit upp", "upper "),
+        ("receptorctl work list --wat", "--watch "),
+    ):
+        shell.send(f"{typed}\t")
+        shell.expect_exact(typed + completed[len(typed.rsplit(" ", 1)[1]) :])
+        shell.sendintr()
+    shell.sendline("exit 0")
+    ended(shell)
+
+
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete "), ("zsh", "compdef"), ("fish", "complete ")])
+def test_completion_scripts(shell: str, word: str) -> None:
+    script = subprocess.run([*COMMAND, "completion", shell], capture_output=True, text=True, check=True).stdout
+    assert word in script
+    assert "receptorctl" in script
