@@ -2,6 +2,8 @@
 
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from support import Row, daemon, go_bench
 
 
 def figures(rounds: int) -> list[Row]:
-    return round_trip_figures(rounds) + service_figures()
+    return round_trip_figures(rounds) + service_figures() + cold_start_figures(rounds)
 
 
 def round_trip_figures(rounds: int) -> list[Row]:
@@ -54,3 +56,25 @@ def service_figures() -> list[Row]:
             f"{1e9 / once:,.0f} versions from one",
         ),
     ]
+
+
+def cold_start_figures(rounds: int) -> list[Row]:
+    """``receptorctl status`` as somebody types it, against a Python that does nothing."""
+    bare, status, topology = [], [], []
+    with tempfile.TemporaryDirectory() as folder, daemon(Path(folder), "n", "--local-only") as (_, path):
+        command = [sys.executable, "-m", "receptorctl", "--socket", str(path)]
+        for _ in range(min(rounds, 15)):
+            bare.append(duration_ms([sys.executable, "-c", "pass"]))
+            status.append(duration_ms([*command, "status"]))
+            topology.append(duration_ms([*command, "topology"]))
+    python = f"{statistics.median(bare):.0f} ms of it Python alone, {len(bare)} times"
+    return [
+        ("receptorctl status, cold start", f"{statistics.median(status):.0f} ms", python),
+        ("receptorctl topology, cold start", f"{statistics.median(topology):.0f} ms", python),
+    ]
+
+
+def duration_ms(command: list[str]) -> float:
+    started = time.monotonic()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return (time.monotonic() - started) * 1e3
