@@ -86,3 +86,12 @@ def test_the_binary_is_static(receptor: Path) -> None:
         pytest.skip("no ldd")
     out = subprocess.run([ldd, receptor], capture_output=True, text=True, check=False)
     assert "not a dynamic executable" in out.stderr + out.stdout or "statically linked" in out.stdout
+
+
+def test_f241_release_archives() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("no make")
+    plan = subprocess.run([make, "-n", "release"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    for text in ("linux/amd64 linux/arm64", "CGO_ENABLED=0", ".tar.gz", "sha256sum", "_checksums.txt"):
+        assert text in plan

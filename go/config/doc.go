@@ -2,7 +2,8 @@
 //
 // Directives come from arguments (`--tcp-peer hub:2222 cost=2`) and from files named by `--config FILE`; both are read
 // into the same ordered list. One table (schema.go) says what directives and parameters exist: it drives both parsers,
-// the help text, the bash completion and the checks, so they cannot disagree.
+// the help text, the completion for three shells, the checks, the JSON schema for editors (receptor.schema.json) and the
+// page of all directives (REFERENCE.md), so they cannot disagree.
 //
 //	cfg, err := config.ParseArgs([]string{"--node", "id=hub", "--tcp-listener", "2222"})
 //
@@ -27,6 +28,30 @@
 // Scalars follow YAML 1.1: yes, no, on, off, y and n are booleans, 0660 is octal. Where such a reading would silently
 // turn one thing into another (the node ID `yes` into true, 5.5 into 5.500000, port 27520.7 into 27520) the value is
 // refused with the advice to quote it. An integer where text is wanted is taken as decimal text.
+//
+// # Files of version 2
+//
+// A file whose root is a mapping with `version: 2`, and the one that --config-v2 names, has kinds of directives as keys, in
+// any letter case, each with one mapping or a list of them. Its extension says what it is written in: .json, .toml, anything
+// else YAML.
+//
+//	version: 2
+//	node:
+//	  id: hub
+//	tcp-listeners:
+//	  - port: 2222
+//
+// It is checked as strictly as the other format, but for unknown keys, of which files in use have some: they are warnings.
+// The singular and the plural of every key are understood. A cost of 0 is 1, an empty service of the control service is
+// "control", and a tls-client needs no certificate. Nothing in the environment overrides what a file says. Directives take
+// effect in a fixed order of their kinds.
+//
+// # Comparing
+//
+// [Diff] tells what is different in meaning between two configurations: order, spelling and defaults make no difference.
+// [Directive.Label] is what tells directives of one kind apart, the parameters marked with names() in the table.
+// [WriteEffective] writes a configuration with all defaults as a file that reads as the same one; parameters marked
+// private() are hidden.
 //
 // # Firewall rules
 //
@@ -56,6 +81,8 @@
 //   - `--config` needs a file name. It may stand before other directives; they keep their order.
 //   - A directive that may be given once is checked over arguments and all files together.
 //   - A key written twice in one mapping is an error that names both lines.
+//   - A file is watched for changes if it is of version 2, or if `process` says so.
+//   - `trace` is accepted and has no effect: the counters of the metrics and the command links tell what becomes of packets.
 //   - `log-level` without a value is info, the same as leaving it out.
 //   - A permissions value over 0777 is refused: 660 is what people write who mean 0660.
 //   - A node ID names a folder, so it must be valid UTF-8 of at most 255 bytes without `/` and control characters, and

@@ -197,7 +197,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall})
+	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: lookupEnv(d.environ, "QLOGDIR")})
 	if err != nil {
 		return err
 	}

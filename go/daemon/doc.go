@@ -21,14 +21,52 @@
 // says who is checked for what. The directives cert-init, cert-makereq and cert-signreq run instead of a node; files
 // they overwrite are replaced as a whole, and private keys always have mode 0600.
 //
+// # Reload
+//
+// [Daemon.Reload] reads the files of the command line again and applies the difference ([config.Diff]): links, services,
+// types of work, TLS profiles, signing keys, firewall rules and the log. What did not change is not touched: links stay,
+// streams go on, clients of a control socket stay connected even if their listener goes. It is all or nothing. First all
+// files are read and checked; then what is new is opened while everything old still runs; then what is gone is closed, and
+// last what needed its place is opened. If that last step fails, what was closed is opened again. A TLS profile is changed
+// in place: handshakes from then on go by it, links that are up stay. The node's ID, its data directory and its idle time
+// need a restart: the reload is refused with code 3.
+//
+// It is asked for by the control command reload (reload dry-run says what would change), by SIGHUP, and, where `process`
+// has watchconfig or the file is of version 2, by a change of a file.
+//
+// # Checking
+//
+// --check reports at once what would keep the node from starting: files, keys, ports, sockets, commands, firewall rules.
+// What a running node on the same control socket holds is not a problem. Refused are configuration files, private keys and
+// data directories that every user may write, and data directories of other users. Keys that every user may read are
+// warned of only: containers mount them so.
+//
+// # Service managers
+//
+// With NOTIFY_SOCKET the manager is told of readiness, reloads, the end, the watchdog (as long as the node answers) and a
+// line of status. Sockets in LISTEN_FDS serve the tcp-listener and the control service that want their address. Commands
+// of units do not inherit these variables.
+//
 // # Ending
 //
 // When the context of [Run] ends (SIGINT, SIGTERM), sockets, links and streams are closed and Run returns nil; it does
-// not wait longer than [CloseTimeout]. Units of work go on in processes of their own. A node that finds another one with
-// its ID in the mesh stops by itself, and Run returns nil as well.
+// not wait longer than [CloseTimeout]. With a draintimeout it first stops accepting and waits that long at most for
+// connections of proxies and commands of control clients; a second signal ends the program at once. Units of work go on in
+// processes of their own. A node that finds that another one with its ID was in the mesh before stops by itself, and Run
+// returns netceptor.ErrDuplicateNode: the program ends with status 3.
 //
 // # Output
 //
-// The log goes to standard output, one line per record: `LEVEL YYYY/MM/DD HH:MM:SS message key=value ...` ([NewLogHandler]).
-// An output that cannot be written does not stop the node. Errors that end the program are returned, for standard error.
+// The log goes to standard output, one line per record: `LEVEL YYYY/MM/DD HH:MM:SS message key=value ...` ([NewLogHandler]),
+// or JSON. Parts of the node have levels of their own, and what is said more than ten times in ten seconds is counted
+// instead. An output that cannot be written does not stop the node. Errors that end the program are returned, for standard
+// error.
+//
+// # Decisions
+//
+//   - RECEPTOR_PAYLOAD_TRACE_LEVEL has no effect: payloads and their secrets never go to a log.
+//   - QLOGDIR is a directory, not a prefix.
+//   - There is one build with everything in it and no tags that leave parts out. It runs on Linux.
+//   - work-kubernetes is checked, offered and advertised; what is submitted is refused while its helper, a program of its
+//     own, is not installed.
 package daemon

@@ -46,6 +46,9 @@ type Config struct {
 	// Policy is the firewall for every packet that the node originates, forwards or receives; nil accepts all. See
 	// [Node.SetPolicy].
 	Policy *policy.Policy
+	// QLogDir is a directory, which exists, for traces of the QUIC connections of streams, a file for each side of each;
+	// "" writes none.
+	QLogDir string
 }
 
 // Node is one node of the mesh. All methods are safe for concurrent use.
@@ -54,6 +57,7 @@ type Node struct {
 	hash    wire.NodeHash
 	log     *slog.Logger
 	maxIdle time.Duration
+	qlogDir string
 	epoch   uint64
 
 	ctx   context.Context // Ends when the node does; its cause is Err.
@@ -126,7 +130,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("maximum idle time %v is less than %v, two routing periods and a second", cfg.MaxIdle, defaultIdle)
 	}
 	n := &Node{
-		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle,
+		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle, qlogDir: cfg.QLogDir,
 		epoch: epochAt(time.Now()), done: make(chan struct{}), kick: make(chan struct{}, 1),
 		protocols: streamProtocols,
 		sockets:   map[wire.ServiceName]*PacketConn{},

@@ -299,7 +299,7 @@ func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn,
 			}
 		}
 	})
-	qc, err := tr.Dial(ctx, quicAddrOf(to), conf, quicConfig(true))
+	qc, err := tr.Dial(ctx, quicAddrOf(to), conf, n.quicConfig(true))
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -382,7 +382,7 @@ func (n *Node) listeningSocket(service string, ad *ServiceAd, kind wire.ConnType
 }
 
 func newStreamListener(socket *streamSocket, conf, server *tls.Config) (*StreamListener, error) {
-	ln, err := socket.tr.Listen(server, quicConfig(false))
+	ln, err := socket.tr.Listen(server, socket.node.quicConfig(false))
 	if err != nil {
 		socket.release()
 		return nil, err
