@@ -40,8 +40,9 @@ SETTLE_S = 180.0
 NODES = ("alpha", "hub", "edge")
 SCRIPT = """\
 tag=$1 lines=$2 pause=$3
+exec 2> /dev/null # Where a shell complains of children that were killed.
 echo start >> "$RUNS/$tag"
-sum=$(sha256sum)
+sum=$(sha256sum) || exit 9
 sum=${sum%% *}
 i=0
 while [ $i -lt "$lines" ]; do
