@@ -258,6 +258,10 @@ func (s *Stream) fail(cause error) {
 // nor writes learns of it.
 func (s *Stream) Done() <-chan struct{} { return s.done }
 
+// WriteClosed is closed when nothing that is written can reach the peer any more: it has said that it wants no more, or
+// this direction has ended. One who has nothing to write yet learns by it that nobody will read.
+func (s *Stream) WriteClosed() <-chan struct{} { return s.qs.Context().Done() }
+
 func (s *Stream) markDone() { s.doneOnce.Do(func() { close(s.done) }) }
 
 // SetDeadline implements net.Conn.

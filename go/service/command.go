@@ -64,17 +64,20 @@ func runCommand(ctx context.Context, s Stream, args []string, log *slog.Logger) 
 			_, _ = terminal.Write([]byte{endOfFile})
 		}
 	})
+	written := make(chan error, 1)
 	wg.Go(func() {
-		if _, _, err := transfer(s, terminalOutput{terminal}); err == nil {
-			_ = s.CloseWrite()
-		}
-		if c, ok := s.(interface{ CloseRead() error }); ok {
-			_ = c.CloseRead() // Nobody takes input any more: the copying of it ends.
-		}
+		_, _, err := transfer(s, terminalOutput{terminal})
+		written <- err
 	})
 	err = cmd.Wait()
 	close(ended)
 	_ = terminal.SetReadDeadline(time.Now().Add(lastOutput))
+	if <-written == nil {
+		_ = s.CloseWrite()
+	}
+	if c, ok := s.(interface{ CloseRead() error }); ok {
+		_ = c.CloseRead() // Nobody takes input any more: the copying of it ends.
+	}
 	wg.Wait()
 	_ = terminal.Close()
 	_ = s.Close()
@@ -113,8 +116,8 @@ func result(err error) string {
 // if it does not mind.
 func hangUp(s Stream, terminal *os.File, pid int, ended <-chan struct{}) {
 	var gone <-chan struct{}
-	if c, ok := s.(interface{ Done() <-chan struct{} }); ok {
-		gone = c.Done()
+	if c, ok := s.(interface{ WriteClosed() <-chan struct{} }); ok {
+		gone = c.WriteClosed()
 	}
 	select {
 	case <-ended:
