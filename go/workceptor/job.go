@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -314,6 +315,9 @@ func (j *job) directoryGone() {
 // remove deletes the unit from disk and memory.
 func (j *job) remove() error {
 	j.files.Lock()
+	if info, err := j.dir.RunnerInfo(); err == nil { // Processes that the command left behind may have been in it.
+		proc.RemoveCgroup(info.Cgroup, j.dir.Path())
+	}
 	err := j.dir.Remove()
 	j.unlockFiles()
 	if err != nil {

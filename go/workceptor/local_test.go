@@ -16,7 +16,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-func TestLocalOutcomes(t *testing.T) {
+func TestF148F157F160LocalOutcomes(t *testing.T) {
 	tests := []struct {
 		name, workType, params, payload string
 		state                           State
@@ -50,7 +50,7 @@ func TestLocalOutcomes(t *testing.T) {
 	}
 }
 
-func TestLocalUnitOnDisk(t *testing.T) {
+func TestF145F146F147F149F152LocalUnitOnDisk(t *testing.T) {
 	e := localEngine(t)
 	s, err := e.Submit(request("alpha", "upper", ""))
 	if err != nil {
@@ -105,7 +105,7 @@ func TestLocalUnitOnDisk(t *testing.T) {
 	}
 }
 
-func TestRefusedSubmitsLeaveNothing(t *testing.T) {
+func TestF155F156F159RefusedSubmitsLeaveNothing(t *testing.T) {
 	e := localEngine(t)
 	secret := request("beta", "cat", "")
 	secret.Params["Secret_x"] = "abc"
@@ -160,7 +160,7 @@ func TestSignatureRules(t *testing.T) {
 
 func running(s Status) bool { return s.State == Running }
 
-func TestResultsFollowTheOutput(t *testing.T) {
+func TestF150ResultsFollowTheOutput(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
@@ -246,7 +246,7 @@ func TestReleaseWhileWaitingForPayload(t *testing.T) {
 	}
 }
 
-func TestCancelRunning(t *testing.T) {
+func TestF151CancelRunning(t *testing.T) {
 	for name, command := range map[string]string{
 		"sleeps":              `"echo a; exec sleep 60"`,
 		"cleans up":           `"trap 'exit 0' INT; echo a; while :; do sleep 0.2; done"`,
@@ -369,8 +369,8 @@ func TestUnitIDsNeverReachTheDisk(t *testing.T) {
 	}
 }
 
-// TestStubbornProgram takes the ten seconds after which a program that ignores SIGINT is killed.
-func TestStubbornProgram(t *testing.T) {
+// TestF151StubbornProgram takes the ten seconds after which a program that ignores SIGINT is killed.
+func TestF151StubbornProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-// TestRestart closes an engine with units in every state and opens another one on its directory.
-func TestRestart(t *testing.T) {
+// TestF154F161Restart closes an engine with units in every state and opens another one on its directory.
+func TestF154F161Restart(t *testing.T) {
 	dir := t.TempDir()
 	gate := filepath.Join(dir, "gate")
 	e := openEngine(t, dir, noMesh{"alpha"})
@@ -114,8 +114,8 @@ func place(t *testing.T, dir, id, status, stdout string) {
 	}
 }
 
-// TestExistingFiles opens the status files of other nodes as they are after their runners have gone.
-func TestExistingFiles(t *testing.T) {
+// TestF147F154ExistingFiles opens the status files of other nodes as they are after their runners have gone.
+func TestF147F154ExistingFiles(t *testing.T) {
 	for name, want := range map[string]struct {
 		state  State
 		detail string
@@ -225,9 +225,9 @@ func TestDamagedDirectories(t *testing.T) {
 	}
 }
 
-// TestUnitWithoutWorkType: a unit whose type is not offered any more is shown as such, and is still watched, cancelled
+// TestF154UnitWithoutWorkType: a unit whose type is not offered any more is shown as such, and is still watched, cancelled
 // and released.
-func TestUnitWithoutWorkType(t *testing.T) {
+func TestF154UnitWithoutWorkType(t *testing.T) {
 	dir := t.TempDir()
 	e := openEngine(t, dir, noMesh{"alpha"})
 	if err := e.RegisterCommand(CommandType{WorkType: "old", Command: "sleep", Params: "300"}); err != nil {

@@ -1,19 +1,27 @@
 package proc
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const cgroupPrefix = "receptor-"
+const (
+	cgroupPrefix = "receptor-"
+	removeWait   = 100 * time.Millisecond
+)
 
 // Cgroup is a control group (version 2) for one command, from which none of its processes can escape. A nil one is no
 // cgroup, and its methods do nothing.
-type Cgroup struct{ path string }
+type Cgroup struct {
+	path   string
+	killed bool
+}
 
 // NewCgroup makes a cgroup for the unit in unitDir below that of the calling process; nil if that is not permitted. It is
 // permitted in a subtree that was delegated: the directory is the caller's own and the caller is not root, or it is marked
@@ -23,7 +31,7 @@ func NewCgroup(unitDir string) *Cgroup {
 	if parent == "" || !delegated(parent) {
 		return nil
 	}
-	g := &Cgroup{filepath.Join(parent, cgroupPrefix+filepath.Base(unitDir))}
+	g := &Cgroup{path: filepath.Join(parent, cgroupPrefix+filepath.Base(unitDir))}
 	if err := os.Mkdir(g.path, 0o755); err != nil {
 		return nil
 	}
@@ -103,13 +111,31 @@ func (g *Cgroup) Start(sys *syscall.SysProcAttr, start func() (pid int, err erro
 }
 
 // Kill sends SIGKILL to all processes of the cgroup; false if that could not be done.
-func (g *Cgroup) Kill() bool { return g != nil && killCgroup(g.path) == nil }
-
-// Remove deletes the cgroup if it is empty. One in which processes live on is left.
-func (g *Cgroup) Remove() {
-	if g != nil {
-		os.Remove(g.path)
+func (g *Cgroup) Kill() bool {
+	if g == nil || killCgroup(g.path) != nil {
+		return false
 	}
+	g.killed = true
+	return true
+}
+
+// Remove deletes the cgroup if it is empty. One in which processes live on is left. Killed processes take a moment to go.
+func (g *Cgroup) Remove() {
+	if g == nil {
+		return
+	}
+	for pause := time.Millisecond; pause < removeWait; pause *= 2 {
+		if err := syscall.Rmdir(g.path); !errors.Is(err, syscall.EBUSY) || g.populated() {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// populated reports whether processes live in the cgroup that nobody has killed.
+func (g *Cgroup) populated() bool {
+	text, err := os.ReadFile(filepath.Join(g.path, "cgroup.events"))
+	return err == nil && strings.Contains(string(text), "populated 1") && !g.killed
 }
 
 func killCgroup(path string) error {
@@ -125,13 +151,22 @@ func killCgroup(path string) error {
 // KillCgroup kills what is left in a cgroup that NewCgroup made for the unit in unitDir, and deletes it when it is empty.
 // The path is not trusted. False: nothing was killed.
 func KillCgroup(path, unitDir string) bool {
-	mount := cgroupMount()
-	if mount == "" || path == "" || filepath.Clean(path) != path || !strings.HasPrefix(path, mount+"/") ||
-		filepath.Base(path) != cgroupPrefix+filepath.Base(unitDir) {
-		return false
-	}
-	g := &Cgroup{path}
+	g := cgroupOf(path, unitDir)
 	killed := g.Kill()
 	g.Remove()
 	return killed
+}
+
+// RemoveCgroup deletes a cgroup that NewCgroup made for the unit in unitDir, unless processes live in it. The path is not
+// trusted.
+func RemoveCgroup(path, unitDir string) { cgroupOf(path, unitDir).Remove() }
+
+func cgroupOf(path, unitDir string) *Cgroup {
+	if path == "" || filepath.Clean(path) != path || filepath.Base(path) != cgroupPrefix+filepath.Base(unitDir) {
+		return nil
+	}
+	if mount := cgroupMount(); mount == "" || !strings.HasPrefix(path, mount+"/") {
+		return nil
+	}
+	return &Cgroup{path: path}
 }

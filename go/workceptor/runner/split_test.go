@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestSplit(t *testing.T) {
+func TestF158Split(t *testing.T) {
 	for text, want := range map[string][]string{
 		"":                         nil,
 		" \t\n ":                   nil,

@@ -121,3 +121,58 @@ func TestIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestOutcomeIsFrozen: the end of a unit sets when and how, and nothing changes that afterwards.
+func TestOutcomeIsFrozen(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0).UTC() }
+	var r Record
+	r.Apply(Event{Kind: Run, Detail: "Running: PID 7", At: at(1)})
+	r.Apply(Event{Kind: Run, Detail: "Running: PID 7", Size: 3, At: at(2)})
+	r.Apply(Event{Kind: Fail, Detail: "exit status 3", Size: 9, At: at(3), Outcome: Exit(3)})
+	r.Apply(Event{Kind: Fail, Detail: DetailRunnerDied, At: at(4), Outcome: Because(ReasonRunnerDied)})
+	r.Apply(Event{Kind: Cancel, Detail: DetailCanceled, At: at(5), Outcome: Because(ReasonCanceled)})
+	if code, ok := r.ExitCode(); r.Started != at(1) || r.Finished != at(3) || r.Reason != ReasonExit || code != 3 || !ok || r.StdoutSize != 9 {
+		t.Errorf("got %+v", r)
+	}
+	r = Record{}
+	r.Apply(Event{Kind: Fail, Detail: "Killed by signal 2", At: at(3), Outcome: Outcome{Reason: ReasonKilled, Signal: "SIGINT", SHA256: "x"}})
+	if !r.Apply(Event{Kind: Cancel, Detail: DetailCanceled, Size: KeepSize, At: at(5), Outcome: Because(ReasonCanceled)}) {
+		t.Error("a unit that was killed because of a cancel is not Canceled")
+	}
+	if r.State != Canceled || r.Reason != ReasonCanceled || r.Signal != "SIGINT" || r.SHA256 != "x" || r.Finished != at(3) {
+		t.Errorf("got %+v", r)
+	}
+	r = Record{}
+	r.Apply(Event{Kind: Mirror, To: Failed, Detail: "exit status 4", At: at(1)}) // An executor that tells no more.
+	if code, ok := r.ExitCode(); code != 4 || !ok || r.Finished != at(1) {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// TestKeysOnDisk: what other implementations do not write stands behind what they do, and comes back.
+func TestKeysOnDisk(t *testing.T) {
+	code := 3
+	r := Record{
+		State: Failed, Detail: "exit status 3", WorkType: "sh",
+		Times:   Times{Created: time.Unix(1, 5).UTC(), Started: time.Unix(2, 0).UTC(), Finished: time.Unix(3, 0).UTC()},
+		Outcome: Outcome{Code: &code, Signal: "SIGKILL", Reason: ReasonExit, SHA256: "ab"},
+	}
+	const want = `{"State":3,"Detail":"exit status 3","StdoutSize":0,"WorkType":"sh","ExtraData":null,"Created":"1970-01-01T00:00:01.000000005Z","Started":"1970-01-01T00:00:02Z","Finished":"1970-01-01T00:00:03Z","ExitCode":3,"Signal":"SIGKILL","Reason":"exit","StdoutSHA256":"ab"}` + "\n"
+	text := r.Append(nil)
+	if string(text) != want {
+		t.Errorf("got %s, want %s", text, want)
+	}
+	again, err := Parse(text)
+	if err != nil || string(again.Append(nil)) != want {
+		t.Errorf("got %s, %v", again.Append(nil), err)
+	}
+	reply, err := again.Status(true).MarshalJSON()
+	const shown = `{"Created":"1970-01-01T00:00:01.000000005Z","Detail":"exit status 3","ExitCode":3,"ExtraData":null,"Finished":"1970-01-01T00:00:03Z","Reason":"exit","Signal":"SIGKILL","Started":"1970-01-01T00:00:02Z","State":3,"StateName":"Failed","StdoutSHA256":"ab","StdoutSize":0,"WorkType":"sh"}`
+	if err != nil || string(reply) != shown {
+		t.Errorf("got %s, %v, want %s", reply, err, shown)
+	}
+	odd, err := Parse([]byte(`{"Created":7,"ExitCode":"x"}`))
+	if err != nil || !odd.Created.IsZero() || odd.Code != nil {
+		t.Errorf("got %+v, %v", odd, err)
+	}
+}

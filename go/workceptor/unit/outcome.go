@@ -97,10 +97,15 @@ func appendCode(dst []byte, code *int) []byte {
 func (r *Record) takeKeys(keys map[string]json.RawMessage) {
 	for name, value := range map[string]any{
 		"Created": &r.Created, "Started": &r.Started, "Finished": &r.Finished,
-		"ExitCode": &r.Code, "Signal": &r.Signal, "Reason": &r.Reason, "StdoutSHA256": &r.SHA256,
+		"Signal": &r.Signal, "Reason": &r.Reason, "StdoutSHA256": &r.SHA256,
 	} {
 		if raw, ok := keys[name]; ok && json.Unmarshal(raw, value) == nil {
 			delete(keys, name)
 		}
+	}
+	var code int
+	if raw, ok := keys["ExitCode"]; ok && string(raw) != "null" && json.Unmarshal(raw, &code) == nil {
+		delete(keys, "ExitCode")
+		r.Code = &code
 	}
 }
