@@ -14,8 +14,8 @@
 //
 // # Promises
 //
-// A unit is durable before [Engine.Submit] returns its ID, its payload before the unit starts, its output before a
-// final state is written. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
+// A unit is durable before [Engine.Submit] returns its ID, its payload before the unit starts, its output (of
+// which there may be too much to wait for: up to 1 MiB) before a final state is written. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
 // tells of status and output files and of the end of a runner, and every reader, waiter and subscriber is woken at
 // once. Replies come from memory, which follows the files. [Engine.Close] waits for all goroutines; runners and their
 // commands go on and are taken up by the next engine. Unit IDs that come from outside are looked up in memory only, so

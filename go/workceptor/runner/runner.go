@@ -14,8 +14,8 @@
 // # What the runner writes
 //
 // Pending "Not started yet", Running "Running: PID N" as soon as there is a process, the size of the output while it
-// grows (at most every 250 ms), and the final state with the final size and checksum, which is durable together with the
-// output. A unit that is finished already is left alone: the runner ends at once.
+// grows (at most every 250 ms), and the final state with the final size and checksum. Output up to 1 MiB is durable before
+// the state; more of it, together with the state, before the runner ends. A unit that is finished already is left alone: the runner ends at once.
 //
 // While it lives it holds a flock on runner.lock, in which it tells the process IDs and start times of itself and of
 // the command, and the cgroup. A node that finds the lock free knows that the runner is dead, however it died, and can
@@ -277,25 +277,49 @@ func describe(end ending) (kind unit.Kind, detail string, outcome unit.Outcome, 
 	}
 }
 
-// finish writes the final state. The output is made durable first: a state that says N bytes must not outlive them.
+// syncFirst is how much output is made durable before the final state is written: a state that says N bytes must not
+// outlive them. More would keep everybody waiting for the disk; then the state is told first, and both are made durable
+// before the runner ends. A loss of power in between may leave less output than the state says, which the checksum shows.
+const syncFirst = 1 << 20
+
+// finish writes the final state.
 func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, code int) int {
 	e := unit.Event{Kind: kind, Detail: detail, Size: r.size(), Outcome: outcome}
-	if e.Size > 0 {
-		if err := r.stdout.Sync(); err != nil {
-			complain(err)
-		}
+	late := e.Size > syncFirst
+	if e.Size > 0 && !late {
+		r.syncOutput()
 	}
 	if e.Size >= 0 {
 		e.Outcome.SHA256 = r.digest.sum(e.Size)
 	}
+	if !r.conclusion(e, !late) {
+		return exitError
+	}
+	if late {
+		r.syncOutput()
+		if _, err := r.dir.Update(true, func(*unit.Record) bool { return true }); err != nil && r.dir.Exists() {
+			complain(err)
+		}
+	}
+	return code
+}
+
+func (r *runner) syncOutput() {
+	if err := r.stdout.Sync(); err != nil {
+		complain(err)
+	}
+}
+
+// conclusion writes the final state, and tries again if it cannot be written.
+func (r *runner) conclusion(e unit.Event, sync bool) (written bool) {
 	for try := 1; ; try++ {
-		_, err := r.report(e, true)
+		_, err := r.report(e, sync)
 		if err == nil {
-			return code
+			return true
 		}
 		complain(err)
 		if try == tries || !r.dir.Exists() {
-			return exitError
+			return false
 		}
 		time.Sleep(minTick) // For example a full disk; nothing tells when there is room again.
 	}

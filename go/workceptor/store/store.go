@@ -25,6 +25,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -150,12 +152,27 @@ func (r *Root) Load() ([]Found, error) {
 		case strings.HasPrefix(name, removedPrefix), strings.HasPrefix(name, draftPrefix):
 			err = errors.Join(err, os.RemoveAll(filepath.Join(r.path, name)))
 		case entry.IsDir() && unit.ID(name).Valid():
-			f := Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))}
-			f.Record, f.Err = f.Dir.Read()
-			found = append(found, f)
+			found = append(found, Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))})
 		}
 	}
+	readAll(found)
 	return found, err
+}
+
+// readers is how many records are read at once: a disk that takes its time, or a lock that somebody keeps, holds up few.
+const readers = 16
+
+func readAll(found []Found) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range readers {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(found)); i = next.Add(1) - 1 {
+				found[i].Record, found[i].Err = found[i].Dir.Read()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Dir is the directory of one unit.

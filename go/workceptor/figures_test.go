@@ -1,0 +1,287 @@
+package workceptor
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// smallRunner builds the runner that daemons use.
+func smallRunner(b *testing.B) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "receptor-runner")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "../cmd/receptor-runner")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+func figureEngine(b *testing.B) *Engine {
+	runner := smallRunner(b)
+	e := openEngine(b, b.TempDir(), noMesh{"alpha"}, func(c *Config) { c.Runner = runner })
+	releaseAll(b, e)
+	return e
+}
+
+func percentile(all []time.Duration, p int) float64 {
+	slices.Sort(all)
+	return float64(all[(len(all)-1)*p/100].Microseconds()) / 1000
+}
+
+// oneUnit runs cat over payload and returns when its first byte and its end were there.
+func oneUnit(b testing.TB, e *Engine, payload string) (first, finished time.Duration) {
+	began := time.Now()
+	id := submit(b, e, request("localhost", "cat", ""), payload)
+	r, err := e.Results(b.Context(), id, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
+		b.Fatal(err)
+	}
+	first = time.Since(began)
+	if n, err := io.Copy(io.Discard, r); n != int64(len(payload)-1) || err != nil {
+		b.Fatalf("got %d bytes more, %v", n, err)
+	}
+	r.Close()
+	wait(b, e, id)
+	finished = time.Since(began)
+	if _, err := e.Release(b.Context(), id, false); err != nil {
+		b.Fatal(err)
+	}
+	return first, finished
+}
+
+// BenchmarkLocalSubmit is one unit after another: cat of 1 KiB.
+func BenchmarkLocalSubmit(b *testing.B) {
+	e := figureEngine(b)
+	payload := strings.Repeat("x", 1024)
+	var first, finished []time.Duration
+	for b.Loop() {
+		f, d := oneUnit(b, e, payload)
+		first, finished = append(first, f), append(finished, d)
+	}
+	b.ReportMetric(percentile(first, 50), "ms-first")
+	b.ReportMetric(percentile(finished, 50), "ms-finished")
+	b.ReportMetric(percentile(finished, 99), "ms-p99")
+}
+
+// BenchmarkClients is as many units as 1, 16 and 64 clients get done, and the same commands by bare fork and exec.
+func BenchmarkClients(b *testing.B) {
+	e := figureEngine(b)
+	for _, clients := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("Units%d", clients), func(b *testing.B) {
+			together(b, clients, func() { oneUnit(b, e, "x\n") })
+		})
+		b.Run(fmt.Sprintf("Bare%d", clients), func(b *testing.B) {
+			together(b, clients, func() {
+				cmd := exec.Command("cat")
+				cmd.Stdin = strings.NewReader("x\n")
+				if out, err := cmd.Output(); string(out) != "x\n" || err != nil {
+					b.Errorf("got %q, %v", out, err)
+				}
+			})
+		})
+	}
+}
+
+func together(b *testing.B, clients int, do func()) {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for range clients {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				do()
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "units/s")
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// BenchmarkLocalPayload is 256 MiB into a command that counts it.
+func BenchmarkLocalPayload(b *testing.B) {
+	e := figureEngine(b)
+	const size = 256 << 20
+	b.SetBytes(size)
+	for b.Loop() {
+		s, err := e.Submit(request("localhost", "shraw", `-c "wc -c"`))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.ReadPayload(io.LimitReader(zeros{}, size)); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		wait(b, e, s.ID())
+		if got := file(b, e, s.ID(), "stdout"); strings.TrimSpace(got) != strconv.Itoa(size) {
+			b.Fatalf("got %s", got)
+		}
+		b.StopTimer()
+		e.Release(b.Context(), s.ID(), false)
+		b.StartTimer()
+	}
+}
+
+// BenchmarkLocalOutput is 1 GiB of output, read as it comes.
+func BenchmarkLocalOutput(b *testing.B) {
+	e := figureEngine(b)
+	const size = 1 << 30
+	b.SetBytes(size)
+	for b.Loop() {
+		id := submit(b, e, request("localhost", "shraw", fmt.Sprintf(`-c "head -c %d /dev/zero"`, size)), "")
+		r, err := e.Results(b.Context(), id, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, struct{ io.Reader }{r}); n != size || err != nil {
+			b.Fatalf("got %d bytes, %v", n, err)
+		}
+		r.Close()
+		b.StopTimer()
+		e.Release(b.Context(), id, false)
+		b.StartTimer()
+	}
+}
+
+// BenchmarkRunnerCost is a runner around true, beside true alone; and the memory of one that waits.
+func BenchmarkRunnerCost(b *testing.B) {
+	runner := smallRunner(b)
+	root, err := store.Open(b.TempDir(), "alpha")
+	if err != nil {
+		b.Fatal(err)
+	}
+	start := func(command, params string) *exec.Cmd {
+		_, dir, stdin, err := root.Create(unit.Record{WorkType: "x"}, func(UnitID) bool { return false })
+		if err != nil {
+			b.Fatal(err)
+		}
+		stdin.Close()
+		cmd := exec.Command(runner, "--command-runner", "command="+command, "params="+params, "unitdir="+dir.Path())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		return cmd
+	}
+	var bare, wrapped []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		if err := exec.Command("true").Run(); err != nil {
+			b.Fatal(err)
+		}
+		bare = append(bare, time.Since(began))
+		cmd := start("true", "")
+		began = time.Now()
+		if err := cmd.Run(); err != nil {
+			b.Fatal(err)
+		}
+		wrapped = append(wrapped, time.Since(began))
+	}
+	b.ReportMetric(percentile(wrapped, 50)-percentile(bare, 50), "ms-cost")
+	cmd := start("sleep", "300")
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(syscall.SIGTERM)
+	unitDir := strings.TrimPrefix(cmd.Args[len(cmd.Args)-1], "unitdir=")
+	for r, err := store.At(unitDir).Read(); r.State != Running; r, err = store.At(unitDir).Read() {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte("VmRSS:"))
+	kib, err := strconv.ParseFloat(strings.Fields(string(rest))[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(kib/1024, "MB-RSS")
+}
+
+// tenThousand fills a data directory with finished units.
+func tenThousand(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	record := unit.Record{State: Succeeded, Detail: "exit status 0", WorkType: "cat", Outcome: unit.Exit(0)}
+	record.Created = time.Now().UTC()
+	text := record.Append(nil)
+	for i := range 10_000 {
+		path := filepath.Join(dir, "alpha", fmt.Sprintf("unit%04d", i))
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			b.Fatal(err)
+		}
+		for name, content := range map[string][]byte{"status": text, "status.lock": nil, "stdin": nil, "stdout": nil} {
+			if err := os.WriteFile(filepath.Join(path, name), content, 0o600); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return dir
+}
+
+// BenchmarkTenThousand is the start of an engine on 10,000 units, the list of them, and what it costs to have them.
+func BenchmarkTenThousand(b *testing.B) {
+	dir := tenThousand(b)
+	var starts, lists []time.Duration
+	var idle time.Duration
+	for b.Loop() {
+		e, err := New(Config{Mesh: noMesh{"alpha"}, DataDir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := e.RegisterCommand(CommandType{WorkType: "cat", Command: "cat"}); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		if err := e.Start(); err != nil {
+			b.Fatal(err)
+		}
+		starts = append(starts, time.Since(began))
+		began = time.Now()
+		if list := e.List(); len(list) != 10_000 {
+			b.Fatalf("got %d units", len(list))
+		}
+		lists = append(lists, time.Since(began))
+		before := cpu(b)
+		time.Sleep(time.Second)
+		idle = cpu(b) - before
+		e.Close()
+	}
+	b.ReportMetric(percentile(starts, 50), "ms-start")
+	b.ReportMetric(percentile(lists, 50), "ms-list")
+	b.ReportMetric(float64(idle.Microseconds())/1000, "ms-idle-per-s")
+}
+
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

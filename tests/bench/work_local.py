@@ -1,0 +1,57 @@
+"""Units of work on the node that they are submitted to: the engine alone, as a Go program has it."""
+
+from support import Row, go_bench
+
+PACKAGE = "./go/workceptor"
+
+
+def local_figures(rounds: int) -> list[Row]:
+    """Latency, units a second, throughput, the runner, and 10,000 units on disk."""
+    return [*_latency(rounds), *_clients(), *_bulk(), *_runner(), *_many()]
+
+
+def _latency(rounds: int) -> list[Row]:
+    figures = {
+        unit: go_bench(PACKAGE, "LocalSubmit", unit, "-benchtime", f"{10 * rounds}x", rounds=1)["LocalSubmit"]
+        for unit in ("ms-first", "ms-finished", "ms-p99")
+    }
+    median, worst = figures["ms-finished"], figures["ms-p99"]
+    return [
+        ("submit to first output byte, Go, local", f"{figures['ms-first']:.1f} ms", "cat of 1 KiB"),
+        ("submit to finished, Go, local", f"{median:.1f} ms", f"99 % in {worst:.1f} ms"),
+    ]
+
+
+def _clients() -> list[Row]:
+    found = go_bench(PACKAGE, "Clients", "units/s", "-benchtime", "1s", rounds=1)
+    rows = []
+    for clients in (1, 16, 64):
+        units, bare = found[f"Clients/Units{clients}"], found[f"Clients/Bare{clients}"]
+        compared = f"{units / bare:.0%} of bare fork and exec ({bare:,.0f})"
+        rows.append((f"units a second, local, {clients} clients", f"{units:,.0f}", compared))
+    return rows
+
+
+def _bulk() -> list[Row]:
+    found = go_bench(PACKAGE, "LocalPayload|LocalOutput", "MB/s", "-benchtime", "1x", rounds=3)
+    return [
+        ("payload of 256 MiB, local", f"{found['LocalPayload']:.0f} MB/s", "stored and synced, then counted by wc"),
+        ("output of 1 GiB, local", f"{found['LocalOutput']:.0f} MB/s", "head of /dev/zero, read as it comes"),
+    ]
+
+
+def _runner() -> list[Row]:
+    cost = go_bench(PACKAGE, "RunnerCost", "ms-cost", "-benchtime", "50x", rounds=1)["RunnerCost"]
+    memory = go_bench(PACKAGE, "RunnerCost", "MB-RSS", "-benchtime", "5x", rounds=1)["RunnerCost"]
+    return [("runner, beyond the command itself", f"{cost:.1f} ms", f"{memory:.1f} MB RSS")]
+
+
+def _many() -> list[Row]:
+    start, listing, idle = (
+        go_bench(PACKAGE, "TenThousand", unit, "-benchtime", "3x", rounds=1)["TenThousand"]
+        for unit in ("ms-start", "ms-list", "ms-idle-per-s")
+    )
+    return [
+        ("start with 10,000 units on disk", f"{start:.0f} ms", f"idle afterwards: {idle:.1f} ms of CPU a second"),
+        ("list of 10,000 units", f"{listing:.1f} ms", "from memory, without JSON"),
+    ]
