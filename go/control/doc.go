@@ -16,7 +16,21 @@
 // (ping, traceroute, connect, results), so that a client that leaves takes its command with it. An idle client holds about a kilobyte
 // besides. Clients may be as slow as they like: they hold up nobody else.
 //
+// A program adds commands of its own with [Server.Handle], asks the service without a connection with [Server.Ask], and
+// restricts a listener to what [Allow] says. The commands events, topology and links look into the node; they exist if it
+// is a *netceptor.Node.
+//
 // # Decisions
+//
+// New commands are additions: what existing clients send is answered as before, to the byte, but for the defects below.
+// Events are told as changes against a snapshot. Each client has a queue of its own in the node; one that does not read is told
+// how much it has missed and then everything anew, so what it knows is always right in the end. Routes are compared with what
+// the client knows, and never lost. A stream that has nothing to tell says so every 30 s, which finds out clients that
+// are gone without a word.
+//
+// Rules add up and deny the rest; a refused command is logged once for each client. A certificate counts if the listener
+// asks for it, since the profiles of package identity verify what they ask for. Unknown commands are unknown whatever the rules say.
+// The metrics count commands by the names that exist, so a client cannot make them grow.
 //
 // Where existing services misbehave, this one does not: a line that is not a command gets one error line, not two; a
 // requested_fields that is no list is an error; startpos may be a string with a number in it; a failing accept rests between tries;

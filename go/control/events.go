@@ -252,8 +252,7 @@ func (f *feed) wants(kind string, node wire.NodeID) bool {
 func (f *feed) snapshot(tell bool) {
 	at := now()
 	if f.wish.kinds["route"] {
-		_, routes := f.node.Inspect()
-		f.routeEvents(routes, tell)
+		f.routeEvents(f.node.Routes(), tell)
 	}
 	if !tell {
 		return
@@ -313,8 +312,7 @@ func (f *feed) meshEvent(e netceptor.Event) {
 		}
 	case netceptor.RoutesChanged:
 		if f.wish.kinds["route"] {
-			_, routes := f.node.Inspect()
-			f.routeEvents(routes, true)
+			f.routeEvents(f.node.Routes(), true)
 		}
 	case netceptor.ServiceSeen:
 		if s, ok := f.node.Service(e.Node, e.Service); ok && f.wants("service", e.Node) {

@@ -11,6 +11,7 @@ import (
 type observed interface {
 	Subscribe(size int) *netceptor.Subscription
 	Inspect() ([]topology.Known, *topology.Table)
+	Routes() *topology.Table
 	Services() []netceptor.Service
 	Service(node wire.NodeID, name string) (netceptor.Service, bool)
 	Links() []netceptor.Link
