@@ -23,6 +23,7 @@ const (
 	redialMax    = 20 * time.Second
 	dialTimeout  = 30 * time.Second
 	acceptPause  = 100 * time.Millisecond
+	maxReasons   = 32
 	// stableAfter is how long a link must have lived for the next loss to be redialled at once again.
 	stableAfter = 10 * time.Second
 )
@@ -45,7 +46,7 @@ type Backend struct {
 	conns    map[link.Conn]struct{}
 	listener link.Listener
 
-	lastReason string // Of the last failure that was logged: a failing link logs per change, not per try.
+	reasons map[string]struct{} // Failures that were logged: a failing link logs per change, not per try.
 
 	// For Node.Backends.
 	kind        string
@@ -105,7 +106,7 @@ func (n *Node) newBackend(kind, name string, opt LinkOptions) (*Backend, error) 
 	}
 	opt.NodeCost = maps.Clone(opt.NodeCost)
 	opt.AllowedPeers = slices.Clone(opt.AllowedPeers)
-	b := &Backend{node: n, kind: kind, name: name, opt: opt, conns: map[link.Conn]struct{}{}, state: BackendListening}
+	b := &Backend{node: n, kind: kind, name: name, opt: opt, conns: map[link.Conn]struct{}{}, reasons: map[string]struct{}{}, state: BackendListening}
 	b.ctx, b.stop = context.WithCancel(n.ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -267,9 +268,13 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 	if !dialer || b.opt.NoRedial {
 		retry = ""
 	}
+	if kind := LinkErrorKind(err); peer != "" && (kind == "cost" || kind == "rejected") { // As good as not made.
+		b.logOnce(fmt.Sprintf("Backend connection to %s failed%s: %v", peer, retry, err))
+		return
+	}
 	if peer != "" {
 		b.mu.Lock()
-		b.lastReason = ""
+		clear(b.reasons)
 		b.mu.Unlock()
 		b.node.log.Info("Backend connection exited"+retry, "peer", peer, "link", b.name, "err", err)
 		return
@@ -277,10 +282,14 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 	b.logOnce("Backend connection failed" + retry + ": " + err.Error())
 }
 
+// logOnce warns of a failure unless it has done so since the last link that was good.
 func (b *Backend) logOnce(text string) {
 	b.mu.Lock()
-	again := text == b.lastReason
-	b.lastReason = text
+	_, again := b.reasons[text]
+	if len(b.reasons) >= maxReasons {
+		clear(b.reasons)
+	}
+	b.reasons[text] = struct{}{}
 	b.mu.Unlock()
 	if !again {
 		b.node.log.Warn(text, "link", b.name)

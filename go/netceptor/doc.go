@@ -14,7 +14,8 @@
 //
 //   - Be in a mesh without a daemon: [New], and links by [Node.Listen], [Node.Dial] or, over a connection of one's own,
 //     [Node.AddLink]. [LinkOptions] set the cost, costs by peer, and who may connect.
-//   - Open and accept streams, which are net.Conn with deadlines and half close: [Node.DialStream], [Node.ListenStream]. TLS
+//   - Open and accept streams, which are net.Conn with deadlines and half close: [Node.DialStream], [Node.ListenStream],
+//     [StreamListener.NetListener]. TLS
 //     profiles are plain *tls.Config; naming and registering them is the program's affair.
 //   - Send and receive datagrams by a net.PacketConn with a hop limit, and hear of those that did not arrive:
 //     [Node.ListenPacket], [PacketConn.Notices].

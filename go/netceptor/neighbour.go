@@ -335,9 +335,9 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	case peer == "":
 		return errors.New("the peer gave no node ID")
 	case peer == n.id:
-		return faultf("own id", "the peer has this node's own ID %s", peer)
+		return faultf("own id", "it tried to connect using our own node ID %s: give one of the two another ID", peer)
 	case nb.opt.AllowedPeers != nil && !slices.Contains(nb.opt.AllowedPeers, peer):
-		return faultf("not allowed", "peer %.100s is not in the allowed peers of this backend", peer)
+		return faultf("not allowed", "it is not in the allowed peers list: %.100s; add it to allowedpeers of this backend if it may connect", peer)
 	case n.links[peer] != nil:
 		return n.secondLinkLocked(nb, peer, u.UpdateEpoch)
 	}

@@ -87,6 +87,7 @@ func (n *Node) ownUpdateLocked(duplicate uint64) wire.RouteUpdate {
 func (n *Node) floodLocked(duplicate uint64) {
 	n.floodedAt = time.Now()
 	n.floodAt = n.floodedAt.Add(routePeriod)
+	defer func() { n.greetings = slices.Delete(n.greetings, 0, len(n.greetings)) }()
 	if len(n.links) == 0 {
 		return
 	}
@@ -99,8 +100,6 @@ func (n *Node) floodLocked(duplicate uint64) {
 	for _, nb := range n.greetings {
 		n.greetLocked(nb)
 	}
-	clear(n.greetings)
-	n.greetings = n.greetings[:0]
 }
 
 // encodeLocked makes the message that this node sends about u; nil if there is none. It is valid until the next call.
@@ -153,13 +152,13 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		cost, listed := u.Connections[n.id]
 		switch {
 		case !listed && u.UpdateEpoch > nb.epoch:
-			return fmt.Errorf("peer %s was restarted", nb.id) // Over UDP it may be at the same address.
+			return faultf("closed", "peer %s was restarted", nb.id) // Over UDP it may be at the same address.
 		case !listed && !nb.listsUs:
 			return nil // A handshake message that was on its way.
 		case !listed:
 			return fmt.Errorf("peer %s does not list this node as its neighbour any more", nb.id)
 		case cost != nb.cost:
-			return faultf("cost", "peer %s uses link cost %v, this node %v: set the same cost on both ends", nb.id, cost, nb.cost)
+			return faultf("cost", "we disagree about the connection cost: %s uses %v, this node %v; set the same cost on both ends", nb.id, cost, nb.cost)
 		}
 		nb.listsUs = true
 	}

@@ -17,7 +17,7 @@ type linkedError struct {
 }
 
 func (e *linkedError) Error() string {
-	return fmt.Sprintf("already connected to %s by %s", e.peer, e.by.conn)
+	return fmt.Sprintf("it connected using a node ID we are already connected to: %s, by %s", e.peer, e.by.conn)
 }
 
 // doubt says that a second link to a peer may have to take the place of the standing one.
