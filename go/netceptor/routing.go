@@ -94,7 +94,8 @@ func (n *Node) floodLocked(duplicate uint64) {
 	u := n.ownUpdateLocked(duplicate)
 	u.Greets = true
 	if msg := n.encodeLocked(&u); msg != nil {
-		n.passOnLocked(msg, nil, wire.SameConnections(msg, n.told))
+		repeats := duplicate == 0 && len(n.greetings) == 0 && wire.SameConnections(msg, n.told)
+		n.passOnLocked(msg, nil, repeats)
 		n.told = append(n.told[:0], msg...)
 	}
 	for _, nb := range n.greetings {
