@@ -340,7 +340,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	}
 }
 
-func TestF016ImplicitNode(t *testing.T) {
+func TestF016F056ImplicitNode(t *testing.T) {
 	host, err := os.Hostname()
 	if err != nil || strings.HasPrefix(host, "localhost") {
 		t.Skip("the host has no name")

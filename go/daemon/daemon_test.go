@@ -99,7 +99,7 @@ func TestF021NothingToDo(t *testing.T) {
 	}
 }
 
-func TestRunUntilCancelled(t *testing.T) {
+func TestF062LocalOnlyUntilCancelled(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	ctx, cancel := context.WithCancel(t.Context())

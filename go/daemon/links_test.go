@@ -187,3 +187,28 @@ func TestEveryBackendIsAReasonToRun(t *testing.T) {
 		}
 	}
 }
+
+// TestF071F072BindAddressAndFreePort: port 0 takes a free one, and only the address that was given answers.
+func TestF071F072BindAddressAndFreePort(t *testing.T) {
+	_, out := relay(t, nil, "a", "--tcp-listener", "bindaddr=127.0.0.2", "port=0")
+	port := listening(t, out, "Listening on TCP ")
+	c, err := net.Dial("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+		_ = c.Close()
+		t.Error("another address than that of bindaddr answers")
+	}
+	if probe, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 here")
+	} else {
+		_ = probe.Close()
+	}
+	_, out = relay(t, nil, "b", "--tcp-listener", "bindaddr=[::1]", "port=0")
+	if c, err = net.Dial("tcp", "[::1]:"+listening(t, out, "Listening on TCP ")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}

@@ -74,10 +74,20 @@
 //
 // # Decisions where the protocol leaves room
 //
-//   - Own updates go out at once on a new link and 10 ms after other changes (existing nodes: 100 ms), at most one in
-//     100 ms; a lost link changes the routes at once.
+//   - Own updates go out 5 ms after a new link and 10 ms after other changes (existing nodes: 100 ms), at most one in
+//     100 ms; a lost link changes the routes at once. Between two of ours an update that only repeats the last one waits
+//     for the next beat of the link, up to a second, so that an idle mesh costs little.
 //   - A new neighbour is sent the last update of every reachable node and all advertisements at once, as ordinary
-//     floods, instead of hearing them at the next period.
+//     floods, instead of hearing them at the next period. Behind neighbours that do so a newcomer needs no flood of every
+//     node that learns of it: existing nodes do that, and an update that came through one is answered in that way.
+//   - Between two of ours each side of a link speaks once a second; one that says nothing for 2.5 to 3 s is dead.
+//   - A second link to a peer is refused, unless the peer was restarted (its epoch is greater) or has fallen silent: then
+//     the standing link is asked for a sign of life, and gives way without one in half a second. This holds for peers of
+//     ours; one of the base protocol that dies without closing its link is waited for, as it is there.
+//   - The first message of a link must be about its sender, and not list this node unless it announces keep-alives: over
+//     UDP a late message of a dead link would else be taken for a new peer. Existing nodes begin that way.
+//   - With a new link to a restarted peer, what its former life listed is forgotten.
+//   - A packet that has nowhere to go has the routes computed first, if news of them are waiting.
 //   - A withdrawal of a service is never sent, since existing nodes pass it round for ever in a cycle; one that is
 //     received is passed on once. Services that are not repeated for three periods are forgotten.
 //   - Packets from a neighbour that claim to come from this node are dropped, and pings from a reserved service are not
