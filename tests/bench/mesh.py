@@ -137,6 +137,6 @@ def packet_figures() -> list[Row]:
     return [
         ("a relay's own work for a packet of 1 KiB", f"{forward:.0f} ns", f"{1e9 / forward:,.0f} a second"),
         ("datagrams of 1 KiB, sender to relay to receiver", f"{1e9 / relay:,.0f} a second", "three nodes, one process"),
-        ("streams opened, two hops, between two of ours", f"{1e9 / shared:,.0f} a second", f"{own / shared:.0f} times"),
-        ("streams opened, two hops, to an existing node", f"{1e9 / own:,.0f} a second", "a connection each"),
+        ("streams opened, one hop, between two of ours", f"{1e9 / shared:,.0f} a second", f"{own / shared:.0f} times"),
+        ("streams opened, one hop, to an existing node", f"{1e9 / own:,.0f} a second", "sixteen at a time"),
     ]
