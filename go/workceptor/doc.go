@@ -46,6 +46,22 @@
 // A unit that a function of this program does has the Detail "Running" and no Pid. It ends with the program: Failed,
 // "Killed" if the engine was closed, "Failed to restart: ..." if it was not, both with the Reason "restart".
 //
+// Complete units are kept until somebody releases them, unless [Limits] say otherwise: then the oldest of too many, and
+// those that are too old, are released as a client would, at most once a second. One whose output is being read is no
+// exception.
+//
+// Where the node may make cgroups (a subtree that was delegated to it, or the root of what a container sees) each
+// command has one of its own, so that nothing of it survives a runner that was killed. Elsewhere a process that has made a
+// session of its own, and whose runner is killed, is not found. What a command leaves behind when it ends by itself
+// goes on in either case.
+//
+// An interactive unit ([Engine.Exec]) is listed like others, but its output goes to its client only, it does not wait in
+// the queue, and it is released when its client has been told of its end or has gone. Python work is run by an interpreter
+// instead of a runner; one that does not hear SIGINT because its plugin keeps it busy is not killed after 10 s.
+//
+// Output of more than 1 MiB is told of before it is durable, see package runner: a loss of power in that moment may leave
+// less than StdoutSize says, and StdoutSHA256 shows it.
+//
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
 // most. Of a remote unit, StdoutSize in the file is brought up to date with each change of state.
 //
