@@ -13,7 +13,7 @@ type checker struct {
 	profiles  profiles
 }
 
-// check applies them to all directives and completes the sections.
+// check applies them to all directives that could be read, and completes their sections.
 func check(p *parser) {
 	c := &checker{
 		parser:    p,
@@ -22,7 +22,7 @@ func check(p *parser) {
 		profiles:  defined(p),
 	}
 	for _, e := range p.entries {
-		if e.spec.check != nil {
+		if e.spec.check != nil && !e.broken {
 			e.spec.check(c, e, e.section)
 		}
 	}

@@ -237,6 +237,7 @@ func (p *parser) open(d *directive, typed string, pos Position) *entry {
 func (p *parser) finish() (*Config, error) {
 	p.checkMultiplicity()
 	if len(p.problems) > 0 {
+		check(p) // All problems at once.
 		return nil, &Error{Problems: p.problems}
 	}
 	cfg := &Config{ReadAt: p.readAt, Files: p.files, Warnings: p.warnings, args: p.written, second: p.second}
