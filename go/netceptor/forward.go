@@ -205,6 +205,7 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	case dest == nil || dest.next == nil:
 		return ErrNoRoute
 	}
+	n.announceFirst()
 	h.Hops--
 	var header [wire.HeaderSize]byte
 	err := dest.next.queue.pushWait(ctx, h.AppendTo(header[:0]), payload)
@@ -241,6 +242,7 @@ func (n *Node) originateRun(ctx context.Context, to wire.NodeID, h wire.Header, 
 	case dest == nil || dest.next == nil:
 		return ErrNoRoute
 	}
+	n.announceFirst()
 	h.Hops--
 	var header [wire.HeaderSize]byte
 	err := dest.next.queue.pushRunWait(ctx, h.AppendTo(header[:0]), run, size)

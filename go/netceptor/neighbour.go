@@ -46,6 +46,7 @@ type neighbour struct {
 	epoch    uint64        // Of the peer, as it introduced itself.
 	listsUs  bool          // The peer has listed this node as its neighbour.
 	beats    bool          // Both sides keep the link alive.
+	greeted  bool          // It was told what is known, see greetLocked.
 	waits    bool          // What was queued may wait for the next beat.
 	asked    bool          // The link that stands in the place of this one was asked whether it lives.
 	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.

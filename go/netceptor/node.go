@@ -69,6 +69,7 @@ type Node struct {
 	tails tails          // Streams that are being finished.
 
 	table  atomic.Pointer[forwarding]
+	untold atomic.Bool // The mesh has not been told of a new neighbour.
 	stale  atomic.Bool // There are news that table does not know.
 	policy atomic.Pointer[policy.Policy]
 	count  counters

@@ -35,6 +35,7 @@ func (n *Node) announceLocked() {
 // greetLocked. Neighbours that come together are told of together. A burst of such floods need not keep the distance.
 func (n *Node) announceJoinLocked(nb *neighbour) {
 	n.greetings = append(n.greetings, nb)
+	n.untold.Store(true)
 	if len(n.greetings) > 1 { // Their flood is due already.
 		return
 	}
@@ -46,6 +47,18 @@ func (n *Node) announceJoinLocked(nb *neighbour) {
 	n.floodTokens--
 	soonLocked(&n.floodAt, joinDelay)
 	n.kickLocked()
+}
+
+// announceFirst is for a packet of this node's own: who gets it must know the node, or could not answer.
+func (n *Node) announceFirst() {
+	if !n.untold.Load() {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.greetings) > 0 && !n.closed {
+		n.floodLocked(0)
+	}
 }
 
 // recomputeLocked schedules a computation of the routes. In a large mesh, where one takes longer and changes come in
@@ -87,6 +100,7 @@ func (n *Node) ownUpdateLocked(duplicate uint64) wire.RouteUpdate {
 func (n *Node) floodLocked(duplicate uint64) {
 	n.floodedAt = time.Now()
 	n.floodAt = n.floodedAt.Add(routePeriod)
+	n.untold.Store(false)
 	defer func() { n.greetings = slices.Delete(n.greetings, 0, len(n.greetings)) }()
 	if len(n.links) == 0 {
 		return
@@ -95,7 +109,7 @@ func (n *Node) floodLocked(duplicate uint64) {
 	u.Greets = true
 	if msg := n.encodeLocked(&u); msg != nil {
 		repeats := duplicate == 0 && len(n.greetings) == 0 && wire.SameConnections(msg, n.told)
-		n.passOnLocked(msg, nil, repeats)
+		n.passOnLocked(msg, nil, repeats, false)
 		n.told = append(n.told[:0], msg...)
 	}
 	for _, nb := range n.greetings {
@@ -125,12 +139,13 @@ func (n *Node) broadcastLocked(msg []byte, except *neighbour) {
 }
 
 // passOnLocked sends an update to every neighbour but one. Existing nodes get it as they write them themselves, and at
-// once; to others one that repeats what they have heard can go later.
-func (n *Node) passOnLocked(msg []byte, except *neighbour, repeats bool) {
+// once; to others one that repeats what they have heard can go later. A neighbour that is still to be greeted is left out
+// if it will be told then (kept): before that the mesh does not know it, and could not answer it.
+func (n *Node) passOnLocked(msg []byte, except *neighbour, repeats, kept bool) {
 	var plain []byte
 	for _, nb := range n.links {
 		switch {
-		case nb == except:
+		case nb == except || kept && !nb.greeted:
 		case nb.beats && repeats:
 			nb.sendSometime(msg)
 		case nb.beats:
@@ -192,7 +207,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		n.announceLocked()
 	}
 	if msg != nil {
-		n.passOnLocked(msg, nb, repeats)
+		n.passOnLocked(msg, nb, repeats, u.SuspectedDuplicate == 0)
 	}
 	return nil
 }
@@ -315,11 +330,11 @@ func (n *Node) greetLocked(nb *neighbour) {
 	if nb.cause != nil {
 		return
 	}
-	now, since := time.Now().UnixNano(), nb.since.UnixNano()
+	nb.greeted = true
+	now := time.Now().UnixNano()
 	for name, heard := range n.updates {
 		switch {
 		case name == nb.id || len(heard.msg) == 0 || now-heard.at > int64(3*routePeriod):
-		case heard.at > since: // Was passed on.
 		case nb.beats:
 			nb.sendControl(heard.msg)
 		default:
