@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"context"
 	"io"
 	"net"
 	"testing"
@@ -75,27 +76,42 @@ func (m *memPackets) WriteMsgUDP(p, oob []byte, _ *net.UDPAddr) (int, int, error
 func (m *memPackets) Close() error        { return nil }
 func (m *memPackets) LocalAddr() net.Addr { return m.addr }
 
-// BenchmarkQUICInMemory is the most that streams made of QUIC can reach on this machine.
-func BenchmarkQUICInMemory(b *testing.B) {
+// inMemoryQUIC is a QUIC server and a client whose packets never leave memory.
+type inMemoryQUIC struct {
+	near, far *memPackets
+	ln        *quic.Listener
+	dial      func() (*quic.Conn, error)
+}
+
+func newInMemoryQUIC(b *testing.B) *inMemoryQUIC {
+	b.Helper()
 	n := testNode(b, "x")
 	ab, ba := make(chan memRun, 16), make(chan memRun, 16)
 	pool := make(chan []byte, 64)
 	done := make(chan struct{})
-	defer close(done)
+	b.Cleanup(func() { close(done) })
 	addr := quicAddrOf(Addr{"x", "y"})
-	near := &memPackets{segmentSocket: inMemory(), in: ba, out: ab, pool: pool, addr: addr, done: done}
-	far := &memPackets{segmentSocket: inMemory(), in: ab, out: ba, pool: pool, addr: addr, done: done}
+	m := &inMemoryQUIC{
+		near: &memPackets{segmentSocket: inMemory(), in: ba, out: ab, pool: pool, addr: addr, done: done},
+		far:  &memPackets{segmentSocket: inMemory(), in: ab, out: ba, pool: pool, addr: addr, done: done},
+	}
 	conf, err := n.serverTLS(nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := &quic.Transport{Conn: far, ConnectionIDLength: 4}
-	ln, err := server.Listen(conf, quicConfig(false))
-	if err != nil {
+	server := &quic.Transport{Conn: m.far, ConnectionIDLength: 4}
+	if m.ln, err = server.Listen(conf, quicConfig(false)); err != nil {
 		b.Fatal(err)
 	}
-	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
-	qc, err := client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true))
+	client := &quic.Transport{Conn: m.near, ConnectionIDLength: 4}
+	m.dial = func() (*quic.Conn, error) { return client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true)) }
+	return m
+}
+
+// BenchmarkQUICInMemory is the most that streams made of QUIC can reach on this machine.
+func BenchmarkQUICInMemory(b *testing.B) {
+	m := newInMemoryQUIC(b)
+	qc, err := m.dial()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -106,12 +122,12 @@ func BenchmarkQUICInMemory(b *testing.B) {
 	if _, err := s.Write([]byte{0}); err != nil {
 		b.Fatal(err)
 	}
-	sc, err := ln.Accept(b.Context())
+	sc, err := m.ln.Accept(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
-	near.follow(qc, packetSource{})
-	far.follow(sc, packetSource{})
+	m.near.follow(qc, packetSource{})
+	m.far.follow(sc, packetSource{})
 	ss, err := sc.AcceptStream(b.Context())
 	if err != nil {
 		b.Fatal(err)
@@ -121,4 +137,46 @@ func BenchmarkQUICInMemory(b *testing.B) {
 	}
 	pump(b, s, ss)
 	b.Logf("quic %+v", qc.ConnectionStats())
+}
+
+// BenchmarkQUICConnections is the most that streams with a connection each can reach on this machine: dialled, opened,
+// accepted and closed, as many at a time as in BenchmarkOpenStream.
+func BenchmarkQUICConnections(b *testing.B) {
+	m := newInMemoryQUIC(b)
+	go func() {
+		for {
+			qc, err := m.ln.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			go func() {
+				if s, err := qc.AcceptStream(context.Background()); err == nil {
+					_, _ = io.Copy(s, s)
+					_ = s.Close()
+				}
+			}()
+		}
+	}()
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			qc, err := m.dial()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			s, err := qc.OpenStreamSync(context.Background())
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			_, _ = s.Write([]byte{0})
+			_ = s.Close()
+			if _, err := io.Copy(io.Discard, s); err != nil {
+				b.Error(err)
+			}
+			_ = qc.CloseWithError(0, "")
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
 }
