@@ -138,6 +138,10 @@ def packet_figures() -> list[Row]:
         ("a relay's own work for a packet of 1 KiB", f"{forward:.0f} ns", f"{1e9 / forward:,.0f} a second"),
         ("datagrams of 1 KiB, sender to relay to receiver", f"{1e9 / relay:,.0f} a second", "three nodes, one process"),
         ("streams opened, one hop, between two of ours", f"{1e9 / shared:,.0f} a second", f"{own / shared:.0f} times"),
-        ("streams opened, one hop, to an existing node", f"{1e9 / own:,.0f} a second", f"{bare / own:.0%} of bare connections"),
+        (
+            "streams opened, one hop, to an existing node",
+            f"{1e9 / own:,.0f} a second",
+            f"{bare / own:.0%} of bare connections",
+        ),
         ("QUIC connections in memory, with a stream each", f"{1e9 / bare:,.0f} a second", "sixteen at a time"),
     ]
