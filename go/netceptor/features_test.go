@@ -196,9 +196,10 @@ func TestF077Redial(t *testing.T) {
 func TestF078NoRedial(t *testing.T) {
 	in(t, func(t *testing.T, m *simulation.Mesh) {
 		var f failing
-		_, err := m.Node("a").Dial(&f, netceptor.LinkOptions{Cost: 1, NoRedial: true})
+		b, err := m.Node("a").Dial(&f, netceptor.LinkOptions{Cost: 1, NoRedial: true})
 		check(t, err)
 		time.Sleep(time.Hour)
+		check(t, b.Close())
 		if len(f.tries) != 1 || m.Node("a").Err() != nil {
 			t.Errorf("%d tries, and the node is %v; want one, and the node running", len(f.tries), m.Node("a").Err())
 		}
