@@ -174,6 +174,7 @@ func (b *Backend) accept() {
 		case b.ctx.Err() != nil || errors.Is(err, link.ErrClosed):
 			return
 		default:
+			b.noteFailure("", err) // A client's failed handshake, for instance.
 			b.logOnce("Error accepting connection (will retry): " + err.Error())
 			if !b.pause(acceptPause) {
 				return
@@ -268,7 +269,7 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 	if !dialer || b.opt.NoRedial {
 		retry = ""
 	}
-	if kind := LinkErrorKind(err); peer != "" && (kind == "cost" || kind == "rejected") { // As good as not made.
+	if peer != "" && (LinkErrorKind(err) == "cost" || errors.Is(err, errPeerRejected)) { // As good as not made.
 		b.logOnce(fmt.Sprintf("Backend connection to %s failed%s: %v", peer, retry, err))
 		return
 	}

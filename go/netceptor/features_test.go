@@ -117,8 +117,8 @@ func TestRefusedLinks(t *testing.T) {
 		listen, dial netceptor.LinkOptions
 		text         string
 	}{
-		{"F073 costs differ", "a", "b", one, netceptor.LinkOptions{Cost: 2.25}, "we disagree about the connection cost: b uses 2.25, this node 1; set the same cost on both ends"},
-		{"F074 cost for one node differs", "a", "b", netceptor.LinkOptions{Cost: 1, NodeCost: map[wire.NodeID]float64{"b": 3}}, one, "we disagree about the connection cost: b uses 1, this node 3"},
+		{"F073 costs differ", "a", "b", one, netceptor.LinkOptions{Cost: 2.25}, "we disagree about the connection cost: b uses 2.25, a 1; set the same cost on both ends"},
+		{"F074 cost for one node differs", "a", "b", netceptor.LinkOptions{Cost: 1, NodeCost: map[wire.NodeID]float64{"b": 3}}, one, "we disagree about the connection cost: b uses 1, a 3"},
 		{"F076 not allowed", "a", "b", netceptor.LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{"c"}}, one, "it is not in the allowed peers list: b"},
 		{"F076 nobody allowed", "a", "b", netceptor.LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{}}, one, "it is not in the allowed peers list: b"},
 		{"F079 own ID", "a", "a", one, one, "it tried to connect using our own node ID a"},

@@ -102,7 +102,7 @@ func TestBackends(t *testing.T) {
 		t.Fatal(err)
 	}
 	refusal := await(t, failures, kindIs(netceptor.PeerDown))
-	if netceptor.LinkErrorKind(refusal.Err) != "rejected" {
+	if netceptor.LinkErrorKind(refusal.Err) != "not allowed" || !strings.Contains(refusal.Err.Error(), "add it to allowedpeers") {
 		t.Errorf("who is not allowed hears %v", refusal.Err)
 	}
 	await(t, refusals, kindIs(netceptor.BackendFailed))

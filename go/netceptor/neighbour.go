@@ -19,7 +19,7 @@ const (
 )
 
 var (
-	errPeerRejected = errors.New("the peer rejected the connection; its log says why (often another link cost, or a node ID it does not allow)")
+	errPeerRejected = errors.New("the peer rejected the connection")
 	errNoHandshake  = fmt.Errorf("the peer did not introduce itself within %v", (handshakeCount-1)*handshakeEvery)
 )
 
@@ -273,7 +273,7 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 	up = nb.id != ""
 	switch wire.Type(msg[0]) {
 	case wire.TypeReject:
-		return up, errPeerRejected
+		return up, nb.rejectedBy(msg)
 	case wire.TypeRoute:
 		if up && n.isCopyLocked(nb, msg) {
 			return up, nil
@@ -292,7 +292,7 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 			up = err == nil
 		}
 		if _, open := errors.AsType[*doubt](err); err != nil && !open {
-			nb.rejectLocked(err)
+			nb.rejectLocked(err, nb.beats || u.KeepAlive > 0)
 		}
 		return up, err
 	case wire.TypeAdvert:
@@ -323,10 +323,32 @@ func (n *Node) isCopyLocked(nb *neighbour, msg []byte) bool {
 	return ok && string(node) != string(nb.id) && n.db.Seen(id)
 }
 
-// rejectLocked tells the peer that the link is refused and closes it.
-func (nb *neighbour) rejectLocked(cause error) {
-	nb.sendControl(wire.RejectMessage)
+// rejectLocked tells the peer that the link is refused and closes it. A peer of ours is told why; others read nothing.
+func (nb *neighbour) rejectLocked(cause error, ours bool) {
+	msg := wire.RejectMessage
+	if ours {
+		msg = wire.RejectFor(LinkErrorKind(cause), cause.Error())
+	}
+	nb.sendControl(msg)
 	nb.endLocked(fmt.Errorf("rejected: %w", cause), true)
+}
+
+// rejectedBy is why the link ends when the peer has rejected it. Without a reason of the peer the most frequent one is
+// the guess, with what this end knows of it.
+func (nb *neighbour) rejectedBy(msg []byte) error {
+	kind, reason := wire.RejectReason(msg)
+	if reason == "" {
+		cost, about := nb.opt.Cost, ""
+		if nb.id != "" {
+			cost, about = nb.cost, fmt.Sprintf(" of %s", nb.id)
+		}
+		return fmt.Errorf("%w; the log%s says why, often another link cost (it is %v here) or a node ID that is not allowed", errPeerRejected, about, cost)
+	}
+	err := fmt.Errorf("%w: %q", errPeerRejected, reason)
+	if kind == "cost" || kind == "not allowed" || kind == "own id" {
+		return &linkFault{kind, err}
+	}
+	return err
 }
 
 // establishLocked ends the handshake: the peer has introduced itself.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -115,6 +116,12 @@ func hello(id wire.NodeID) []byte {
 	return msg
 }
 
+func update(node, forwarder wire.NodeID, seq uint64, conns map[wire.NodeID]float64) []byte {
+	u := wire.RouteUpdate{NodeID: node, UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: seq, Connections: conns, ForwardingNode: forwarder}
+	msg, _ := u.Append(nil)
+	return msg
+}
+
 // listen collects the messages of a type until the link ends.
 func listen(c link.Conn, want wire.Type) <-chan []byte {
 	out := make(chan []byte, 1000)
@@ -172,11 +179,6 @@ func TestIdleLinkIsClosed(t *testing.T) {
 }
 
 func TestRejections(t *testing.T) {
-	update := func(node, forwarder wire.NodeID, seq uint64, conns map[wire.NodeID]float64) []byte {
-		u := wire.RouteUpdate{NodeID: node, UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: seq, Connections: conns, ForwardingNode: forwarder}
-		msg, _ := u.Append(nil)
-		return msg
-	}
 	lists := map[wire.NodeID]float64{"n": 1}
 	cases := []struct {
 		name string
@@ -210,6 +212,56 @@ func TestRejections(t *testing.T) {
 				}
 				if _, open := <-rejects; open {
 					t.Error("the link is still open after the reject")
+				}
+			})
+		})
+	}
+}
+
+// TestReasonsOfRejections: two of ours tell each other why, an existing node is told nothing and tells nothing.
+func TestReasonsOfRejections(t *testing.T) {
+	lists := map[wire.NodeID]float64{"n": 5}
+	beating := wire.RouteUpdate{NodeID: "p", UpdateID: randomName(), UpdateEpoch: 1, UpdateSequence: 1, ForwardingNode: "p", KeepAlive: 1000}
+	ours, err := beating.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name       string
+		hello, say []byte
+		sent       string
+		kind, text string
+	}{
+		{"we refuse one of ours", ours, update("p", "p", 2, lists), "\x03[\"cost\",\"we disagree about the connection cost: p uses 5, n 2.25; set the same cost on both ends\"]", "cost", "p uses 5, n 2.25"},
+		{"we refuse another", hello("p"), update("p", "p", 2, lists), "\x03[]", "cost", "p uses 5, n 2.25"},
+		{"one of ours refuses us", ours, wire.RejectFor("cost", "p uses 5, n 2.25"), "", "cost", "p uses 5, n 2.25"},
+		{"another refuses us", hello("p"), []byte("\x03[]"), "", "rejected", "the log of p says why, often another link cost (it is 2.25 here)"},
+		{"garbage for a reason", ours, []byte("\x03[\"cost\","), "", "rejected", "the log of p says why"},
+		{"a kind of its own", ours, wire.RejectFor("silent", "no"), "", "rejected", `"no"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, err := New(Config{ID: "n"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer n.Close()
+				events := n.Subscribe(10)
+				peer := rawPeer(t, n, LinkOptions{Cost: 2.25})
+				rejects := listen(peer, wire.TypeReject)
+				say(t, peer, c.hello)
+				say(t, peer, c.say)
+				if msg := <-rejects; string(msg) != c.sent {
+					t.Errorf("sent %q, want %q", msg, c.sent)
+				}
+				for e := range events.C {
+					if e.Kind != PeerDown {
+						continue
+					}
+					if LinkErrorKind(e.Err) != c.kind || !strings.Contains(e.Err.Error(), c.text) {
+						t.Errorf("got %s: %v, want %s: ... %s", LinkErrorKind(e.Err), e.Err, c.kind, c.text)
+					}
+					return
 				}
 			})
 		})

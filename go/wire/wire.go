@@ -24,7 +24,7 @@ const (
 	TypeData   Type = 0 // Binary, [Header] then payload.
 	TypeRoute  Type = 1 // JSON, [RouteUpdate]; also the handshake message.
 	TypeAdvert Type = 2 // JSON, [Advertisement].
-	TypeReject Type = 3 // The receiver closes the link. Content is never read; "[]" is sent.
+	TypeReject Type = 3 // The receiver closes the link. "[]" is sent; between two of ours a reason may stand in it.
 	TypeBeat   Type = 4 // Says that the sender lives, see [AskMessage]. Only between neighbours that both announced it ([RouteUpdate.KeepAlive]).
 )
 
@@ -72,9 +72,6 @@ var (
 
 // AsksBack reports whether a keep-alive message asks for one in return.
 func AsksBack(beat []byte) bool { return len(beat) > 1 && beat[1] == 1 }
-
-// RejectMessage is the whole reject message as peers send it.
-var RejectMessage = []byte{byte(TypeReject), '[', ']'}
 
 var zeroKey [32]byte
 

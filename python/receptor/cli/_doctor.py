@@ -12,9 +12,9 @@ import click
 
 from receptor.cli import _show
 from receptor.cli._remedies import (
-    BACKEND_REMEDIES,
     NO_ROUTE,
     REFUSAL_REMEDIES,
+    backend_remedy,
     certificate_trouble,
     connect_remedy,
     edge_trouble,
@@ -188,7 +188,7 @@ class _Patient:
         about_it = self._node is not None and error.get("peer") == self._node
         cause = about_it or (not backend.peers and (alone or (self._node is None and not listener)))
         text = f"{backend.backend} ({backend.state}): {backend.error}"
-        remedy = BACKEND_REMEDIES.get(backend.error_kind, "")
+        remedy = backend_remedy(backend.error_kind, backend.error or "")
         yield Check("backend", FAILED if cause and not reached else WARNING, text, remedy)
 
     def _certificates(self) -> Iterator[Check]:

@@ -21,14 +21,40 @@ BACKEND_REMEDIES = {
     "name": "the host name is not known: check its spelling, or DNS on this machine",
     "timeout": "no answer: a firewall between the two machines drops packets to that port, or the address is wrong",
     "tls": "compare tls-client here with tls-server there: CA, expiry, and the host name or node ID in the certificate",
-    "rejected": "the other node refused the link: its log, or receptorctl links there, says why",
+    "rejected": "receptorctl links, run on the node that refused, says why; often the two ends have different costs",
     "cost": "set the same cost for this link in both configurations",
-    "not allowed": "add this node's ID to allowedpeers of the other side, or take the list away",
+    "not allowed": "add the ID of the refused node to allowedpeers of the end that refuses, or take the list away",
     "own id": "two nodes have one name: give each its own node id",
     "already linked": "there is another link between the two: take one of the two entries away",
     "silent": "nothing came over the link any more: look at the network, and at the load of the other node",
     "closed": "the other node closed the link: it was stopped, or its log says why",
 }
+
+# By what the text of a failed TLS handshake has in it, the first that fits.
+_TLS_REMEDIES = (
+    (
+        ("expired or is not yet valid", "certificate has expired", "expired certificate"),
+        "put a new certificate in the place of the expired one, or set the clock that is wrong",
+    ),
+    (
+        ("doesn't contain any IP SANs", "is valid for", "is not valid for any names", "certificate is for"),
+        "dial the node by a name of its certificate, or give it one with the name (or IP address) that is dialled",
+    ),
+    (
+        ("unknown authority", "unknown certificate authority"),
+        "the end that refuses must trust the CA of the other: rootcas of tls-client, clientcas of tls-server",
+    ),
+    (
+        ("first record does not look like a TLS handshake", "server gave HTTP response"),
+        "one of the two ends has no TLS: give both a TLS profile, or neither",
+    ),
+    (
+        ("certificate required", "didn't provide a certificate", "certificate missing"),
+        "the listener wants a certificate: give the tls-client cert and key",
+    ),
+    (("pinned fingerprint",), "another certificate than the pinned one is in use: pin its fingerprint"),
+    (("remote error",), "the other end ended the handshake: receptorctl doctor, run there, says why"),
+)
 
 # By the code of a refusal.
 REFUSAL_REMEDIES = {
@@ -68,10 +94,23 @@ def certificate_trouble(profile: Mapping[str, Any], now: float) -> tuple[str, st
             return f"the certificate expired {_show.span(-left_s)} ago", "put a new certificate in its place"
         if left_s < _SOON_S:
             return f"the certificate expires in {_show.span(left_s)}", "put a new certificate in its place soon"
-    if profile.get("refused"):
-        text = f"{profile['refused']} handshakes were refused"
+    refused = profile.get("refused")
+    if refused and profile.get("server"):
+        text = f"{refused} handshakes were refused"
         return text, "who dials has no certificate of the right CA, or one without its node ID; see the daemon's log"
+    if refused:
+        text = f"the certificates of servers were refused {refused} times"
+        return text, "the backend, or the connection to a service, that failed says which and why"
     return "", ""
+
+
+def backend_remedy(kind: str, text: str) -> str:
+    """Return what helps against the last error of a backend. kind: its word in the reply to ``links``."""
+    if kind == "tls":
+        for words, remedy in _TLS_REMEDIES:
+            if any(word in text for word in words):
+                return remedy
+    return BACKEND_REMEDIES.get(kind, "")
 
 
 def connect_remedy(text: str, code: str) -> str:
