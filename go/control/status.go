@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -31,10 +32,39 @@ func (s *session) status(req request) (any, error) {
 	}
 	snapshot := sync.OnceValue(s.srv.node.Status) // Not taken at all for a version.
 	fields := statusFields(snapshot, s.srv.version)
+	if list := s.srv.certificates(); len(list) > 0 {
+		fields["Certificates"] = func(dst []byte) []byte {
+			b, _ := json.Marshal(list) // Texts and times have a form.
+			return append(dst, b...)
+		}
+	}
 	if some {
 		maps.DeleteFunc(fields, func(name string, _ func([]byte) []byte) bool { return !wanted[name] })
 	}
 	return encoded(appendMap(nil, fields, func(dst []byte, value func([]byte) []byte) []byte { return value(dst) })), nil
+}
+
+// certificate is an element of the reply's Certificates, which existing nodes do not have: until when the profiles are
+// good.
+type certificate struct {
+	Name    string
+	Server  bool
+	Expiry  time.Time
+	NodeIDs []wire.NodeID
+}
+
+// certificates are those of the node's TLS profiles, if it has any.
+func (s *Server) certificates() []certificate {
+	if s.tls == nil {
+		return nil
+	}
+	var list []certificate
+	for _, p := range s.tls() {
+		if p.Expiry != nil {
+			list = append(list, certificate{p.Name, p.Server, *p.Expiry, p.NodeIDs})
+		}
+	}
+	return list
 }
 
 // StatusReply is the reply of the command status about st, for other protocols that offer the same. It marshals to JSON.

@@ -167,7 +167,12 @@ func TestLinksCommand(t *testing.T) {
 	}
 	r.node.SetPolicy(rules)
 	r.Server.tls = func() []TLSProfile {
-		return []TLSProfile{{Name: "mutual", Server: true, NodeIDs: []wire.NodeID{"alpha"}}}
+		return []TLSProfile{{Name: "mutual", Server: true, NodeIDs: []wire.NodeID{"alpha"}, Expiry: new(time.Unix(2e9, 0).UTC())}}
+	}
+	var status struct{ Certificates []certificate }
+	r.askJSON(t, "status", &status)
+	if len(status.Certificates) != 1 || status.Certificates[0].Name != "mutual" || status.Certificates[0].Expiry.Unix() != 2e9 {
+		t.Errorf("status tells of the certificates %+v", status.Certificates)
 	}
 	beta := newNode(t, "beta")
 	events := r.node.Subscribe(100)
