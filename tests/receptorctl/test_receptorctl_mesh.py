@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon
-from real_daemon import Mesh, Node, free_ports, run_mesh, run_node
+from real_daemon import Mesh, run_mesh, run_node
 from receptorctl_support import Certificates, Invoke
 
 import receptor
@@ -238,94 +237,6 @@ def test_units_without_times_are_left_out(fake_socket: str, fake: FakeDaemon, in
     result = invoke("--socket", fake_socket, "work", "release", "--older-than", "0s")
     assert "Warning: 1 units were left out: the daemon does not tell when they ended" in result.stderr
     assert len(fake.units) == 1
-
-
-# doctor.
-
-
-def checks(text: str) -> dict[str, str]:
-    """Return the result of each check by its name, the worst where there are several."""
-    order = ["ok", "skipped", "warning", "failed"]
-    worst: dict[str, str] = {}
-    for check in json.loads(text)["checks"]:
-        name, result = check["check"], check["result"]
-        if order.index(result) >= order.index(worst.get(name, "ok")):
-            worst[name] = result
-        assert check["remedy"] or result in ("ok", "skipped"), check
-    return worst
-
-
-def test_doctor_of_a_healthy_mesh(ctl: Invoke) -> None:
-    result = ctl("doctor", "beta", "--worktype", "cat", "--json")
-    found = json.loads(result.stdout)
-    assert (result.exit_code, found["ok"], found["from"], found["to"]) == (0, True, "gamma", "beta")
-    names = ["daemon", "link", "route", "ping", "service", "connection", "clocks", "way back", "work type", "signature"]
-    assert [name for name in names if checks(result.stdout).get(name) != "ok"] == []
-    shown = ctl("doctor").stdout
-    assert "ok       cost: both ends agree about all 1 links of the mesh\n" in shown
-
-
-def test_doctor_of_what_is_missing(ctl: Invoke) -> None:
-    result = ctl("doctor", "bet", "--json")
-    assert result.exit_code == 1
-    assert checks(result.stdout)["route"] == "failed"
-    assert "did you mean beta?" in result.stdout
-    result = ctl("doctor", "beta", "--service", "nosuch", "--json")
-    assert (checks(result.stdout)["service"], checks(result.stdout)["connection"]) == ("warning", "failed")
-    result = ctl("doctor", "beta", "--worktype", "nosuch")
-    assert result.exit_code == 1
-    assert (
-        "failed   work type: beta offers cat, exec, sh, shraw, upper, not nosuch\n         -> add a work-command"
-        in result.stdout
-    )
-
-
-def wait_for_failure(node: Node) -> None:
-    """Return once a link of the node has failed: the end that sees it first says "cost", the other "rejected"."""
-    with receptor.connect(node.socket) as client:
-        end = time.monotonic() + 60
-        while not {"cost", "rejected"} & {backend.error_kind for backend in client.links().backends}:
-            assert time.monotonic() < end, client.links()
-
-
-def test_doctor_of_costs_that_differ(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
-    (port,) = free_ports(1)
-    listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port, "cost": 1}}
-    peer = {"tcp-peer": {"address": f"127.0.0.1:{port}", "cost": 5}}
-    with run_node(daemon, "hub", tmp_path, listener) as hub, run_node(daemon, "edge", tmp_path, peer) as edge:
-        for node in (edge, hub):
-            wait_for_failure(node)
-        for address, other in ((edge.socket, "hub"), (hub.socket, "edge")):
-            result = invoke("--socket", address, "doctor", other, "--json")
-            assert result.stdout, result.stderr
-            assert checks(result.stdout)["backend"] == "failed", result.stderr
-            assert "link cost" in result.stdout
-
-
-def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
-    port, nobody = free_ports(2)
-    rules = [{"action": "reject", "fromnode": "edge", "tonode": "far"}]
-    listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
-    peer = {"tcp-peer": {"address": f"127.0.0.1:{port}"}}
-    dead = {"tcp-peer": {"address": f"127.0.0.1:{nobody}"}}
-    with (
-        run_node(daemon, "hub", tmp_path, listener, node={"firewallrules": rules}),
-        run_node(daemon, "far", tmp_path, peer),
-        run_node(daemon, "edge", tmp_path, peer, dead) as edge,
-    ):
-        edge.wait_for_log("far via hub")
-        result = invoke("--socket", edge.socket, "doctor", "far", "--json")
-        found = checks(result.stdout)
-        assert (result.exit_code, found["firewall"], found["backend"]) == (1, "failed", "warning")
-        assert "blocked by firewall" in result.stdout
-        assert "nobody listens there" in result.stdout
-
-
-def test_doctor_of_another_project(fake_socket: str, invoke: Invoke) -> None:
-    result = invoke("--socket", fake_socket, "doctor", "beta", "--json")
-    assert result.exit_code == 1
-    found = checks(result.stdout)
-    assert (found["daemon"], found["links"], found["route"], found["ping"]) == ("ok", "failed", "failed", "failed")
 
 
 # The typed clients.
