@@ -110,8 +110,9 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 		n.count.dropMalformed.Add(1)
 		return
 	}
-	from, to := r.lookup(n.table.Load(), h)
-	if (from == nil || to == nil || to.next == nil && !to.self) && n.refresh() {
+	table := n.table.Load()
+	from, to := r.lookup(table, h)
+	if (from == nil || to == nil || to.next == nil && !to.self) && n.refresh(table) {
 		from, to = r.lookup(n.table.Load(), h)
 	}
 	switch {
@@ -192,8 +193,9 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 	case policy.Drop:
 		return nil
 	}
-	dest := n.table.Load().byName(to)
-	if (dest == nil || dest.next == nil && !dest.self) && n.refresh() {
+	table := n.table.Load()
+	dest := table.byName(to)
+	if (dest == nil || dest.next == nil && !dest.self) && n.refresh(table) {
 		dest = n.table.Load().byName(to)
 	}
 	h.From, h.To = n.hash, wire.Hash(to)

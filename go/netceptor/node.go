@@ -111,8 +111,7 @@ type Node struct {
 	greetings    []*neighbour // Who is to be told what is known, behind the next flood.
 	floodTokens  float64      // How many floods may go out at once.
 	routesAt     time.Time    // When routes are to be computed; zero if they are current.
-	computedAt   time.Time    // When they were, last,
-	computeTook  time.Duration
+	refreshAt    time.Time    // From when on a packet that would be lost may have them computed, see refresh.
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
 	backends     []*Backend

@@ -262,10 +262,13 @@ func TestChainOfAllTransports(t *testing.T) {
 	first, last := nodes[0], nodes[len(nodes)-1]
 	waitRoute(t, first, last.ID())
 	waitRoute(t, last, first.ID())
-	hops := 0
-	first.Traceroute(t.Context(), last.ID(), func(int, Pong) { hops++ })
-	if hops != len(nodes) {
-		t.Errorf("traceroute over %d links has %d hops", len(nodes)-1, hops)
+	var hops []Pong
+	first.Traceroute(t.Context(), last.ID(), func(_ int, p Pong) { hops = append(hops, p) })
+	if len(hops) != len(nodes) {
+		t.Errorf("traceroute over %d links has %d hops: %+v", len(nodes)-1, len(hops), hops)
+		for _, n := range nodes {
+			t.Logf("%s: %+v, routes %v", n.ID(), n.Counters(), n.Status().RoutingTable)
+		}
 	}
 	echo(t, first, last)
 }

@@ -10,6 +10,7 @@ under ``status.lock`` and by renaming, and writes the last state when the output
 with ``Killed by signal N``. Whatever happens to the unit, the exit status is 0; it is 1 if there is no unit.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib
@@ -68,9 +69,9 @@ class Worker:
         if not isinstance(self.config, dict):
             raise ValueError("the configuration is not a JSON object")  # noqa: TRY004  # as for all of these
         self._lock = self._become_runner()
-        self._size = 0
-        self._digest = hashlib.sha256()
-        self._reported = 0.0
+        # How much of the output is counted, and its digest: one value, because a signal may come between any two.
+        self._counted = (0, hashlib.sha256())
+        self._reported = 0
 
     def run(self) -> None:
         """Do the work of the unit, once: one that has ended or runs already is left alone."""
@@ -142,7 +143,7 @@ class Worker:
 
     def _next(self, results: "queue.Queue[Any]") -> Any:  # Any: a plugin's results
         """The next result; the status is brought up to date when none comes for a while."""
-        if self._reported < self._size:
+        if self._reported < self._counted[0]:
             try:
                 return results.get(timeout=REPORT_S)
             except queue.Empty:
@@ -157,24 +158,39 @@ class Worker:
         rest = memoryview(line)
         while rest:
             rest = rest[output.write(rest) :]
-        self._digest.update(line)
-        self._size += len(line)
+        self._count(line)
+
+    def _count(self, output: bytes) -> None:
+        size, digest = self._counted
+        digest = digest.copy()
+        digest.update(output)
+        self._counted = (size + len(output), digest)
+
+    def _count_rest(self) -> None:
+        """Count what was written before a signal came or the disk was full, and was not counted any more."""
+        with contextlib.suppress(OSError), (self.unit / "stdout").open("rb") as output:
+            output.seek(self._counted[0])
+            while rest := output.read(1 << 16):
+                self._count(rest)
+            os.fsync(output.fileno())
 
     def _finish(self, state: int, detail: str, reason: str) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)  # It is over.
-        keys = {"Finished": _now(), "StdoutSHA256": self._digest.hexdigest()}
+        self._count_rest()
+        keys = {"Finished": _now(), "StdoutSHA256": self._counted[1].hexdigest()}
         if reason:
             keys["Reason"] = reason
         self._report(state, detail, **keys)
 
     def _report(self, state: int, detail: str, **keys: str) -> bool:
         """Change the status; False if the unit has ended already."""
+        size = self._counted[0]
         with _locked(self.unit / "status.lock"):
             status = json.loads((self.unit / "status").read_bytes())
             if status.get("State", 0) > RUNNING:
                 return False
-            status.update(State=state, Detail=detail, StdoutSize=self._size, **keys)
+            status.update(State=state, Detail=detail, StdoutSize=size, **keys)
             fresh = self.unit / "status.tmp"
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(json.dumps(status))
@@ -182,7 +198,7 @@ class Worker:
                     file.flush()
                     os.fsync(file.fileno())
             fresh.replace(self.unit / "status")
-        self._reported = self._size
+        self._reported = size
         return True
 
     def _become_runner(self) -> IO[str]:

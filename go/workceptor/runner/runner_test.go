@@ -53,9 +53,13 @@ func wantRecord(t *testing.T, d *store.Dir, state unit.State, detail string, siz
 	}
 }
 
-func exitCode(err error) int {
+func exitCode(t *testing.T, err error) int {
+	t.Helper()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
+	}
+	if err != nil { // It was not even started.
+		t.Fatal(err)
 	}
 	return 0
 }
@@ -72,7 +76,7 @@ func TestExitCodes(t *testing.T) {
 		{`-c "cat; kill -9 $$"`, 255, unit.Failed, "signal: killed"},
 	} {
 		d := newUnit(t, unit.Record{}, "payload")
-		if code := exitCode(command(d, "sh", test.params).Run()); code != test.code {
+		if code := exitCode(t, command(d, "sh", test.params).Run()); code != test.code {
 			t.Errorf("%s: got exit code %d, want %d", test.params, code, test.code)
 		}
 		wantRecord(t, d, test.state, test.detail, 7)
@@ -81,7 +85,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestFinishedUnitIsLeftAlone(t *testing.T) {
 	d := newUnit(t, unit.Record{State: unit.Failed, Detail: "Pending at restart"}, "")
-	if code := exitCode(command(d, "sh", `-c "echo ran"`).Run()); code != 255 {
+	if code := exitCode(t, command(d, "sh", `-c "echo ran"`).Run()); code != 255 {
 		t.Errorf("got exit code %d, want 255", code)
 	}
 	wantRecord(t, d, unit.Failed, "Pending at restart", 0)
@@ -130,7 +134,7 @@ func TestHostState(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Process.Signal(syscall.SIGINT)
-	if code := exitCode(cmd.Wait()); code != 255 {
+	if code := exitCode(t, cmd.Wait()); code != 255 {
 		t.Errorf("got exit code %d, want 255", code)
 	}
 	out, _ := os.ReadFile(d.File(store.StdoutFile))
@@ -175,7 +179,7 @@ func TestDirectoryRemoved(t *testing.T) {
 	if err := d.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if code := exitCode(cmd.Wait()); code != 255 {
+	if code := exitCode(t, cmd.Wait()); code != 255 {
 		t.Errorf("got exit code %d, want 255", code)
 	}
 }
@@ -190,7 +194,7 @@ func TestSecondRunnerIsRefused(t *testing.T) {
 	if err := errors.Join(lock.Write(store.RunnerInfo{Boot: "x", Runner: 4242, RunnerStart: 7}), lock.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if code := exitCode(command(d, "cat", "").Run()); code != exitError {
+	if code := exitCode(t, command(d, "cat", "").Run()); code != exitError {
 		t.Errorf("got exit status %d, want %d", code, exitError)
 	}
 	wantRecord(t, d, unit.Pending, unit.DetailNotStarted, 0)
