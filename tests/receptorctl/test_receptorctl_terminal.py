@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,31 +219,66 @@ def test_exec_of_both_clients(mesh: Mesh) -> None:
     asyncio.run(main())
 
 
-def test_bash_completes(mesh: Mesh, tmp_path: Path) -> None:
-    script = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+# What is typed, and what stands there after the tab key.
+COMPLETIONS = (
+    ("receptorctl topo", "receptorctl topology"),
+    ("receptorctl ping be", "receptorctl ping beta"),
+    ("receptorctl work submit upp", "receptorctl work submit upper"),
+    ("receptorctl work list --wat", "receptorctl work list --watch"),
+)
+
+
+@pytest.fixture
+def shell_environment(mesh: Mesh, tmp_path: Path) -> dict[str, str]:
+    """An environment in which ``receptorctl`` is a command that talks to gamma."""
     (tmp_path / "receptorctl").write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
     (tmp_path / "receptorctl").chmod(0o755)
-    (tmp_path / "completion").write_text(script)
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "RECEPTORCTL_SOCKET": mesh.gamma.socket,
-        "PS1": "$ ",
-    }
-    shell = pexpect.spawn("bash", ["--norc", "--noprofile"], env=env, encoding="utf-8", timeout=TIMEOUT_S)
-    shell.sendline(f". {tmp_path}/completion; echo rea''dy")
-    shell.expect("ready")
-    for typed, completed in (
-        ("receptorctl topo", "topology "),
-        ("receptorctl ping be", "beta "),
-        ("receptorctl work submit upp", "upper "),
-        ("receptorctl work list --wat", "--watch "),
-    ):
-        shell.send(f"{typed}\t")
-        shell.expect_exact(typed + completed[len(typed.rsplit(" ", 1)[1]) :])
-        shell.sendintr()
-    shell.sendline("exit 0")
-    ended(shell)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    return {**os.environ, **home, "PATH": path, "RECEPTORCTL_SOCKET": mesh.gamma.socket, "PS1": "$ ", "TERM": "xterm"}
+
+
+def completion_script(shell: str, folder: Path) -> Path:
+    """Return a file with what ``receptorctl completion`` prints; skips where that shell is not installed."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = subprocess.run([*COMMAND, "completion", shell], capture_output=True, check=True).stdout
+    (folder / "completion").write_bytes(script)
+    return folder / "completion"
+
+
+@pytest.mark.parametrize(
+    ("shell", "options", "before"),
+    [
+        ("bash", ["--norc", "--noprofile"], ""),
+        ("zsh", ["-f"], "autoload -Uz compinit; compinit -u; "),
+    ],
+)
+def test_shells_complete(
+    shell: str, options: list[str], before: str, shell_environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = completion_script(shell, tmp_path)
+    child = pexpect.spawn(
+        shell, options, env=shell_environment, encoding="utf-8", timeout=TIMEOUT_S, dimensions=(24, 200)
+    )
+    child.sendline(f"{before}. {script}; echo rea''dy")
+    child.expect("ready")
+    for typed, completed in COMPLETIONS:
+        child.send(f"{typed}\t\x01")  # control-A: to the start of the line
+        child.sendline("echo It''_is: ")
+        child.expect(rf"It_is: {completed}\s")
+    child.sendline("exit 0")
+    ended(child)
+
+
+def test_fish_completes(shell_environment: dict[str, str], tmp_path: Path) -> None:
+    script = completion_script("fish", tmp_path)
+    for typed, completed in COMPLETIONS:
+        asked = ["fish", "--no-config", "-c", f"source {script}; complete --do-complete {shlex.quote(typed)}"]
+        done = subprocess.run(
+            asked, env=shell_environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        )
+        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [completed.rsplit(" ", 1)[1]]
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete "), ("zsh", "compdef"), ("fish", "complete ")])
