@@ -7,7 +7,7 @@
 //	GET /state             what the page shows, as JSON
 //	GET /events            the same as server-sent events of the type "state": one at once, then one after each change
 //	GET /units/ID/tail     the last bytes of a unit's output, as text
-//	GET /debug/pprof/      the profiles of net/http/pprof
+//	GET /debug/pprof/      the profiles of runtime/pprof: go tool pprof reads them
 //
 // The page and the profiles are there only if they are asked for; the page needs nothing from elsewhere. With
 // credentials, everything but the two health checks wants them: HTTP basic authentication or a bearer token.
@@ -24,7 +24,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"strings"
 	"time"
 )
@@ -82,11 +81,8 @@ func Handler(cfg Config) http.Handler {
 		closed.HandleFunc("GET /units/{id}/tail", s.tail)
 	}
 	if cfg.Pprof {
-		closed.HandleFunc("GET /debug/pprof/", pprof.Index)
-		closed.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-		closed.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		closed.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		closed.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		closed.HandleFunc("GET /debug/pprof/{$}", profiles)
+		closed.HandleFunc("GET /debug/pprof/{name}", profile)
 	}
 	open.Handle("/", s.guard(closed))
 	return headers(open)

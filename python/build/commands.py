@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from distutils.command.build_scripts import build_scripts  # Setuptools' own; it has no other name for it.
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,19 @@ DAEMON = "receptor"
 RUNNER = "receptor-runner"
 LIBRARY = "receptor/_native/libreceptor.so"
 SYMVER = Path(__file__).with_name("symver.h")
+
+# A program of this size has a tenth of it from inlining. It is done in what carries bytes, and nowhere else.
+INLINED = (
+    *("runtime/...", "internal/...", "sync/...", "syscall", "os", "io", "bufio", "bytes", "errors", "context", "time"),
+    *("strings", "strconv", "unicode/utf8", "slices", "maps", "sort", "math/bits", "math/rand/...", "encoding/binary"),
+    *("hash/...", "crypto/...", "golang.org/x/...", "github.com/quic-go/...", "github.com/minio/highwayhash"),
+    *(
+        f"{MODULE}/go/{name}"
+        for name in ("wire", "topology", "link/...", "netceptor/...", "service/...", "session/...")
+    ),
+)
+NOT_INLINED = ("crypto/tls", "crypto/x509/...", "crypto/hpke", "runtime/pprof", "github.com/quic-go/quic-go/qlog/...")
+TAGS = "netgo,osusergo,nethttpomithttp2"  # No resolver and no users from C; nothing here speaks HTTP/2.
 
 
 class Build(build):
@@ -105,6 +119,11 @@ class BdistWheel(bdist_wheel):
         super().finalize_options()
         self.root_is_pure = False
 
+    def run(self) -> None:
+        super().run()
+        for _, _, wheel in self.distribution.dist_files:
+            _compress(Path(wheel))
+
     def get_tag(self) -> tuple[str, str, str]:
         """``py3-none-PLATFORM``, where PLATFORM says the oldest glibc that the library loads on."""
         _, _, plat = super().get_tag()
@@ -136,7 +155,7 @@ def build_library(target: Path, version: str) -> None:
     environ["CGO_CFLAGS"] = " ".join(flags).strip()
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / "libreceptor.so"
-        _go_build(go, built, "./capi", version, environ, "-buildmode=c-shared", "-tags", "netgo,osusergo")
+        _go_build(go, built, "./capi", version, environ, "-buildmode=c-shared", *_inlining(INLINED))
         _install(built, target)
 
 
@@ -144,7 +163,8 @@ def build_program(name: str, target: Path, version: str) -> None:
     """Build the program ``name`` into ``target``: a static binary that runs on any system of this kind."""
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / name
-        _go_build(find_go(), built, f"./go/cmd/{name}", version, _environ(cgo=False))
+        flags = _inlining(() if name == RUNNER else INLINED)
+        _go_build(find_go(), built, f"./go/cmd/{name}", version, _environ(cgo=False), *flags)
         _install(built, target)
 
 
@@ -183,10 +203,16 @@ def platform_tag(library: Path) -> str | None:
 def _go_build(go: str, output: Path, package: str, version: str, environ: dict[str, str], *flags: str) -> None:
     linker = f"-s -w -buildid= -X {MODULE}/go/daemon.Version={version} -X main.version={version}"
     mode = "vendor" if (ROOT / "vendor").is_dir() else "readonly"
-    command = [go, "build", f"-mod={mode}", "-trimpath", "-buildvcs=false", "-ldflags", linker, *flags]
+    command = [go, "build", f"-mod={mode}", "-trimpath", "-buildvcs=false", "-tags", TAGS, "-ldflags", linker, *flags]
     done = subprocess.run([*command, "-o", str(output), package], cwd=ROOT, env=environ, check=False)
     if done.returncode != 0:
         _fail(f"go build {package} failed, see above; without network it needs the modules of go.sum in Go's cache")
+
+
+def _inlining(packages: tuple[str, ...]) -> list[str]:
+    """The flags that leave inlining on in ``packages`` only; the last pattern that fits a package decides."""
+    hot = [f"-gcflags={package}=" for package in packages]
+    return ["-gcflags=all=-l", *hot, *(f"-gcflags={package}=-l" for package in NOT_INLINED)]
 
 
 def _environ(*, cgo: bool) -> dict[str, str]:
@@ -199,6 +225,15 @@ def _install(built: Path, target: Path) -> None:
     shutil.copyfile(built, partial)
     partial.chmod(0o755)
     partial.replace(target)  # A process may have the old one mapped.
+
+
+def _compress(wheel: Path) -> None:
+    """Pack ``wheel`` again as small as its format allows."""
+    packed = wheel.with_name(wheel.name + ".new")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(packed, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry, old.read(entry), zipfile.ZIP_DEFLATED, compresslevel=9)
+    packed.replace(wheel)
 
 
 def _make_platform_specific(distribution: Any) -> None:  # Any: its stubs know neither of the two

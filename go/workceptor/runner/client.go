@@ -3,7 +3,6 @@ package runner
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -36,7 +35,7 @@ func AttachTerminal(size attach.Size, term string) string {
 
 // client is who is attached to an interactive command. A nil one is nobody.
 type client struct {
-	conn net.Conn
+	conn *os.File // A socket.
 	term string
 	tty  *os.File // The terminal's near end; nil if there is none.
 
@@ -52,13 +51,10 @@ type client struct {
 // attachClient connects to the client and makes what the command gets as standard files.
 func attachClient(how string) (c *client, files []*os.File, err error) {
 	syscall.CloseOnExec(clientFD)
-	f := os.NewFile(clientFD, "client")
-	conn, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
+	if err := syscall.SetNonblock(clientFD, true); err != nil {
 		return nil, nil, fmt.Errorf("connection to the client: %w", err)
 	}
-	c = &client{conn: conn, lost: make(chan struct{})}
+	c = &client{conn: os.NewFile(clientFD, "client"), lost: make(chan struct{})}
 	if how == pipes {
 		files, err = c.makePipes()
 	} else {

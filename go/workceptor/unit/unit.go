@@ -30,7 +30,7 @@
 package unit
 
 import (
-	"crypto/rand"
+	"math/rand/v2"
 	"strconv"
 )
 
@@ -43,19 +43,12 @@ const (
 	idAlphabet  = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 
-// NewID returns a random ID of 8 letters and digits. The caller checks that it is not in use.
+// NewID returns a random ID of 8 letters and digits. The caller checks that it is not in use. An ID is no secret: with the
+// generator of the runtime, which the system seeds, runners do without the cryptographic packages.
 func NewID() ID {
 	var out [idLength]byte
-	var random [idLength * 2]byte
-	for n := 0; n < idLength; {
-		rand.Read(random[:]) // Never fails.
-		for _, b := range random {
-			// 248 is the largest multiple of 62 that fits in a byte: dropping the rest keeps all letters equally likely.
-			if b < 248 && n < idLength {
-				out[n] = idAlphabet[b%62]
-				n++
-			}
-		}
+	for i := range out {
+		out[i] = idAlphabet[rand.IntN(len(idAlphabet))]
 	}
 	return ID(out[:])
 }
