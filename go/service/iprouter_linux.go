@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
@@ -44,7 +42,8 @@ type Router struct {
 	cfg   IPRouter
 	log   *slog.Logger
 	tun   *os.File
-	link  netlink.Link
+	name  string // Of the interface, and its number.
+	index int
 	mesh  *netceptor.PacketConn
 	table atomic.Pointer[[]ipRoute]
 	sends *changes
@@ -88,7 +87,7 @@ func StartIPRouter(n *netceptor.Node, cfg IPRouter, log *slog.Logger) (*Router, 
 }
 
 // Name is that of the interface.
-func (r *Router) Name() string { return r.link.Attrs().Name }
+func (r *Router) Name() string { return r.name }
 
 // Close takes the interface and its routes away and waits for the end of routing.
 func (r *Router) Close() error {
@@ -118,28 +117,13 @@ func (r *Router) openInterface() error {
 		return fmt.Errorf("error opening tun device %s (it needs CAP_NET_ADMIN): %w", r.cfg.Interface, err)
 	}
 	r.tun = os.NewFile(uintptr(fd), "/dev/net/tun") // After the ioctl: only an attached device can be waited for.
-	name := request.Name()
-	if r.link, err = netlink.LinkByName(name); err != nil {
-		return fmt.Errorf("error finding interface %s: %w", name, err)
-	}
-	address := &netlink.Addr{IPNet: host(r.self()), Peer: host(r.peer())}
-	if err := netlink.AddrAdd(r.link, address); err != nil {
-		return fmt.Errorf("error setting the address %s of %s: %w", r.self(), name, err)
-	}
-	if err := netlink.LinkSetUp(r.link); err != nil {
-		return fmt.Errorf("error bringing up %s: %w", name, err)
-	}
-	return nil
+	r.name = request.Name()
+	r.index, err = setInterface(r.name, r.self(), r.peer())
+	return err
 }
 
 func (r *Router) self() netip.Addr { return r.cfg.Local.Masked().Addr().Next() }
 func (r *Router) peer() netip.Addr { return r.self().Next() }
-
-func host(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
 
 // fromInterface sends what the kernel routes to the interface into the mesh.
 func (r *Router) fromInterface() {
@@ -255,38 +239,26 @@ func (r *Router) setRoutes(routes []ipRoute) error {
 			wanted[route.prefix] = true
 		}
 	}
-	present, err := netlink.RouteList(r.link, netlink.FAMILY_ALL)
+	present, err := listRoutes(r.index)
 	if err != nil {
 		return err
 	}
 	var problems []error
-	for _, route := range present {
-		prefix, ok := prefixOf(route.Dst)
+	for _, prefix := range present {
 		switch {
-		case !ok, prefix.Overlaps(r.cfg.Local), prefix.Addr().IsLinkLocalUnicast(), prefix.Addr().IsMulticast():
+		case prefix.Overlaps(r.cfg.Local), prefix.Addr().IsLinkLocalUnicast(), prefix.Addr().IsMulticast():
 		case wanted[prefix]:
 			delete(wanted, prefix)
 		default:
-			problems = append(problems, netlink.RouteDel(&route))
+			problems = append(problems, removeRoute(r.index, prefix))
 		}
 	}
 	for prefix := range wanted {
-		route := &netlink.Route{LinkIndex: r.link.Attrs().Index, Dst: ipNet(prefix)}
+		var gateway netip.Addr
 		if prefix.Addr().Is4() {
-			route.Gw = r.peer().AsSlice()
+			gateway = r.peer()
 		}
-		if err := netlink.RouteAdd(route); err != nil && !errors.Is(err, unix.EEXIST) {
-			problems = append(problems, fmt.Errorf("route to %s: %w", prefix, err))
-		}
+		problems = append(problems, addRoute(r.index, prefix, gateway))
 	}
 	return errors.Join(problems...)
-}
-
-func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
-	if n == nil {
-		return netip.Prefix{}, false
-	}
-	addr, ok := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr.Unmap(), bits), ok
 }
