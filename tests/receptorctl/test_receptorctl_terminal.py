@@ -166,9 +166,10 @@ def test_exec_is_a_terminal_on_a_node(mesh: Mesh, node: str) -> None:
     child.setwinsize(30, 90)
     child.sendline("while [ \"$(stty size)\" != '30 90' ]; do :; done; echo re''sized")
     child.expect("resized")
-    child.sendline("sleep 600; echo after")
-    child.expect("sleep 600; echo after")
-    child.sendintr()  # ends the sleep there, not us here
+    child.sendline("cat")
+    child.sendline("here")
+    child.expect("here\r\nhere")  # typed, and copied: it runs
+    child.sendintr()  # ends it there, not us here
     child.expect(r"[$#] ")
     child.sendline("exit 7")
     assert ended(child)[1] == 7
