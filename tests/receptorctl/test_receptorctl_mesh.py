@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from fake_daemon import FakeDaemon
 from real_daemon import Mesh, run_mesh, run_node
 from receptorctl_support import Certificates, Invoke
 
 import receptor
+import receptorctl.cli
 from receptor import control
 
 
@@ -96,6 +98,49 @@ def test_links_config_and_metrics(ctl: Invoke) -> None:
     directives = json.loads(ctl("config", "--json").stdout)["directives"]
     assert "gamma" in [entry["parameters"].get("id") for entry in directives if entry["directive"] == "node"]
     assert ctl("metrics", "receptor_build_info").stdout.splitlines()[-1].startswith("receptor_build_info{")
+
+
+# The keys that the documentation of receptor.cli promises, for what changes nothing.
+SHAPES = {
+    "status": "Advertisements Connections KnownConnectionCosts NodeID RoutingTable Version",
+    "ping beta --count 1": "node sent received replies",
+    "traceroute beta": "node reached hops",
+    "path beta": "from to reachable cost hops",
+    "version": "receptorctl receptor",
+    "reload --dry-run": "success error code changes",
+    "topology": "nodes edges",
+    "links": "node backends links packets",
+    "config": "node directives",
+    "metrics": "content_type text",
+    "doctor beta": "from to ok checks",
+    "top --count 1": "node version links nodes routes units states",
+    "work list": "",
+}
+
+
+@pytest.mark.parametrize("command", SHAPES)
+def test_shapes_of_what_programs_read(ctl: Invoke, command: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    keys = set(SHAPES[command].split())
+    for options, load in ((["--json"], json.loads), (["--output", "json"], json.loads), (["--output", "yaml"], None)):
+        result = ctl(*command.split(), *options)
+        assert result.exit_code == 0, result.stderr
+        found = load(result.stdout) if load else yaml.safe_load(result.stdout)
+        assert keys <= found.keys(), options
+
+
+def test_every_command_that_prints_data_does_so_for_programs() -> None:
+    def without_json(group: click.Group, path: str = "") -> Iterator[str]:
+        for name in group.list_commands(click.Context(group)):
+            command = group.get_command(click.Context(group), name)
+            assert command is not None
+            if isinstance(command, click.Group):
+                yield from without_json(command, f"{name} ")
+            elif not {"--json", "--output"} <= {option for parameter in command.params for option in parameter.opts}:
+                yield path + name
+
+    passing_bytes_through = ["completion", "connect", "work exec"]
+    assert list(without_json(receptorctl.cli.cli)) == passing_bytes_through
 
 
 def test_events_that_are_there(mesh: Mesh) -> None:

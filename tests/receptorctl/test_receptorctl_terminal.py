@@ -226,6 +226,8 @@ COMPLETIONS = (
     ("receptorctl ping be", "receptorctl ping beta"),
     ("receptorctl work submit upp", "receptorctl work submit upper"),
     ("receptorctl work list --wat", "receptorctl work list --watch"),
+    ("receptorctl connect beta contr", "receptorctl connect beta control"),
+    ("receptorctl work logs ", "receptorctl work logs UNIT"),
 )
 
 
@@ -237,6 +239,14 @@ def shell_environment(mesh: Mesh, tmp_path: Path) -> dict[str, str]:
     path = f"{tmp_path}:{os.environ['PATH']}"
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
     return {**os.environ, **home, "PATH": path, "RECEPTORCTL_SOCKET": mesh.gamma.socket, "PS1": "$ ", "TERM": "xterm"}
+
+
+@pytest.fixture
+def completions(mesh: Mesh) -> Iterator[list[tuple[str, str]]]:
+    """What is typed and completed while gamma has one unit."""
+    with receptor.connect(mesh.gamma.socket) as client, client.work.submit(None, "cat") as unit:
+        unit.wait(timeout_s=TIMEOUT_S)
+        yield [(typed, completed.replace("UNIT", unit.id)) for typed, completed in COMPLETIONS]
 
 
 def completion_script(shell: str, folder: Path) -> Path:
@@ -256,7 +266,12 @@ def completion_script(shell: str, folder: Path) -> Path:
     ],
 )
 def test_shells_complete(
-    shell: str, options: list[str], before: str, shell_environment: dict[str, str], tmp_path: Path
+    shell: str,
+    options: list[str],
+    before: str,
+    completions: list[tuple[str, str]],
+    shell_environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     script = completion_script(shell, tmp_path)
     child = pexpect.spawn(
@@ -264,7 +279,7 @@ def test_shells_complete(
     )
     child.sendline(f"{before}. {script}; echo rea''dy")
     child.expect("ready")
-    for typed, completed in COMPLETIONS:
+    for typed, completed in completions:
         child.send(f"{typed}\t\x01")  # control-A: to the start of the line
         child.sendline("echo It''_is: ")
         child.expect(rf"It_is: {completed}\s")
@@ -272,9 +287,9 @@ def test_shells_complete(
     ended(child)
 
 
-def test_fish_completes(shell_environment: dict[str, str], tmp_path: Path) -> None:
+def test_fish_completes(completions: list[tuple[str, str]], shell_environment: dict[str, str], tmp_path: Path) -> None:
     script = completion_script("fish", tmp_path)
-    for typed, completed in COMPLETIONS:
+    for typed, completed in completions:
         asked = ["fish", "--no-config", "-c", f"source {script}; complete --do-complete {shlex.quote(typed)}"]
         done = subprocess.run(
             asked, env=shell_environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True

@@ -85,10 +85,10 @@ def _plain(value: object) -> str:
 @pass_session
 def metrics(session: Session, names: tuple[str, ...]) -> None:
     """Print metrics, all or those whose names begin with one of NAMES."""
-    text = session.client.metrics()
-    lines = [line for line in text.splitlines() if not names or _name(line).startswith(names)]
+    reply = session.client.request("metrics")
+    lines = [line for line in str(reply["text"]).splitlines() if not names or _name(line).startswith(names)]
     if _show.form() != "table":
-        _show.document({"text": "".join(f"{line}\n" for line in lines)})
+        _show.document({**reply, "text": "".join(f"{line}\n" for line in lines)})
         return
     for line in lines:
         _show.out(line)

@@ -128,7 +128,7 @@ class _Patient:
         for check in self._probe(self._node):
             reached = reached and check.result != FAILED
             yield check
-        if any(known.node == self._node for known in mesh.nodes):
+        if reached and any(known.node == self._node for known in mesh.nodes):
             yield self._advertised(mesh, self._node)
         if reached:
             try:
@@ -208,7 +208,7 @@ class _Patient:
         bad = [edge for edge in mesh.edges if edge.state != "ok"]
         for edge in bad:
             yield Check("cost", WARNING, *edge_trouble(edge))
-        if not bad:
+        if mesh.edges and not bad:
             yield Check("cost", OK, f"both ends agree about all {len(mesh.edges)} links of the mesh")
 
     def _route(self, mesh: Topology, node: str) -> Iterator[Check]:
