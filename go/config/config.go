@@ -109,6 +109,12 @@ func (c *Config) Log() LogLevel {
 	return LogLevel{Level: LevelInfo, Format: "text"}
 }
 
+// Trace reports whether to log every packet, at level debug.
+func (c *Config) Trace() bool {
+	_, ok := First[Trace](c)
+	return ok
+}
+
 // Process returns how the process behaves.
 func (c *Config) Process() Process {
 	if p, ok := First[Process](c); ok {

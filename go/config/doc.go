@@ -82,7 +82,7 @@
 //   - A directive that may be given once is checked over arguments and all files together.
 //   - A key written twice in one mapping is an error that names both lines.
 //   - A file is watched for changes if it is of version 2, or if `process` says so.
-//   - `trace` is accepted and has no effect: the counters of the metrics and the command links tell what becomes of packets.
+//   - `trace` logs at level debug, since it says more than all else together; equal lines are counted beyond ten.
 //   - `log-level` without a value is info, the same as leaving it out.
 //   - A permissions value over 0777 is refused: 660 is what people write who mean 0660.
 //   - A node ID names a folder, so it must be valid UTF-8 of at most 255 bytes without `/` and control characters, and

@@ -72,7 +72,7 @@ type LocalOnly struct {
 	Local bool // Has no effect; accepted because existing files have it.
 }
 
-// Trace is accepted because existing files have it.
+// Trace logs every packet, at level debug.
 type Trace struct{}
 
 // Version asks for the version instead of a node.
@@ -99,7 +99,7 @@ func nodeDirectives() []*directive {
 			boolean("local", "Accepted for compatibility, has no effect", func(l *LocalOnly) *bool { return &l.Local }),
 		),
 		of(directive{name: "version", help: "Show the version and exit", times: alone}, Version{}, nil),
-		of(directive{name: "trace", help: "Accepted for compatibility, has no effect", times: once}, Trace{}, nil),
+		of(directive{name: "trace", help: "Log every packet and what becomes of it; needs log level debug", times: once}, Trace{}, nil),
 		of(directive{name: "log-level", help: "What to log", times: once, bare: "level"},
 			LogLevel{text: string(LevelInfo), Format: "text"}, checkLogLevel,
 			text("level", "One of error, warning, info, debug", func(l *LogLevel) *string { return &l.text }).among("error", "warning", "info", "debug"),

@@ -197,7 +197,9 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	n, err := netceptor.New(netceptor.Config{ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: lookupEnv(d.environ, "QLOGDIR")})
+	n, err := netceptor.New(netceptor.Config{
+		ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: lookupEnv(d.environ, "QLOGDIR"), Trace: d.Config().Trace(),
+	})
 	if err != nil {
 		return err
 	}

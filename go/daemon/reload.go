@@ -18,7 +18,7 @@ import (
 var errNoConfigFile = errors.New("no configuration file was provided, reload function not set")
 
 // Reload reads the command line's files again and brings the node to what they say now: links, services, types of work,
-// TLS profiles, signing keys, firewall rules and the log level. What did not change is not touched. It is all or
+// TLS profiles, signing keys, firewall rules, the log level and the trace of packets. What did not change is not touched. It is all or
 // nothing: if anything cannot be done, the node goes on as it was and the error says why. dryRun stops before the first
 // thing is done. The changes are those that were (or would be) made. Errors are of type [*control.ReloadError].
 func (d *Daemon) Reload(ctx context.Context, dryRun bool) ([]config.Change, error) {
@@ -157,6 +157,7 @@ func (t *transaction) apply() error {
 	d.cfg.Store(t.next)
 	d.signing.Store(t.signer)
 	d.Node.SetPolicy(t.firewall)
+	d.Node.SetTrace(t.next.Trace())
 	d.Node.SetWorkCommands(d.Work.WorkTypes())
 	if err := d.Work.SetLimits(workLimits(t.next)); err != nil {
 		d.log.Error("limits of work are as before", "err", err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -275,5 +276,33 @@ func TestReloadOfTLSProfile(t *testing.T) {
 	}
 	if strings.Contains(hub.out.String(), "Backend connection exited") {
 		t.Errorf("a link was lost:\n%s", hub.out)
+	}
+}
+
+func TestF045TraceIsReloaded(t *testing.T) {
+	base := "- node: {id: a, datadir: " + t.TempDir() + "}\n- local-only\n- log-level: debug\n"
+	d := fromFile(t, base)
+	ping := func(service string) {
+		t.Helper()
+		pc, err := d.Node.ListenPacket(service, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		if _, err := pc.WriteTo([]byte("hello"), netceptor.Addr{Node: "a", Service: service}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ping("before")
+	d.reloads(t, base+"- trace\n")
+	ping("during")
+	d.reloads(t, base)
+	ping("after")
+	log := d.out.String()
+	for service, want := range map[string]bool{"before": false, "during": true, "after": false} {
+		line := "packet outcome=delivered from=a:" + service + " to=a:" + service + " bytes=5 hops="
+		if strings.Contains(log, line) != want {
+			t.Errorf("%q is in the log: %v, want %v:\n%s", line, !want, want, log)
+		}
 	}
 }

@@ -108,8 +108,12 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 	h, err := wire.ParseHeader(msg)
 	if err != nil {
 		n.count.dropMalformed.Add(1)
+		if n.tracing.Load() {
+			n.log.Debug("packet", "outcome", "dropped_malformed", "bytes", len(msg), "err", err)
+		}
 		return
 	}
+	tracing, payload := n.tracing.Load(), len(msg)-wire.HeaderSize
 	table := n.table.Load()
 	from, to := r.lookup(table, h)
 	if (from == nil || to == nil || to.next == nil && !to.self) && n.refresh(table) {
@@ -118,29 +122,39 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 	switch {
 	case from == nil || to == nil:
 		n.count.dropUnknownHash.Add(1)
+		if tracing {
+			n.traceUnknown("dropped_unknown_node", from, to, h, payload)
+		}
 		return
 	case from.self:
 		// Nobody else sends in our name; answering could loop (a ping from our own ping service, for instance).
 		n.count.dropSpoofed.Add(1)
+		if tracing {
+			n.trace("dropped_spoofed", from.name, to.name, h, payload)
+		}
 		return
 	}
-	switch n.judge(from.name, to.name, h) {
+	switch n.judge(from.name, to.name, h, payload) {
 	case policy.Reject:
 		n.notify(from.name, to.name, h, ErrFirewall)
 		return
 	case policy.Drop:
 		return
 	}
+	outcome := "forwarded"
 	switch {
 	case to.self:
 		if err := n.deliver(from.name, h, msg[wire.HeaderSize:]); err != nil {
 			n.notify(from.name, to.name, h, err)
 		}
+		return // Traced where it is delivered.
 	case h.Hops == 0:
 		n.count.dropExpired.Add(1)
+		outcome = "dropped_expired"
 		n.notify(from.name, to.name, h, ErrExpired)
 	case to.next == nil:
 		n.count.dropNoRoute.Add(1)
+		outcome = "dropped_no_route"
 	default:
 		wire.PatchHops(msg, h.Hops-1)
 		switch err := to.next.queue.push(transitLimit, msg); {
@@ -149,15 +163,25 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 			r.touch(to.next)
 		case errors.Is(err, errQueueFull):
 			n.count.dropQueueFull.Add(1)
+			outcome = "dropped_queue_full"
 			r.touch(to.next)
 		default:
 			n.count.dropNoRoute.Add(1)
+			outcome = "dropped_no_route"
 		}
+	}
+	if !tracing {
+		return
+	}
+	if to.next != nil {
+		n.trace(outcome, from.name, to.name, h, payload, "via", to.next.id)
+	} else {
+		n.trace(outcome, from.name, to.name, h, payload)
 	}
 }
 
 // judge asks the firewall about a packet and counts those that it holds back.
-func (n *Node) judge(from, to wire.NodeID, h wire.Header) policy.Verdict {
+func (n *Node) judge(from, to wire.NodeID, h wire.Header, payload int) policy.Verdict {
 	p := n.policy.Load()
 	if p == nil {
 		return policy.Accept
@@ -165,6 +189,9 @@ func (n *Node) judge(from, to wire.NodeID, h wire.Header) policy.Verdict {
 	v := p.Judge(from, to, h.FromService, h.ToService)
 	if v != policy.Accept {
 		n.count.dropFirewall.Add(1)
+		if n.tracing.Load() {
+			n.trace("dropped_firewall", from, to, h, payload)
+		}
 	}
 	return v
 }
@@ -182,11 +209,19 @@ func (n *Node) Policy() *policy.Policy { return n.policy.Load() }
 // originate sends a packet of this node's own, waiting for room on the link until ctx ends. Errors are the package's. A
 // packet that the firewall drops counts as sent.
 func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, payload []byte) error {
+	err := n.send(ctx, to, h, payload)
+	if n.tracing.Load() {
+		n.traceSent(to, h, len(payload), len(payload), err)
+	}
+	return err
+}
+
+func (n *Node) send(ctx context.Context, to wire.NodeID, h wire.Header, payload []byte) error {
 	if len(payload) > wire.MaxPayload {
 		return ErrPayloadSize
 	}
 	n.count.originated.Add(1)
-	switch n.judge(n.id, to, h) {
+	switch n.judge(n.id, to, h, len(payload)) {
 	case policy.Reject:
 		n.noticeOwn(to, h, wire.ProblemFirewall)
 		return ErrFirewall
@@ -220,8 +255,16 @@ func (n *Node) originate(ctx context.Context, to wire.NodeID, h wire.Header, pay
 // originateRun is originate for a run of packets that lie one behind the other and have all the same size but the last,
 // which may be shorter. h is complete.
 func (n *Node) originateRun(ctx context.Context, to wire.NodeID, h wire.Header, run []byte, size int) error {
+	err := n.sendRun(ctx, to, h, run, size)
+	if n.tracing.Load() {
+		n.traceSent(to, h, len(run), size, err)
+	}
+	return err
+}
+
+func (n *Node) sendRun(ctx context.Context, to wire.NodeID, h wire.Header, run []byte, size int) error {
 	n.count.originated.Add(uint64((len(run) + size - 1) / size))
-	switch n.judge(n.id, to, h) {
+	switch n.judge(n.id, to, h, len(run)) {
 	case policy.Reject:
 		n.noticeOwn(to, h, wire.ProblemFirewall)
 		return ErrFirewall
@@ -256,27 +299,41 @@ func (n *Node) originateRun(ctx context.Context, to wire.NodeID, h wire.Header, 
 
 // deliver hands a packet to the local service it is for.
 func (n *Node) deliver(from wire.NodeID, h wire.Header, payload []byte) error {
+	outcome, err := n.hand(from, h, payload)
+	if n.tracing.Load() {
+		if err != nil {
+			n.trace("refused", from, n.id, h, len(payload), "err", err)
+		} else {
+			n.trace(outcome, from, n.id, h, len(payload))
+		}
+	}
+	return err
+}
+
+func (n *Node) hand(from wire.NodeID, h wire.Header, payload []byte) (outcome string, err error) {
 	switch h.ToService {
 	case servicePing:
-		n.answerPing(from, h)
-		return nil
+		if !n.answerPing(from, h) {
+			return "dropped_spoofed", nil
+		}
+		return "delivered", nil
 	case serviceUnreach:
 		n.receiveNotice(from, payload)
-		return nil
+		return "delivered", nil
 	}
 	n.socketsMu.RLock()
 	pc := n.sockets[h.ToService]
 	n.socketsMu.RUnlock()
 	if pc == nil {
-		return ErrServiceUnknown
+		return "", ErrServiceUnknown
 	}
 	if refuses := pc.refuses.Load(); refuses != nil && (*refuses)(payload) {
-		return ErrServiceUnknown
+		return "", ErrServiceUnknown
 	}
 	if !pc.receive(from, h, payload) {
 		n.count.dropReceiver.Add(1)
-		return nil
+		return "dropped_receiver", nil
 	}
 	n.count.delivered.Add(1)
-	return nil
+	return "delivered", nil
 }

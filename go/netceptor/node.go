@@ -49,6 +49,7 @@ type Config struct {
 	// QLogDir is a directory, which exists, for traces of the QUIC connections of streams, a file for each side of each;
 	// "" writes none.
 	QLogDir string
+	Trace   bool // See [Node.SetTrace].
 }
 
 // Node is one node of the mesh. All methods are safe for concurrent use.
@@ -68,11 +69,12 @@ type Node struct {
 	wg    sync.WaitGroup // Backends, links and the run loop.
 	tails tails          // Streams that are being finished.
 
-	table  atomic.Pointer[forwarding]
-	untold atomic.Bool // The mesh has not been told of a new neighbour.
-	stale  atomic.Bool // There are news that table does not know.
-	policy atomic.Pointer[policy.Policy]
-	count  counters
+	table   atomic.Pointer[forwarding]
+	untold  atomic.Bool // The mesh has not been told of a new neighbour.
+	stale   atomic.Bool // There are news that table does not know.
+	policy  atomic.Pointer[policy.Policy]
+	tracing atomic.Bool
+	count   counters
 
 	socketsMu sync.RWMutex
 	sockets   map[wire.ServiceName]*PacketConn
@@ -151,6 +153,7 @@ func New(cfg Config) (*Node, error) {
 		n.maxIdle = defaultIdle
 	}
 	n.policy.Store(cfg.Policy)
+	n.tracing.Store(cfg.Trace)
 	n.tails.closing = make(chan struct{})
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	var cancel context.CancelFunc

@@ -29,13 +29,14 @@ const pingTimeout = 10 * time.Second
 
 // answerPing replies with an empty packet. A probe that comes from a reserved service is not answered: two nodes would
 // answer each other for ever.
-func (n *Node) answerPing(from wire.NodeID, h wire.Header) {
+func (n *Node) answerPing(from wire.NodeID, h wire.Header) (answered bool) {
 	if reserved(h.FromService) {
 		n.count.dropSpoofed.Add(1)
-		return
+		return false
 	}
 	n.count.delivered.Add(1)
 	n.sendQuietly(from, wire.Header{Hops: wire.MaxHops, FromService: servicePing, ToService: h.FromService}, nil)
+	return true
 }
 
 // notify tells the sender of a packet why it did not arrive, unless the packet was itself a notice.
