@@ -16,6 +16,8 @@ from real_daemon import Mesh, Node, free_ports, run_mesh, run_node
 from receptorctl_support import Certificates, Invoke
 
 import receptor
+from receptor import control
+from receptor.cli import _remedies
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +333,41 @@ def test_doctor_of_a_peer_that_is_not_allowed(daemon: Path, tmp_path: Path, invo
             wait_for_failure(node)
             result = invoke("--socket", node.socket, "doctor", other, "--json")
             assert "to allowedpeers of the end that refuses" in remedies(result.stdout, "backend")
+
+
+@pytest.mark.parametrize(
+    ("profile", "trouble", "remedy"),
+    [
+        ({"server": True, "expiry": "2026-06-01T00:00:00.123456789Z"}, "", ""),
+        ({"expiry": "2026-01-10T00:00:00Z"}, "the certificate expires in 9d00h", "soon"),
+        ({"expiry": "2025-12-31T00:00:00Z"}, "the certificate expired 1d00h ago", "new certificate"),
+        ({"error": "hub.key: no such file"}, "changed files are not used: hub.key: no such file", "mend the files"),
+        ({"server": True, "refused": 3}, "3 handshakes were refused", "who dials has no certificate of the right CA"),
+        ({"server": False, "refused": 3}, "the certificates of servers were refused 3 times", "says which and why"),
+    ],
+)
+def test_what_is_said_about_a_tls_profile(profile: dict[str, Any], trouble: str, remedy: str) -> None:
+    found = _remedies.certificate_trouble(profile, datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+    assert found[0] == trouble
+    assert remedy in found[1]
+
+
+@pytest.mark.parametrize(
+    ("state", "costs", "text"),
+    [
+        ("costs differ", (1.0, 2.5), "a says the link to b costs 1, b says 2.5: it is not used"),
+        ("one-sided", (1.0, None), "a says that it is linked to b, and b does not"),
+        ("one-sided", (None, 1.0), "b says that it is linked to a, and a does not"),
+        ("unconfirmed", (1.0, None), "a says that it is linked to b, which was never heard"),
+    ],
+)
+def test_what_is_said_about_an_edge(state: str, costs: tuple[float | None, float | None], text: str) -> None:
+    told, remedy = _remedies.edge_trouble(control.TopologyEdge("a", "b", *costs, state))
+    assert (told, remedy != "") == (text, True)
+
+
+def test_every_kind_of_link_error_has_a_remedy() -> None:
+    kinds = ["refused", "unreachable", "name", "timeout", "tls", "rejected", "cost", "not allowed", "own id"]
+    for kind in [*kinds, "already linked", "silent", "closed"]:
+        assert _remedies.backend_remedy(kind, "") != "", kind
+    assert "log" in _remedies.backend_remedy("other", "something new")

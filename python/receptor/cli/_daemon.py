@@ -65,7 +65,7 @@ def config(session: Session) -> None:
     if _show.form() != "table":
         _show.document(reply)
         return
-    for directive in reply["directives"]:
+    for directive in reply.get("directives") or ():
         where = f"  # {directive['position']}" if directive.get("position") else ""
         _show.out(f"{directive['directive']}{where}")
         for name, value in sorted((directive.get("parameters") or {}).items()):
@@ -86,7 +86,7 @@ def _plain(value: object) -> str:
 def metrics(session: Session, names: tuple[str, ...]) -> None:
     """Print metrics, all or those whose names begin with one of NAMES."""
     reply = session.client.request("metrics")
-    lines = [line for line in str(reply["text"]).splitlines() if not names or _name(line).startswith(names)]
+    lines = [line for line in str(reply.get("text", "")).splitlines() if not names or _name(line).startswith(names)]
     if _show.form() != "table":
         _show.document({**reply, "text": "".join(f"{line}\n" for line in lines)})
         return

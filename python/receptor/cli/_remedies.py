@@ -110,7 +110,7 @@ def backend_remedy(kind: str, text: str) -> str:
         for words, remedy in _TLS_REMEDIES:
             if any(word in text for word in words):
                 return remedy
-    return BACKEND_REMEDIES.get(kind, "")
+    return BACKEND_REMEDIES.get(kind, "look into the logs of the daemons at both ends")
 
 
 def connect_remedy(text: str, code: str) -> str:
