@@ -94,7 +94,10 @@ def test_status(mesh: Mesh, invoke: Invoke) -> None:
     assert "beta         beta" in lines
     assert work_types(lines) == {"gamma": OFFERED, "beta": OFFERED}
     reply = json.loads(invoke("--socket", mesh.gamma.socket, "status", "--json").stdout)
-    assert set(reply) == STATUS_KEYS
+    assert set(reply) - {"Certificates"} == STATUS_KEYS
+    if mesh.tls:
+        assert lines[lines.index("Certificate  Use       Good Until            Node IDs") + 1].startswith("plain  ")
+        assert [(of["Name"], of["Server"]) for of in reply["Certificates"]] == [("plain", True), ("asking", True)]
 
 
 def test_typed_client(mesh: Mesh) -> None:

@@ -23,6 +23,7 @@ from receptor.cli import _remedies
 @pytest.fixture(scope="module")
 def mesh(daemon: Path, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with run_mesh(daemon, tmp_path_factory.mktemp("mesh"), certificates) as running:
+        wait_for_service(running.gamma, "beta", "control")
         yield running
 
 

@@ -20,6 +20,7 @@ _SHOWN = {
     "KnownConnectionCosts",
     "RoutingTable",
     "Advertisements",
+    "Certificates",
 }
 
 
@@ -43,6 +44,7 @@ def _lines(status: _Status) -> Iterator[str]:
     yield from _links(links, width)
     yield from _costs(costs, width)
     yield from _routes(status.get("RoutingTable") or {}, width)
+    yield from _certificates(status.get("Certificates") or [], width)
     yield from _services(ads, width)
     yield from _work_types(ads, width, "Work Types", secure=False)
     yield from _work_types(ads, width, "Secure Work Types", secure=True)
@@ -74,6 +76,15 @@ def _routes(routes: dict[str, str], width: int) -> Iterator[str]:
         yield f"{'Route':<{width}} Via"
     for node, via in routes.items():
         yield f"{node:<{width}} {via}"
+
+
+def _certificates(certificates: list[_Status], width: int) -> Iterator[str]:
+    if certificates:
+        yield ""
+        yield f"{'Certificate':<{width}} {'Use':<9} {'Good Until':<21} Node IDs"
+    for of in certificates:
+        use = "server" if of["Server"] else "client"
+        yield f"{of['Name']:<{width}} {use:<9} {_seen(of['Expiry']):<21} {', '.join(of.get('NodeIDs') or ['-'])}"
 
 
 def _services(ads: list[_Status], width: int) -> Iterator[str]:
