@@ -31,6 +31,8 @@
 //	receptor_tls_certificate_expiry_seconds{profile,side}   unix time
 //	receptor_tls_refused_total{profile,side}         peers refused in the handshake
 //
+// A Grafana dashboard that shows all of them is in examples/deploy/grafana.json.
+//
 // # Decisions
 //
 // The text is made here rather than by the client library of Prometheus. That library was measured to add 4 MB to each of

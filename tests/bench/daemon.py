@@ -6,13 +6,19 @@ import socket
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from support import Row, daemon
+from support import Row, daemon, go_bench, sink, throughput
+
+CONNECTIONS = 300
+MEGABYTES = 200
+TRIES = 5
 
 
 def figures(rounds: int) -> list[Row]:
-    return [*start_figures(rounds), *configuration_figures(max(rounds // 3, 5))]
+    rows = [*start_figures(rounds), *configuration_figures(max(rounds // 3, 5))]
+    return [*rows, *metrics_figures(), *proxy_figures()]
 
 
 def start_figures(rounds: int) -> list[Row]:
@@ -67,3 +73,64 @@ def reload(control: Path) -> float:
         if not answer["Success"]:
             raise SystemExit(f"bench: reload: {answer['Error']}")
         return (time.monotonic() - started) * 1e3
+
+
+def metrics_figures() -> list[Row]:
+    """All metrics as text, of a node that knows many nodes and has many units."""
+    took = go_bench("./go/metrics", "Text", "ns/op", rounds=1)["Text"] / 1e6
+    return [("/metrics with 1,000 nodes and 10,000 units", f"{took:.1f} ms", "")]
+
+
+def proxy_figures() -> list[Row]:
+    """A TCP proxy to a service of the mesh and one back out of it, on one node: what both cost a connection and a byte.
+
+    The stream between them is compared to the same server without a proxy, and to a stream from a control client."""
+    server, _ = sink()
+    with closing(server), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        target = server.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            entry = probe.getsockname()[1]
+        inward = ["--tcp-server", "bindaddr=127.0.0.1", f"port={entry}", "remotenode=n", "remoteservice=sink"]
+        outward = ["--tcp-client", "service=sink", f"address=127.0.0.1:{target}"]
+        with daemon(folder, "n", "--local-only", *inward, *outward) as (_, control):
+            opened = {port: statistics.median(opens(port) for _ in range(TRIES)) for port in (target, entry)}
+            speed = {port: statistics.median(send(port) for _ in range(TRIES)) for port in (target, entry)}
+            raw = statistics.median(send_raw(control) for _ in range(TRIES))
+    against = f"{opened[entry] / opened[target]:.0%} of TCP without ({opened[target]:,.0f} a second)"
+    ratio = f"{speed[entry] / raw:.0%} of the stream itself ({raw:.0f} MB/s), {speed[entry] / speed[target]:.1%} of TCP"
+    return [
+        ("connections through two TCP proxies, one after another", f"{opened[entry]:,.0f} a second", against),
+        ("stream through two TCP proxies on one node", f"{speed[entry]:.0f} MB/s", ratio),
+    ]
+
+
+def opens(port: int) -> float:
+    """Connections a second that reach the server and are answered."""
+    started = time.monotonic()
+    for _ in range(CONNECTIONS):
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            finish(stream)
+    return CONNECTIONS / (time.monotonic() - started)
+
+
+def finish(stream: socket.socket) -> None:
+    stream.shutdown(socket.SHUT_WR)
+    if stream.recv(1) != b"!":
+        raise SystemExit("bench: the proxy lost a connection")
+
+
+def send(port: int) -> float:
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        return throughput(stream, MEGABYTES)
+
+
+def send_raw(control: Path) -> float:
+    """A stream to the service without the first proxy, from a client of the control service."""
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(control))
+        lines = stream.makefile("rb", buffering=0)
+        lines.readline()
+        stream.sendall(b"connect n sink\n")
+        lines.readline()
+        return throughput(stream, MEGABYTES)
