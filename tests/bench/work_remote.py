@@ -33,11 +33,11 @@ def remote_figures(rounds: int) -> list[Row]:
         _, path = stack.enter_context(daemon(folder, "alpha", *peer, *work))
         for node in ("hub", "edge"):
             await_route(path, node)
-        rows = [row for name, node, hops in NODES for row in latency_figures(path, name, node, hops, 5 * rounds)]
+        rows = [row for name, node in NODES for row in latency_figures(path, name, node, 5 * rounds)]
         return rows + rate_figures(path) + bulk_figures(path)
 
 
-NODES = (("one hop", "hub", 20), ("two hops", "edge", 30))
+NODES = (("one hop", "hub"), ("two hops", "edge"))
 
 
 def work_command(name: str, command: str, params: str) -> list[str]:
