@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
@@ -84,7 +85,7 @@ func topologyNodes(known []topology.Known, routes *topology.Table, at time.Time)
 		}
 		list = append(list, n)
 	}
-	slices.SortFunc(list, func(a, b topologyNode) int { return cmp.Compare(a.Node, b.Node) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Node < list[j].Node })
 	return list
 }
 
@@ -167,7 +168,10 @@ func topologyEdges(known []topology.Known) []topologyEdge {
 		e.State = e.state(heard)
 		list = append(list, *e)
 	}
-	slices.SortFunc(list, func(x, y topologyEdge) int { return cmp.Or(cmp.Compare(x.A, y.A), cmp.Compare(x.B, y.B)) })
+	sort.Slice(list, func(i, j int) bool {
+		x, y := list[i], list[j]
+		return cmp.Or(cmp.Compare(x.A, y.A), cmp.Compare(x.B, y.B)) < 0
+	})
 	return list
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -169,8 +170,9 @@ func (d *Daemon) pageUnits() []pageUnit {
 		}
 		units = append(units, u)
 	}
-	slices.SortFunc(units, func(a, b pageUnit) int {
-		return cmp.Or(created(b).Compare(created(a)), cmp.Compare(a.ID, b.ID))
+	sort.Slice(units, func(i, j int) bool {
+		a, b := units[i], units[j]
+		return cmp.Or(created(b).Compare(created(a)), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	return units
 }

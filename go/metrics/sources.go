@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -161,8 +162,10 @@ func (s Sources) units(w *writer) {
 		counts[group{strings.ToLower(status.State.String()), name}]++
 	}
 	w.family("units", gauge, "Units of work by state and type.")
-	groups := slices.SortedFunc(maps.Keys(counts), func(a, b group) int {
-		return cmp.Or(cmp.Compare(a.state, b.state), cmp.Compare(a.workType, b.workType))
+	groups := slices.Collect(maps.Keys(counts))
+	sort.Slice(groups, func(i, j int) bool {
+		a, b := groups[i], groups[j]
+		return cmp.Or(cmp.Compare(a.state, b.state), cmp.Compare(a.workType, b.workType)) < 0
 	})
 	for _, g := range groups {
 		w.add(float64(counts[g]), "state", g.state, "worktype", g.workType)

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,8 +224,9 @@ func advertisedRoutes(st netceptor.Status, network string, cost func(wire.NodeID
 			}
 		}
 	}
-	slices.SortFunc(routes, func(a, b ipRoute) int {
-		return cmp.Or(cmp.Compare(b.prefix.Bits(), a.prefix.Bits()), cmp.Compare(a.cost, b.cost), cmp.Compare(a.node, b.node))
+	sort.Slice(routes, func(i, j int) bool {
+		a, b := routes[i], routes[j]
+		return cmp.Or(cmp.Compare(b.prefix.Bits(), a.prefix.Bits()), cmp.Compare(a.cost, b.cost), cmp.Compare(a.node, b.node)) < 0
 	})
 	return routes
 }

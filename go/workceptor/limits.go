@@ -2,7 +2,7 @@ package workceptor
 
 import (
 	"fmt"
-	"slices"
+	"sort"
 	"time"
 )
 
@@ -90,7 +90,7 @@ func (e *Engine) releaseOld(now time.Time) (wait time.Duration) {
 			complete = append(complete, finished{j, j.finishedAt(s)})
 		}
 	}
-	slices.SortFunc(complete, func(a, b finished) int { return a.at.Compare(b.at) })
+	sort.Slice(complete, func(i, j int) bool { return complete[i].at.Before(complete[j].at) })
 	for i, f := range complete {
 		tooMany := limits.KeepUnits > 0 && len(complete)-i > limits.KeepUnits
 		left := limits.KeepFor - now.Sub(f.at)

@@ -3,8 +3,7 @@ package workceptor
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"sort"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
@@ -119,6 +118,6 @@ func (e *Engine) WorkTypes() []wire.WorkCommand {
 	for _, t := range e.types {
 		all = append(all, wire.WorkCommand{WorkType: t.name, Secure: t.verify})
 	}
-	slices.SortFunc(all, func(a, b wire.WorkCommand) int { return strings.Compare(a.WorkType, b.WorkType) })
+	sort.Slice(all, func(i, j int) bool { return all[i].WorkType < all[j].WorkType })
 	return all
 }

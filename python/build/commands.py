@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import tempfile
 import zipfile
@@ -32,15 +33,28 @@ SYMVER = Path(__file__).with_name("symver.h")
 
 # A program of this size has a tenth of it from inlining. It is done in what carries bytes, and nowhere else.
 INLINED = (
-    *("runtime/...", "internal/...", "sync/...", "syscall", "os", "io", "bufio", "bytes", "errors", "context", "time"),
-    *("strings", "strconv", "unicode/utf8", "slices", "maps", "sort", "math/bits", "math/rand/...", "encoding/binary"),
-    *("hash/...", "crypto/...", "golang.org/x/...", "github.com/quic-go/...", "github.com/minio/highwayhash"),
     *(
-        f"{MODULE}/go/{name}"
-        for name in ("wire", "topology", "link/...", "netceptor/...", "service/...", "session/...")
+        "runtime/...",
+        "internal/...",
+        "sync/...",
+        "syscall",
+        "io",
+        "bufio",
+        "bytes",
+        "errors",
+        "context",
+        "slices",
+        "time",
     ),
+    *("unicode/utf8", "math/bits", "math/rand/...", "encoding/binary", "hash/...", "crypto/...", "golang.org/x/..."),
+    *("github.com/quic-go/...", "github.com/minio/highwayhash"),
+    *(f"{MODULE}/go/{name}" for name in ("wire", "topology", "link/...", "netceptor/...")),
 )
-NOT_INLINED = ("crypto/tls", "crypto/x509/...", "crypto/hpke", "runtime/pprof", "github.com/quic-go/quic-go/qlog/...")
+NOT_INLINED = (
+    *("crypto/tls", "crypto/x509/...", "crypto/hpke", "crypto/ecdsa", "crypto/rsa", "crypto/elliptic"),
+    *("crypto/internal/fips140/rsa", "crypto/internal/fips140/ecdsa", "runtime/pprof"),
+    "github.com/quic-go/quic-go/qlog/...",
+)
 TAGS = "netgo,osusergo,nethttpomithttp2"  # No resolver and no users from C; nothing here speaks HTTP/2.
 
 
@@ -156,7 +170,32 @@ def build_library(target: Path, version: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / "libreceptor.so"
         _go_build(go, built, "./capi", version, environ, "-buildmode=c-shared", *_inlining(INLINED))
+        clear_relocated(built)
         _install(built, target)
+
+
+def clear_relocated(library: Path) -> None:
+    """Put zeros where the loader writes addresses: GNU ld leaves them there as well, and they hardly compress.
+
+    The loader takes them from the table of relocations, where that has them (RELA; on every 64-bit machine).
+    """
+    data = bytearray(library.read_bytes())
+    if data[:6] != b"\x7fELF\x02\x01":  # 64 bits, little endian
+        return
+    (machine,), (first,), (count,) = (
+        struct.unpack_from(*field) for field in (("<H", data, 18), ("<Q", data, 40), ("<H", data, 60))
+    )
+    relative = {62: 8, 183: 1027}.get(machine)  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
+    sections = [struct.unpack_from("<IIQQQQ", data, first + 64 * i) for i in range(count)]  # name, type, ..., size
+    held = [(address, at, size) for _, kind, _, address, at, size in sections if address and kind not in (0, 8)]
+    for _, kind, _, _, table, length in sections:
+        for entry in range(table, table + length, 24) if kind == 4 else ():  # SHT_RELA
+            place, what, addend = struct.unpack_from("<QQq", data, entry)
+            for address, at, size in held if what == relative else ():
+                here = at + place - address
+                if address <= place < address + size and struct.unpack_from("<q", data, here) == (addend,):
+                    struct.pack_into("<q", data, here, 0)
+    library.write_bytes(data)
 
 
 def build_program(name: str, target: Path, version: str) -> None:
