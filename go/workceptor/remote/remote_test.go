@@ -7,25 +7,31 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-// pipe is a Stream whose other side says one text and hears everything.
+// pipe is a Stream whose other side says one text and hears everything, also after its last word.
 type pipe struct {
 	net.Conn
-	aborted bool
+	aborted atomic.Bool
 }
 
+func (p *pipe) Write(b []byte) (int, error) {
+	if p.aborted.Load() {
+		return 0, net.ErrClosed
+	}
+	return len(b), nil
+}
 func (p *pipe) CloseWrite() error  { return nil }
-func (p *pipe) Abort(uint64) error { p.aborted = true; return p.Conn.Close() }
+func (p *pipe) Abort(uint64) error { p.aborted.Store(true); return p.Conn.Close() }
 
 func open(t *testing.T, says string) (*Conn, error) {
 	t.Helper()
 	near, far := net.Pipe()
-	go io.Copy(io.Discard, far) // Both end with the pipe.
-	go func() {
+	go func() { // It ends with the pipe.
 		io.WriteString(far, says)
 		if !strings.HasSuffix(says, "\n") {
 			far.Close()
@@ -100,7 +106,6 @@ func (r *endless) Read(p []byte) (int, error) {
 func TestHalfPayloadIsAborted(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	go func() { io.Copy(io.Discard, far) }()
 	go func() {
 		io.WriteString(far, "Receptor Control, node beta\nWork unit created with ID BRVFlI6d. Send stdin data and EOF.\n")
 	}()
@@ -117,7 +122,7 @@ func TestHalfPayloadIsAborted(t *testing.T) {
 		t.Fatal("the payload ended")
 	}
 	c.Close()
-	if !s.aborted {
+	if !s.aborted.Load() {
 		t.Error("the stream was closed as if the payload were whole")
 	}
 }
