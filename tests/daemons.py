@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE_S = 30.0  # After this a wait counts as a hang.
+PATIENCE_S = 60.0  # After this a wait counts as a hang.
 
 
 def wait_for(what: str, condition: Callable[[], bool]) -> None:
@@ -18,6 +20,30 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until, f"{what}: not within {PATIENCE_S} s"
         time.sleep(0.01)  # There is no event to wait for in another process's files.
+
+
+_kept: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """A port that nobody has and nobody gets until this process ends.
+
+    It lies below those that the system gives out, and an abstract socket keeps it for this process among all tests on
+    this host that choose a port in this way (go/daemon/daemon_test.go too).
+    """
+    for _ in range(1000):
+        port = random.randrange(20000, 32000)
+        keeper = socket.socket(socket.AF_UNIX)
+        try:
+            keeper.bind(f"\0receptor-test-port-{port}")
+            with socket.create_server(("", port)):
+                _kept.append(keeper)
+                return port
+        except OSError as error:
+            keeper.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("no free port from 20000 to 31999")
 
 
 class Daemon:

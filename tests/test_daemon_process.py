@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from daemons import free_port
 from test_daemon_cli import PATIENCE_S, REPO, Daemons, banner, config, control, run, start
 
 
@@ -167,10 +168,10 @@ def test_sockets_of_the_service_manager(receptor: Path, config: Path) -> None:
 
 def test_stop_waits_for_clients(start: Daemons, config: Path) -> None:
     """A connection through a proxy ends by itself, and the daemon after it."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as probe:
+    near = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE_S)
-        target, near = server.getsockname()[1], probe.getsockname()[1]
-        probe.close()
+        target = server.getsockname()[1]
         config.write_text(
             config.read_text()
             + f"- tcp-server: {{bindaddr: 127.0.0.1, port: {near}, remotenode: solo, remoteservice: t}}\n"
@@ -223,8 +224,7 @@ def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemon
 
 
 def test_check_of_a_running_node_is_good(receptor: Path, start: Daemons, config: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config.write_text(config.read_text() + f"- tcp-listener: {{bindaddr: 127.0.0.1, port: {port}}}\n")
     daemon = start("-c", config)
     daemon.wait_for("Initialization complete")
@@ -322,8 +322,7 @@ def test_certificates_of_a_small_mesh(receptor: Path, start: Daemons, tmp_path: 
             "--tls-client", "name=mesh", *files, f"rootcas={pki / 'ca.crt'}",
         ]  # fmt: skip
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     data = [f"datadir={tmp_path / 'data'}"]
     hub = start(
         "--node", "id=hub", *data, "--tcp-listener", "bindaddr=127.0.0.1", f"port={port}", "tls=mesh", *profiles("hub")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE_S, Daemon, wait_for
+from daemons import PATIENCE_S, Daemon, free_port, wait_for
 
 Mesh = Callable[[list[str], list[str]], tuple[Daemon, Daemon]]
 
@@ -82,9 +82,7 @@ def test_f125_udp_proxies(mesh: Mesh) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(PATIENCE_S)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         mesh(
             ["--udp-server", f"port={port}", "bindaddr=127.0.0.1", "remotenode=far", "remoteservice=svc"],
             ["--udp-client", "service=svc", f"address=127.0.0.1:{server.getsockname()[1]}"],
@@ -151,9 +149,8 @@ def test_silent_clients_stop_nobody(mesh: Mesh, tmp_path: Path) -> None:
 
 def test_a_lost_node_ends_streams_with_an_error(mesh: Mesh) -> None:
     """A TCP client behind a proxy sees a reset, never an end of data, when the far node dies."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE_S)
         _, far = mesh(
             ["--tcp-server", f"port={port}", "bindaddr=127.0.0.1", "remotenode=far", "remoteservice=svc"],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import free_port
 
 REPO = Path(__file__).resolve().parents[1]
 PATIENCE_S = 30.0  # After this a wait counts as a hang.
@@ -126,13 +127,6 @@ def mesh(receptor: Path, tmp_path: Path) -> Iterator[Mesh]:
     mesh = Mesh(receptor, tmp_path)
     yield mesh
     mesh.close()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 class Control:

@@ -6,7 +6,7 @@ from work_campaign import run
 
 
 def test_short_campaign(receptor: Path) -> None:
-    counts, problems = run(str(receptor), seed=20, seconds=6, clients=4)
+    counts, problems = run(str(receptor), seed=20, seconds=6, clients=4, units=30)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
     assert not problems, "\n".join(problems)
-    assert counts["succeeded"] > 10, f"got {counts}: the campaign did not get under way"
+    assert counts.get("succeeded"), f"got {counts}: no unit survived"

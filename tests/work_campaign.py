@@ -35,7 +35,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-READY_S = 30.0
+from daemons import free_port
+
+READY_S = 60.0
 SETTLE_S = 180.0
 NODES = ("alpha", "hub", "edge")
 SCRIPT = """\
@@ -52,11 +54,6 @@ while [ $i -lt "$lines" ]; do
 done
 exit 0
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Relay:
@@ -177,13 +174,21 @@ class Mesh:
                 start_new_session=True,
             )
 
+    def quit(self) -> None:
+        """End all daemons with their goroutines in their logs."""
+        for process in self.processes.values():
+            process.send_signal(signal.SIGQUIT)
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(READY_S)
+
     def kill(self, name: str) -> None:
         self.processes[name].kill()
         self.processes[name].wait()
 
-    def dial(self, name: str, timeout: float = READY_S) -> socket.socket:
+    def dial(self, name: str) -> socket.socket:
         """A control session of a daemon that may have to start first."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + READY_S
         while True:
             client = socket.socket(socket.AF_UNIX)
             client.settimeout(READY_S)
@@ -193,7 +198,6 @@ class Mesh:
             except OSError:
                 client.close()
                 if time.monotonic() > end:
-                    self.processes[name].send_signal(signal.SIGQUIT)  # Its goroutines go to its log.
                     raise
                 time.sleep(0.01)
 
@@ -285,7 +289,7 @@ class Campaign:
     def submit(self, unit: Unit) -> None:
         request = {"command": "work", "subcommand": "submit", "node": unit.node, "worktype": "sums"}
         request["params"] = f"{unit.tag} {unit.lines} {unit.pause}"
-        with self.mesh.dial("alpha", 5) as client, client.makefile("rb") as replies:
+        with self.mesh.dial("alpha") as client, client.makefile("rb") as replies:
             client.settimeout(90)
             replies.readline()
             client.sendall(json.dumps(request).encode() + b"\n")
@@ -406,7 +410,7 @@ class Campaign:
                 if status.get("Reason") not in ("payload", "restart"):
                     self.problems.append(f"left on {name}: {unit_id} {json.dumps(status)}")
 
-    def run(self, seconds: float, clients: int) -> dict[str, int]:
+    def run(self, seconds: float, clients: int, units: int) -> dict[str, int]:
         threads = [
             threading.Thread(target=self.client, args=(self.random.getrandbits(32),), daemon=True)
             for _ in range(clients)
@@ -414,7 +418,11 @@ class Campaign:
         for thread in threads:
             thread.start()
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        limit = end + SETTLE_S
+        while time.monotonic() < end or sum(unit.accepted for unit in self.units) < units:
+            if time.monotonic() > limit:
+                self.problems.append(f"not {units} units accepted in {seconds + SETTLE_S:.0f} s")
+                break
             time.sleep(self.random.random() * 0.6)
             self.harm()
         self.over.set()
@@ -428,16 +436,19 @@ class Campaign:
         except OSError as error:
             states = {name: process.poll() for name, process in self.mesh.processes.items()}
             self.problems.append(f"a daemon does not answer: {error!r}, exit statuses {states}")
-            time.sleep(1)  # What SIGQUIT has brought to light is on its way to the log.
+            self.mesh.quit()
         told = sum(bool(unit.unit_id) for unit in self.units)
         accepted = sum(unit.accepted for unit in self.units)
         return {"told": told, "accepted": accepted, **dict(sorted(counts.items())), **dict(sorted(self.done.items()))}
 
 
 def run(
-    program: str, seed: int, seconds: float, clients: int = 8, keep: bool = False
+    program: str, seed: int, seconds: float, clients: int = 8, units: int = 0, keep: bool = False
 ) -> tuple[dict[str, int], list[str]]:
-    """Counts, and what went wrong with the ends of the logs behind it."""
+    """Kill for ``seconds`` and until ``units`` units were accepted.
+
+    Returns counts, and what went wrong with the ends of the logs behind it.
+    """
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="campaign-"))
         if not keep:
@@ -447,7 +458,7 @@ def run(
         for name in NODES:
             mesh.dial(name).close()
         campaign = Campaign(mesh, seed)
-        counts = campaign.run(seconds, clients)
+        counts = campaign.run(seconds, clients, units)
         problems = campaign.problems
         if problems:
             problems.insert(0, f"seed {seed}, {folder}")
@@ -470,7 +481,7 @@ def main() -> None:
     options = parser.parse_args()
     failed = False
     for seed in range(options.seed, options.seed + options.rounds):
-        counts, problems = run(options.program, seed, options.seconds, options.clients, options.keep)
+        counts, problems = run(options.program, seed, options.seconds, options.clients, keep=options.keep)
         print(f"seed {seed}: " + ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True)
         for line in problems:
             print(line, flush=True)

@@ -203,12 +203,8 @@ func TestEventsFailures(t *testing.T) {
 	r := newMeshRig(t)
 	l := r.listenTo(t, "events backend")
 	l.want("live alpha")
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
-	if _, err := r.node.Dial(link.DialTCP(dead.Addr().String()), netceptor.LinkOptions{Cost: 1}); err != nil {
+	const dead = "127.0.0.1:1"
+	if _, err := r.node.Dial(link.DialTCP(dead), netceptor.LinkOptions{Cost: 1}); err != nil {
 		t.Fatal(err)
 	}
 	line, err := l.in.ReadString('\n')
@@ -219,7 +215,7 @@ func TestEventsFailures(t *testing.T) {
 	if err := json.Unmarshal([]byte(line), &e); err != nil {
 		t.Fatal(err)
 	}
-	if e.Event != "backend" || e.Change != "failed" || e.Backend != "tcp "+dead.Addr().String() || e.Kind != "refused" || e.Reason == "" {
+	if e.Event != "backend" || e.Change != "failed" || e.Backend != "tcp "+dead || e.Kind != "refused" || e.Reason == "" {
 		t.Errorf("%s", line)
 	}
 	r.listenTo(t, "events backend").want("backend failed snapshot", "live alpha")

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,7 +42,7 @@ func (o *output) String() string { o.mu.Lock(); defer o.mu.Unlock(); return o.b.
 // await returns once text was printed.
 func (o *output) await(t *testing.T, text string) {
 	t.Helper()
-	hang := time.After(20 * time.Second)
+	hang := time.After(time.Minute)
 	for {
 		o.mu.Lock()
 		found, changed := strings.Contains(o.b.String(), text), o.changed
@@ -116,7 +118,7 @@ func TestF062LocalOnlyUntilCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	banner := make([]byte, len("Receptor Control, node a\n"))
 	if _, err := c.Read(banner); err != nil || string(banner) != "Receptor Control, node a\n" {
 		t.Errorf("got banner %q, %v", banner, err)
@@ -216,10 +218,26 @@ func TestF050DuplicateNodeEndsWithoutError(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	return fmt.Sprint("127.0.0.1:", idlePort(t))
+}
+
+// idlePort is a port that nobody has and nobody gets until the test ends: it lies below those that the system gives out, and an
+// abstract socket keeps it for this test among all tests on this host that choose a port in this way (tests/daemons.py too).
+func idlePort(t *testing.T) int {
+	t.Helper()
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		kept, err := net.Listen("unix", fmt.Sprint("@receptor-test-port-", port))
+		if err != nil {
+			continue // Another test has it.
+		}
+		if l, err := net.Listen("tcp", fmt.Sprint(":", port)); err == nil {
+			_ = l.Close()
+			t.Cleanup(func() { _ = kept.Close() })
+			return port
+		}
+		_ = kept.Close()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no idle port from 20000 to 31999")
+	return 0
 }

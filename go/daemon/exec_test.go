@@ -20,7 +20,7 @@ func execSession(t *testing.T, network, addr, line string) (c net.Conn, in *bufi
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(40 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	in = bufio.NewReader(c)
 	if _, err := in.ReadString('\n'); err != nil {
 		t.Fatal(err)

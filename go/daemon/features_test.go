@@ -87,7 +87,7 @@ func TestF047TracesOfStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := d.dialStream(within20s(t), "a", "ctl", "")
+	s, err := d.dialStream(withinAMinute(t), "a", "ctl", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func helpText(t *testing.T) string {
 func TestF244TwoNodesInOneProcess(t *testing.T) {
 	_, out := relay(t, nil, "one", "--tcp-listener", "bindaddr=127.0.0.1", "port=0", "--control-service", "service=echo")
 	two, _ := relay(t, nil, "two", "--tcp-peer", "127.0.0.1:"+listening(t, out, "Listening on TCP "))
-	ctx := within20s(t)
+	ctx := withinAMinute(t)
 	if _, _, err := two.Node.WaitRoute(ctx, "one"); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -54,7 +55,7 @@ func TestF065F066F067ChainOfTransports(t *testing.T) {
 	_, out = relay(t, &p, "ws", "--ws-peer", "address=ws://127.0.0.1:"+port+"/mesh", "extraheader=X-Token: t", "--ws-listener", "bindaddr=127.0.0.1", "port=0", "tls=srv")
 	_, out = relay(t, &p, "wss", "--ws-peer", "address=wss://localhost:"+listening(t, out, "Listening on Websocket "), "tls=cli", "--tcp-listener", "bindaddr=127.0.0.1", "port=0", "tls=srv")
 	last, _ := relay(t, &p, "last", "--tcp-peer", "address=127.0.0.1:"+listening(t, out, "Listening on TCP "), "tls=cli")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, way := range []struct {
 		from *Daemon
@@ -167,12 +168,7 @@ func TestF068PathOfWebSocketListener(t *testing.T) {
 
 // The listener of a UDP link that goes away is found again.
 func TestUDPPeerDialsAgain(t *testing.T) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(pc.LocalAddr().String())
-	_ = pc.Close()
+	port := fmt.Sprint(idlePort(t))
 	_, out := relay(t, nil, "edge", "--udp-peer", "127.0.0.1:"+port)
 	out.await(t, "connection refused")
 	_, hub := relay(t, nil, "hub", "--udp-listener", "bindaddr=127.0.0.1", "port="+port)
@@ -190,8 +186,9 @@ func TestEveryBackendIsAReasonToRun(t *testing.T) {
 
 // TestF071F072BindAddressAndFreePort: port 0 takes a free one, and only the address that was given answers.
 func TestF071F072BindAddressAndFreePort(t *testing.T) {
-	_, out := relay(t, nil, "a", "--tcp-listener", "bindaddr=127.0.0.2", "port=0")
-	port := listening(t, out, "Listening on TCP ")
+	port := fmt.Sprint(idlePort(t))
+	_, out := relay(t, nil, "a", "--tcp-listener", "bindaddr=127.0.0.2", "port="+port)
+	listening(t, out, "Listening on TCP ")
 	c, err := net.Dial("tcp", "127.0.0.2:"+port)
 	if err != nil {
 		t.Fatal(err)

@@ -61,20 +61,9 @@ func (f *filed) reloads(t *testing.T, text string) string {
 	return strings.Join(changes, "; ")
 }
 
-// idlePort is one that nobody listens on at this moment.
-func idlePort(t *testing.T) int {
+func withinAMinute(t *testing.T) context.Context {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func within20s(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -102,7 +91,7 @@ func TestF192F196StreamThroughAHundredReloads(t *testing.T) {
 		}
 	}()
 	far, _ := relay(t, nil, "user", "--tcp-peer", "127.0.0.1:"+port)
-	ctx := within20s(t)
+	ctx := withinAMinute(t)
 	if err := (workMesh{far.Node, far}).WaitRoute(ctx, "near"); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +156,7 @@ func TestF194BadFilesChangeNothing(t *testing.T) {
 	base := fmt.Sprintf("- node: {id: a, datadir: %s}\n- tcp-listener: {port: %d, bindaddr: 127.0.0.1}\n- work-command: {worktype: w, command: cat}\n", t.TempDir(), port)
 	d := fromFile(t, base)
 	peer, _ := relay(t, nil, "b", "--tcp-peer", fmt.Sprintf("127.0.0.1:%d", port))
-	if err := (workMesh{peer.Node, peer}).WaitRoute(within20s(t), "a"); err != nil {
+	if err := (workMesh{peer.Node, peer}).WaitRoute(withinAMinute(t), "a"); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
@@ -261,7 +250,7 @@ func TestReloadOfTLSProfile(t *testing.T) {
 	hub := fromFile(t, base)
 	peer := []string{"--tcp-peer", fmt.Sprintf("address=localhost:%d", port), "tls=cli"}
 	b, _ := relay(t, &p, "b", peer...)
-	if err := (workMesh{b.Node, b}).WaitRoute(within20s(t), "hub"); err != nil {
+	if err := (workMesh{b.Node, b}).WaitRoute(withinAMinute(t), "hub"); err != nil {
 		t.Fatal(err)
 	}
 	demanding := strings.Replace(base, "name: srv", "name: srv, requireclientcert: yes, mintls13: yes, clientcas: "+p.file("ca.crt"), 1)
@@ -271,7 +260,7 @@ func TestReloadOfTLSProfile(t *testing.T) {
 	_, out := relay(t, nil, "stranger", "--tcp-peer", fmt.Sprintf("address=localhost:%d", port), "tls=c", "--tls-client", "name=c", "cert=", "key=", "rootcas="+p.file("ca.crt"))
 	out.await(t, "Backend connection failed")
 	c, _ := relay(t, &p, "c", peer...)
-	if err := (workMesh{c.Node, c}).WaitRoute(within20s(t), "b"); err != nil {
+	if err := (workMesh{c.Node, c}).WaitRoute(withinAMinute(t), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(hub.out.String(), "Backend connection exited") {

@@ -71,7 +71,7 @@ func submitLine(t *testing.T, network, addr, line string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(40 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, line+"\ndata"); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestF183AdvertisedAsSecure(t *testing.T) {
 	_, _, a, _ := workAt(t, nil, []string{"--work-verification", public})
 	changes := a.Node.Subscribe(64)
 	defer changes.Close()
-	hang := time.After(20 * time.Second)
+	hang := time.After(time.Minute)
 	for {
 		var found []string
 		for _, ad := range a.Node.Status().Advertisements {

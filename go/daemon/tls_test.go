@@ -117,7 +117,7 @@ type session struct {
 func newSession(t *testing.T, c net.Conn) *session {
 	t.Helper()
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &session{c, bufio.NewReader(c), t}
 }
 

@@ -30,7 +30,7 @@ func TestMetricsListener(t *testing.T) {
 	if found == nil {
 		t.Fatalf("no address in the log:\n%s", log.String())
 	}
-	client := &http.Client{Timeout: 20 * time.Second}
+	client := &http.Client{Timeout: time.Minute}
 	get := func(path string) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+found[1]+path, nil)

@@ -74,7 +74,7 @@ func serveEcho(t testing.TB, n *netceptor.Node, service string, conf *tls.Config
 // ask dials and exchanges some bytes.
 func ask(t testing.TB, n *netceptor.Node, node wire.NodeID, service string, conf *tls.Config) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := n.DialStream(ctx, node, service, conf)
 	if d, ok := errors.AsType[*netceptor.DialError](err); ok {
@@ -87,7 +87,7 @@ func ask(t testing.TB, n *netceptor.Node, node wire.NodeID, service string, conf
 }
 
 func echo(s net.Conn) error {
-	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = s.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := s.Write([]byte("hello")); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}

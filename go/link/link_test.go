@@ -25,7 +25,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
-const hang = 20 * time.Second
+const hang = time.Minute
 
 // transport is one way to carry a link.
 type transport struct {

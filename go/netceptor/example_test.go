@@ -57,7 +57,7 @@ func stop(nodes []*netceptor.Node) {
 func ExampleNode_Ping() {
 	nodes := line("alpha", "bravo", "charlie")
 	defer stop(nodes)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	next, cost, err := nodes[0].WaitRoute(ctx, "charlie")

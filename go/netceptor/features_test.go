@@ -249,7 +249,7 @@ func TestF081F082SeveralKindsAtOnce(t *testing.T) {
 	check(t, err)
 	_, err = spokes[1].AddLink(link.NewStream(b, "own"), netceptor.LinkOptions{Cost: 1})
 	check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, id := range []wire.NodeID{"memory", "tcp", "own"} {
 		if _, _, err := hub.WaitRoute(ctx, id); err != nil {

@@ -40,7 +40,7 @@ func joinTCP(tb testing.TB, listener, dialer *Node) {
 
 func waitRoute(tb testing.TB, from *Node, to wire.NodeID) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	if _, _, err := from.WaitRoute(ctx, to); err != nil {
 		tb.Fatalf("%s has no route to %s: %v\n%+v", from.ID(), to, err, from.Status())

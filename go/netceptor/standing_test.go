@@ -233,7 +233,7 @@ func TestRestartOverUDP(t *testing.T) {
 // it was made.
 func waitUp(t *testing.T, events *Subscription, node wire.NodeID) (ups int) {
 	t.Helper()
-	hang := time.After(30 * time.Second)
+	hang := time.After(time.Minute)
 	up := false
 	for {
 		select {

@@ -23,7 +23,7 @@ func commandOn(t *testing.T, args ...string) *netceptor.Stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = s.SetDeadline(time.Now().Add(20 * time.Second)) // A hang becomes a failure.
+	_ = s.SetDeadline(time.Now().Add(time.Minute)) // A hang becomes a failure.
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

@@ -171,7 +171,7 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 		t.Fatal(err)
 	}
 	for _, c := range []net.Conn{c, s} {
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // A hang becomes a failure.
+		_ = c.SetDeadline(time.Now().Add(time.Minute)) // A hang becomes a failure.
 		t.Cleanup(func() { _ = c.Close() })
 	}
 	return c.(*net.TCPConn), s.(*net.TCPConn)

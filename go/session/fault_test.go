@@ -37,7 +37,7 @@ func TestFaults(t *testing.T) {
 	p.must("events", "kinds", []string{"log"})
 	p.refused(Internal, "test.panic")
 	ok, conn := p.must("test.stream")
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	_, _ = io.ReadAll(conn)
 	if st, _ := p.must("stream.status", "stream", ok["stream"]); st["state"] != "reset" {
 		t.Errorf("the stream whose pump broke is %v", st)

@@ -69,7 +69,7 @@ func dialSession(t *testing.T, socket string) *program {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	line := make([]byte, len("Receptor Control, node host\n"))
 	if _, err := io.ReadFull(conn, line); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestAttachedLeavesNothing(t *testing.T) {
 	_ = p.conn.Close()
 	q := dialSession(t, socket)
 	for _, name := range []string{"mine", "web"} { // Taken until the first program's end has been noticed.
-		for deadline := time.Now().Add(20 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			_, code, fd := q.call("stream.listen", "service", name)
 			if fd >= 0 {
 				closeFD(fd)
@@ -168,7 +168,7 @@ func TestSessionRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	r := bufio.NewReader(conn)
 	_, _ = r.ReadString('\n')
 	_, _ = io.WriteString(conn, "session\nstatus\n")
@@ -201,7 +201,7 @@ func TestProxies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(c, "through")
 		_ = c.(interface{ CloseWrite() error }).CloseWrite()
 		if got, err := io.ReadAll(c); err != nil || string(got) != "through" {

@@ -36,7 +36,7 @@ func takeUnit(t *testing.T, offer *net.UnixConn) task {
 	if u.control, err = adopt(fds[2]); err != nil {
 		t.Fatal(err)
 	}
-	_ = u.control.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = u.control.SetDeadline(time.Now().Add(time.Minute))
 	if n, err = offer.Read(b); err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func attach(t *testing.T, fd int) *program {
 // next reads one frame.
 func (p *program) next() map[string]any {
 	p.t.Helper()
-	_ = p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = p.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		if len(p.buf) >= 4 {
 			size := int(p.buf[0])<<24 | int(p.buf[1])<<16 | int(p.buf[2])<<8 | int(p.buf[3])
@@ -156,7 +156,7 @@ func (p *program) must(op string, keys ...any) (map[string]any, *net.UnixConn) {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return ok, conn
 }
 
@@ -266,7 +266,7 @@ func accept(t *testing.T, listener *net.UnixConn) (announced map[string]any, con
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return announced, conn
 }
 
@@ -454,7 +454,7 @@ func TestBadFrames(t *testing.T) {
 		}
 	}
 	_, _ = p.conn.Write([]byte{0xff, 0xff, 0xff, 0xff})
-	_ = p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = p.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := p.conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) {
 		t.Errorf("after an oversize frame: %d bytes, %v; want the session to end", n, err)
 	}
@@ -495,7 +495,7 @@ func TestNothingIsLeft(t *testing.T) {
 		a.must("close")
 		b.must("close")
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for runtime.NumGoroutine() > before || countFDs(t) > fdsBefore {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import free_port
 
 from receptor._daemon import find
 from receptorctl import ReceptorControl
@@ -35,13 +36,6 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until, f"{what}: not within {PATIENCE_S} s"
         time.sleep(0.05)  # There is no event to wait for in another process, whoever wrote it.
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 class Daemon:

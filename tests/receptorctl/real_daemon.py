@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daemons import free_port
 from receptorctl_support import Certificates
 
 WORK_COMMANDS: list[dict[str, Any]] = [
@@ -94,7 +94,7 @@ class Mesh:
 @contextlib.contextmanager
 def run_mesh(daemon: Path, directory: Path, certificates: Certificates) -> Iterator[Mesh]:
     """Run the two nodes; yields them once each has a route to the other."""
-    link, tcp, tls, tls_client_cert = free_ports(4)
+    link, tcp, tls, tls_client_cert = (free_port() for _ in range(4))
     with_tls = "--tls-server:" in subprocess.run([daemon, "--help"], capture_output=True, text=True, check=True).stdout
     own = {
         "key": certificates.path("server.key"),
@@ -122,10 +122,3 @@ def run_mesh(daemon: Path, directory: Path, certificates: Certificates) -> Itera
         gamma.wait_for_log("beta via beta")
         beta.wait_for_log("gamma via gamma")
         yield Mesh(gamma, beta, tcp, tls if with_tls else 0, tls_client_cert if with_tls else 0)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of this host that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]

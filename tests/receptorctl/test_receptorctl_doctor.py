@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import free_port
 from fake_daemon import FakeDaemon
-from real_daemon import Mesh, Node, free_ports, run_mesh, run_node
+from real_daemon import Mesh, Node, run_mesh, run_node
 from receptorctl_support import Certificates, Invoke
 
 import receptor
@@ -79,7 +80,7 @@ def wait_for_failure(node: Node) -> None:
 
 
 def test_doctor_of_costs_that_differ(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port, "cost": 1}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}", "cost": 5}}
     with run_node(daemon, "hub", tmp_path, listener) as hub, run_node(daemon, "edge", tmp_path, peer) as edge:
@@ -94,7 +95,7 @@ def test_doctor_of_costs_that_differ(daemon: Path, tmp_path: Path, invoke: Invok
 
 
 def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
-    port, nobody = free_ports(2)
+    port, nobody = free_port(), free_port()
     rules = [{"action": "reject", "fromnode": "edge", "tonode": "far"}]
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}"}}
@@ -175,7 +176,7 @@ def remedies(text: str, check: str) -> str:
 def test_doctor_of_certificates(
     daemon: Path, papers: Path, tmp_path: Path, invoke: Invoke, certificate: str, ca: str, told: str
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port, "tls": "srv"}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}", "tls": ca}}
     with (
@@ -200,7 +201,7 @@ def test_doctor_of_certificates(
 
 
 def test_doctor_of_a_listener_without_tls(daemon: Path, papers: Path, tmp_path: Path, invoke: Invoke) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}", "tls": "ca"}}
     with (
@@ -216,7 +217,7 @@ def test_doctor_of_a_listener_without_tls(daemon: Path, papers: Path, tmp_path: 
 def test_doctor_of_a_service_with_tls(
     daemon: Path, papers: Path, tmp_path: Path, invoke: Invoke, certificate: str
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
     safe = {"control-service": {"service": "safe", "tls": "srv"}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}"}}
@@ -250,7 +251,7 @@ def wait_for_service(node: Node, other: str, service: str) -> None:
 
 @pytest.mark.parametrize("signs", [False, True])
 def test_doctor_of_signatures(daemon: Path, papers: Path, tmp_path: Path, invoke: Invoke, signs: bool) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     make_public = ["openssl", "rsa", "-in", str(papers / "good.key"), "-pubout", "-out", str(tmp_path / "public.pem")]
     subprocess.run(make_public, check=True, capture_output=True)
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
@@ -326,7 +327,7 @@ def test_doctor_of_signatures_that_nobody_tells_about(tmp_path: Path, invoke: In
 
 
 def test_doctor_of_a_peer_that_is_not_allowed(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port, "allowedpeers": ["far"]}}
     peer = {"tcp-peer": {"address": f"127.0.0.1:{port}"}}
     with run_node(daemon, "hub", tmp_path, listener) as hub, run_node(daemon, "edge", tmp_path, peer) as edge:
