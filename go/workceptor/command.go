@@ -21,6 +21,15 @@ import (
 // seconds; after this the answer is "pending".
 const cancelWait = 3 * time.Second
 
+// The runner of a cancelled unit has this long to end by itself, which takes it 16 s at most. One that hangs is killed then, and
+// what its command has left with it. Python work has no runner around it: what [runner] does for a command is done from here.
+const (
+	hungRunner  = 20 * time.Second
+	stubborn    = 10 * time.Second // From SIGINT to SIGTERM for Python work.
+	treeGrace   = time.Second      // From SIGTERM to SIGKILL.
+	killedLimit = 5 * time.Second  // How long killed processes may take to go.
+)
+
 // commandWorker is a unit whose work a runner process does.
 type commandWorker struct {
 	j      *job
@@ -30,6 +39,7 @@ type commandWorker struct {
 	mu       sync.Mutex
 	runner   *os.Process // nil: none was started or found.
 	over     bool        // No runner will be started any more.
+	stopping bool        // Somebody sees to it that the runner ends.
 	ended    chan struct{}
 	pollLock chan struct{} // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
 }
@@ -94,8 +104,15 @@ func (w *commandWorker) spawn(t workType) (pid int, err error) {
 	if w.client != nil {
 		argv, files = append(argv, "attach="+w.attach), append(files, w.client)
 	}
+	environ := w.j.e.cfg.Environ
+	if t.python {
+		if environ == nil {
+			environ = os.Environ()
+		}
+		environ = proc.Environ(environ, w.j.dir.Path())
+	}
 	process, err := os.StartProcess(program, argv, &os.ProcAttr{
-		Env:   w.j.e.cfg.Environ,
+		Env:   environ,
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -191,8 +208,11 @@ func (w *commandWorker) runnerEnded() {
 		process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
 	}
 	j.reload()
-	if !j.complete() {
+	switch {
+	case !j.complete():
 		w.killOrphans()
+	case j.wasCancelled() && w.python(): // It has told its process group only.
+		w.endTree(syscall.SIGTERM, treeGrace)
 	}
 	detail, reason := unit.DetailRunnerDied, unit.ReasonRunnerDied
 	if !j.dir.Exists() {
@@ -230,9 +250,49 @@ func (w *commandWorker) killOrphans() {
 		return
 	}
 	whole := proc.KillCgroup(info.Cgroup, w.j.dir.Path())
-	if proc.KillGroup(info.Program, info.ProgramStart, info.Runner) || whole {
+	group := proc.KillGroup(info.Program, info.ProgramStart, info.Runner)
+	if !whole { // What has left the group is known by its environment.
+		group = proc.EndUnit(w.j.dir.Path(), info.RunnerStart, syscall.SIGKILL, 0, killedLimit) || group
+	}
+	if group || whole {
 		w.j.e.log.Warn("runner died; its command was killed", "unit", w.j.id, "pid", info.Program)
 	}
+}
+
+// endTree ends all that lives of the unit: first is the signal that comes before SIGKILL.
+func (w *commandWorker) endTree(first syscall.Signal, grace time.Duration) {
+	if info, err := w.j.dir.RunnerInfo(); err == nil && info.Boot == proc.BootID() {
+		proc.EndUnit(w.j.dir.Path(), info.RunnerStart, first, grace, killedLimit)
+	}
+}
+
+func (w *commandWorker) python() bool {
+	t, ok := w.j.e.workType(w.j.look().rec.WorkType)
+	return ok && t.python
+}
+
+// insist sees to it that the runner, which was asked to stop, does.
+func (w *commandWorker) insist() {
+	wait := w.j.e.hungRunner
+	if w.python() {
+		wait = w.j.e.stubborn
+	}
+	limit := time.NewTimer(wait)
+	defer limit.Stop()
+	select {
+	case <-w.ended:
+		return
+	case <-w.j.e.ctx.Done():
+		return
+	case <-limit.C:
+	}
+	w.j.e.log.Warn("unit does not end and is killed", "unit", w.j.id)
+	if w.python() {
+		w.endTree(syscall.SIGTERM, treeGrace)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signalLocked(syscall.SIGKILL) // What a runner of commands leaves is killed when it has ended.
 }
 
 func (w *commandWorker) resume() {
@@ -338,18 +398,21 @@ func (w *commandWorker) cancel(ctx context.Context) (pending bool, err error) {
 		}
 		return false, nil
 	}
-	w.interruptLocked()
+	w.signalLocked(syscall.SIGINT)
+	if !w.stopping {
+		w.stopping = w.j.e.begin(w.insist)
+	}
 	w.mu.Unlock()
 	return w.j.awaitEnd(ctx, w.ended), nil
 }
 
-// interruptLocked asks the runner to stop. The process handle cannot hit another process that got the same ID, except
+// signalLocked asks the runner to stop, or kills it. The process handle cannot hit another process that got the same ID, except
 // on kernels without pidfds, where the lock and the command line are asked first.
-func (w *commandWorker) interruptLocked() {
+func (w *commandWorker) signalLocked(sig syscall.Signal) {
 	if w.pollLock != nil && !runner.IsRunnerOf(w.runner.Pid, w.j.dir.Path()) {
 		return
 	}
-	if err := w.runner.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := w.runner.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		w.j.e.log.Error("runner cannot be stopped", "unit", w.j.id, "err", err)
 	}
 }

@@ -51,13 +51,15 @@
 // exception.
 //
 // Where the node may make cgroups (a subtree that was delegated to it, or the root of what a container sees) each
-// command has one of its own, so that nothing of it survives a runner that was killed. Elsewhere a process that has made a
-// session of its own, and whose runner is killed, is not found. What a command leaves behind when it ends by itself
-// goes on in either case.
+// command has one of its own, so that nothing of it survives a runner that was killed. Elsewhere what has left the
+// command's process group is known by the variable RECEPTOR_UNIT_DIR of its environment; only a process that has cleared
+// that, too, is not found. What a command leaves behind when it ends by itself goes on in either case. A runner that does not
+// end within 20 s of a cancel is killed, and all that it has started.
 //
 // An interactive unit ([Engine.Exec]) is listed like others, but its output goes to its client only, it does not wait in
 // the queue, and it is released when its client has been told of its end or has gone. Python work is run by an interpreter
-// instead of a runner; one that does not hear SIGINT because its plugin keeps it busy is not killed after 10 s.
+// instead of a runner, without a cgroup; one that goes on 10 s after a cancel gets SIGTERM and then SIGKILL, with all that it
+// has started.
 //
 // Output of more than 1 MiB is told of before it is durable, see package runner: a loss of power in that moment may leave
 // less than StdoutSize says, and StdoutSHA256 shows it.

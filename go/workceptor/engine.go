@@ -34,6 +34,8 @@ type Engine struct {
 
 	pushers pushers // Of remote units.
 
+	hungRunner, stubborn time.Duration // Tests are less patient.
+
 	mu            sync.Mutex
 	limits        Limits
 	types         map[string]workType
@@ -64,7 +66,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
-		types: map[string]workType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
+		hungRunner: hungRunner, stubborn: stubborn, types: map[string]workType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e, nil

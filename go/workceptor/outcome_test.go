@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -92,25 +93,52 @@ func tree(t *testing.T, e *Engine) (pids []int) {
 	return pids
 }
 
-// TestRunnerKilledTakesTheCgroup: where cgroups may be made, even what escaped the process group dies with the runner.
-func TestRunnerKilledTakesTheCgroup(t *testing.T) {
-	e := localEngine(t)
-	pids := tree(t, e)
-	for id := range e.List() {
-		j, _ := e.find(id)
-		info, err := j.dir.RunnerInfo()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Cgroup == "" {
-			t.Skip("this process may not make cgroups")
-		}
-		syscall.Kill(info.Runner, syscall.SIGKILL)
-		s := wait(t, e, id)
-		if s.Detail != "Runner died" || s.Reason != unit.ReasonRunnerDied || s.SHA256 != sum(output(t, e, id, 0)) {
-			t.Errorf("got %q, %+v", s.Detail, s.Outcome)
-		}
+// TestRunnerKilledTakesTheTree: even what escaped the process group dies with the runner, by the cgroup of the command, or
+// by its environment where no cgroups may be made.
+func TestRunnerKilledTakesTheTree(t *testing.T) {
+	for name, cgroup := range map[string]bool{"with a cgroup": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			e := localEngine(t)
+			pids := tree(t, e)
+			for id := range e.List() {
+				j, _ := e.find(id)
+				info, err := j.dir.RunnerInfo()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if cgroup && info.Cgroup == "" {
+					t.Skip("this process may not make cgroups")
+				}
+				if !cgroup {
+					forgetCgroup(t, j)
+				}
+				syscall.Kill(info.Runner, syscall.SIGKILL)
+				s := wait(t, e, id)
+				if s.Detail != "Runner died" || s.Reason != unit.ReasonRunnerDied || s.SHA256 != sum(output(t, e, id, 0)) {
+					t.Errorf("got %q, %+v", s.Detail, s.Outcome)
+				}
+			}
+			wantDead(t, pids)
+		})
 	}
+}
+
+// forgetCgroup takes the cgroup out of what the runner has told of itself.
+func forgetCgroup(t *testing.T, j *job) {
+	t.Helper()
+	path := j.dir.File(store.RunnerFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, _, _ := strings.Cut(string(text), "cgroup ")
+	if err := os.WriteFile(path, []byte(kept), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantDead(t *testing.T, pids []int) {
+	t.Helper()
 	for _, pid := range pids {
 		for ctx := testContext(t); ; { // Nobody tells us when it has died.
 			state, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -122,6 +150,53 @@ func TestRunnerKilledTakesTheCgroup(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRunnerKilledWhileTheNodeIsDown: the same at the next start.
+func TestRunnerKilledWhileTheNodeIsDown(t *testing.T) {
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"})
+	pids := tree(t, e)
+	var id UnitID
+	for id = range e.List() {
+	}
+	j, _ := e.find(id)
+	info, err := j.dir.RunnerInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	forgetCgroup(t, j)
+	syscall.Kill(info.Runner, syscall.SIGKILL)
+	wantDead(t, []int{info.Runner})
+	e = openEngine(t, dir, noMesh{"alpha"})
+	releaseAll(t, e)
+	if s := wait(t, e, id); s.State != Failed || s.Reason != unit.ReasonRunnerDied {
+		t.Errorf("got %v %q, %+v", s.State, s.Detail, s.Outcome)
+	}
+	wantDead(t, pids)
+}
+
+// TestHungRunner: a runner that does not do what a cancel asks of it does not keep its unit.
+func TestHungRunner(t *testing.T) {
+	e := localEngine(t)
+	e.hungRunner = 0
+	pids := tree(t, e)
+	for id := range e.List() {
+		j, _ := e.find(id)
+		info, err := j.dir.RunnerInfo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		syscall.Kill(info.Runner, syscall.SIGSTOP)
+		if _, err := e.Cancel(testContext(t), id); err != nil {
+			t.Errorf("cancel: %v", err)
+		}
+		if s := wait(t, e, id); s.State != Canceled {
+			t.Errorf("got %v %q, want Canceled", s.State, s.Detail)
+		}
+	}
+	wantDead(t, pids)
 }
 
 func TestF162DuplicateType(t *testing.T) {

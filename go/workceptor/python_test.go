@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ func pythonEngine(t *testing.T) *Engine {
 		c.Environ = append(os.Environ(), path, "PYTHONDONTWRITEBYTECODE=1")
 	})
 	releaseAll(t, e)
-	for _, name := range []string{"as_bytes", "as_buffer", "as_file", "as_tape", "fails", "waits", "private", "absent", "broken:f", "nix:f"} {
+	for _, name := range []string{"as_bytes", "as_buffer", "as_file", "as_tape", "fails", "waits", "bears", "deaf:bears", "private", "absent", "broken:f", "nix:f"} {
 		plugin, function, ok := strings.Cut(name, ":")
 		if !ok {
 			plugin, function = "demo", name
@@ -115,5 +116,26 @@ func TestF224PythonIsCancelled(t *testing.T) {
 	wantStatus(t, s, Failed, "Runner died", 10)
 	if s.Reason != unit.ReasonRunnerDied {
 		t.Errorf("got reason %q", s.Reason)
+	}
+}
+
+// TestF151PythonWholeTree: work that does not hear SIGINT is killed, and in any case what it has started in other sessions.
+func TestF151PythonWholeTree(t *testing.T) {
+	e := pythonEngine(t)
+	e.stubborn = 0
+	for _, workType := range []string{"deaf:bears", "bears"} {
+		id := submit(t, e, request("localhost", workType, ""), "")
+		until(t, e, id, "the children", func(s Status) bool { return s.State == Running && s.StdoutSize > 0 })
+		var pids []int
+		if err := json.Unmarshal([]byte(file(t, e, id, "stdout")), &pids); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Cancel(testContext(t), id); err != nil {
+			t.Errorf("%s: cancel: %v", workType, err)
+		}
+		if s := wait(t, e, id); s.State != Canceled {
+			t.Errorf("%s: got %v %q, want Canceled", workType, s.State, s.Detail)
+		}
+		wantDead(t, pids)
 	}
 }

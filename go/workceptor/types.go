@@ -15,6 +15,7 @@ type workType struct {
 	verify bool
 	limit  int  // Units that may run at once; 0 is any number.
 	exec   bool // Clients may attach to the command's terminal or pipes.
+	python bool // The process is an interpreter instead of a runner.
 	// plan checks the parameters of a request and returns what ExtraData says of them.
 	plan func(params map[string]string) (string, error)
 

@@ -113,7 +113,7 @@ func (r *runner) launch(path string, argv []string, files []*os.File) (pid int, 
 		}
 		fds = append(fds, f.Fd())
 	}
-	env, sys := os.Environ(), &syscall.SysProcAttr{Setpgid: true}
+	env, sys := proc.Environ(os.Environ(), r.unitDir), &syscall.SysProcAttr{Setpgid: true}
 	if r.client.hasTerminal() {
 		env = append(env, "TERM="+r.client.term)
 		sys = &syscall.SysProcAttr{Setsid: true, Setctty: true}

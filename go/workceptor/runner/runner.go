@@ -7,7 +7,7 @@
 //
 // # What the command gets
 //
-// The node's environment, directory and umask; the file stdin as standard input; the file stdout, appended to, as
+// The node's environment, and in it as RECEPTOR_UNIT_DIR the unit's directory; the node's directory and umask; the file stdin as standard input; the file stdout, appended to, as
 // standard output and error; a process group of its own, and a cgroup where the node may make one; an empty signal mask,
 // whatever the host of the node has blocked; and no other open file.
 //

@@ -1,5 +1,6 @@
 """A worker plugin for the tests of Python work."""
 
+import subprocess
 import time
 
 import receptor
@@ -36,6 +37,14 @@ def fails(payload, config, results):
 @receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
 def waits(payload, config, results):
     results.put("waiting")
+    time.sleep(300)
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def bears(payload, config, results):
+    """Work that hears a signal, and has a child in a session of its own that does not."""
+    child = subprocess.Popen(["sh", "-c", "trap '' INT TERM; exec sleep 300"], start_new_session=True)
+    results.put([child.pid])
     time.sleep(300)
 
 
