@@ -155,7 +155,7 @@ func opPing(ctx context.Context, s *session, req *request) (reply, error) {
 	p := s.host.built().Node.Ping(ctx, node, hops)
 	if p.Err != nil {
 		e := toError(p.Err, Internal)
-		e.Node = string(node)
+		e.Node, e.Msg = string(node), fmt.Sprintf("ping %s: %s", node, e.Msg)
 		return failed(e)
 	}
 	return plain(map[string]any{"from": p.From, "rtt_ns": p.RTT.Nanoseconds()})

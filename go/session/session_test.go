@@ -216,7 +216,9 @@ func TestMeshOperations(t *testing.T) {
 	if ok, _ := a.must("ping", "node", "b"); ok["from"] != "b" {
 		t.Errorf("ping: %v", ok)
 	}
-	a.refused(NoRoute, "ping", "node", "nowhere")
+	if e := a.refused(NoRoute, "ping", "node", "nowhere"); e["msg"] != "ping nowhere: no route to node" {
+		t.Errorf("got %q", e.Msg)
+	}
 	a.refused(BadRequest, "ping")
 	a.refused(Timeout, "route.wait", "node", "nowhere", "timeout", 0.01)
 	if ok, _ := a.must("traceroute", "node", "b"); len(ok["hops"].([]any)) != 2 {

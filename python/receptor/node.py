@@ -85,6 +85,8 @@ class Node:
 
     _sidecar: _modes.Sidecar | None
 
+    _closed = True  # Until it is open: __del__ runs also when the arguments were wrong.
+
     def __init__(
         self,
         id: str | None = None,
@@ -139,7 +141,6 @@ class Node:
         return self
 
     def _prepare(self, timeout_s: float | None) -> None:
-        self._closed = True  # Until it is open: __del__ may run after an error.
         self._pid = os.getpid()
         self._idle: list[Channel] = []
         self._busy: set[Channel] = set()

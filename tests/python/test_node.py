@@ -57,7 +57,7 @@ def test_ping(mesh: Mesh) -> None:
 
 def test_ping_of_an_unknown_node_says_no_route(mesh: Mesh) -> None:
     node = mesh.node("a")
-    with pytest.raises(receptor.Unreachable, match="no route") as caught:
+    with pytest.raises(receptor.Unreachable, match="no route.*nowhere|nowhere: no route") as caught:
         node.ping("nowhere", timeout_s=2)
     assert caught.value.reason is receptor.UnreachableReason.NO_ROUTE
     assert caught.value.code == "no_route"
@@ -619,6 +619,12 @@ def test_an_unclosed_node_warns_and_ends(mesh: Mesh) -> None:
 
         gc.collect()
     fake.wait_for("node left closed")
+
+
+def test_wrong_arguments_leave_nothing_to_warn_of(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TypeError, match="listen"):
+        receptor.Node("left", listen=["tcp://127.0.0.1:0"])  # type: ignore[call-arg]
+    assert capfd.readouterr().err == ""
 
 
 def test_sessions_are_reused_and_no_thread_stays(mesh: Mesh) -> None:
