@@ -217,7 +217,7 @@ func TestMeshOperations(t *testing.T) {
 		t.Errorf("ping: %v", ok)
 	}
 	if e := a.refused(NoRoute, "ping", "node", "nowhere"); e["msg"] != "ping nowhere: no route to node" {
-		t.Errorf("got %q", e.Msg)
+		t.Errorf("got %q", e["msg"])
 	}
 	a.refused(BadRequest, "ping")
 	a.refused(Timeout, "route.wait", "node", "nowhere", "timeout", 0.01)
