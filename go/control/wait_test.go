@@ -73,6 +73,7 @@ func TestWorkStatusWait(t *testing.T) {
 		{`,"wait":"running"`, nil, state(workceptor.Succeeded), `"StateName":"Succeeded"`},
 		{`,"wait":"succeeded"`, state(workceptor.Running), state(workceptor.Failed), `"StateName":"Failed"`},
 		{`,"wait":"change"`, nil, text("x"), `"StdoutSize":1`},
+		{`,"wait":"change"`, nil, func(u *fakeUnit) { u.change(func() { u.status.QueuePosition = 1 }) }, `"State":0`},
 		{`,"wait":"change","timeout":null`, nil, state(workceptor.Running), `"StateName":"Running"`},
 	} {
 		t.Run(tc.keys, func(t *testing.T) {

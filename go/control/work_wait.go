@@ -29,7 +29,8 @@ func waitOf(req request) (*waiting, error) {
 		w.over = func(_, now workceptor.Status) bool { return now.State.Complete() }
 	case isString && strings.EqualFold(name, "change"):
 		w.over = func(first, now workceptor.Status) bool {
-			return now.State.Complete() || now.State != first.State || now.Detail != first.Detail || now.StdoutSize != first.StdoutSize
+			return now.State.Complete() || now.State != first.State || now.Detail != first.Detail || now.StdoutSize != first.StdoutSize ||
+				now.QueuePosition != first.QueuePosition
 		}
 	default:
 		state, ok := stateNamed(name)

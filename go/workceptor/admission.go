@@ -3,6 +3,7 @@ package workceptor
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // admission decides which units of this node run. Those that must wait start in the order they came, except that a unit
@@ -13,6 +14,7 @@ type admission struct {
 	running map[*job]string // Name of the type of each.
 	byType  map[string]int
 	waiting []waiting
+	moved   chan struct{} // Holds a token when the queue has changed since somebody took it.
 }
 
 type waiting struct {
@@ -23,7 +25,7 @@ type waiting struct {
 }
 
 func newAdmission(total int) *admission {
-	return &admission{total: total, running: map[*job]string{}, byType: map[string]int{}}
+	return &admission{total: total, running: map[*job]string{}, byType: map[string]int{}, moved: make(chan struct{}, 1)}
 }
 
 // enter admits the unit if it may run at once and nobody of its type waits; false if not.
@@ -48,6 +50,7 @@ func (a *admission) occupy(j *job, name string) {
 func (a *admission) wait(j *job, t workType, start func()) {
 	a.mu.Lock()
 	a.waiting = append(a.waiting, waiting{j, t.name, t.limit, start})
+	a.changedLocked()
 	ready := a.readyLocked()
 	a.mu.Unlock()
 	startAll(ready)
@@ -62,7 +65,12 @@ func (a *admission) leave(j *job) {
 			delete(a.byType, name)
 		}
 	}
-	a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool { return w.j == j })
+	if before := len(a.waiting); before > 0 {
+		a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool { return w.j == j })
+		if len(a.waiting) < before {
+			a.changedLocked()
+		}
+	}
 	ready := a.readyLocked()
 	a.mu.Unlock()
 	startAll(ready)
@@ -100,7 +108,17 @@ func (a *admission) readyLocked() (ready []waiting) {
 		ready = append(ready, w)
 		return true
 	})
+	if len(ready) > 0 {
+		a.changedLocked()
+	}
 	return ready
+}
+
+func (a *admission) changedLocked() {
+	select {
+	case a.moved <- struct{}{}:
+	default:
+	}
 }
 
 // positions tells of all units that wait which comes first; 1 is the next.
@@ -121,4 +139,37 @@ func (a *admission) position(j *job) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return 1 + slices.IndexFunc(a.waiting, func(w waiting) bool { return w.j == j })
+}
+
+// tellQueue tells the units that wait, and so those who watch them, when their places change. Of a long queue that moves fast
+// not every move is told: it may take a twentieth of one processor's time.
+func (e *Engine) tellQueue() {
+	const share = 20
+	for {
+		select {
+		case <-e.gate.moved:
+		case <-e.ctx.Done():
+			return
+		}
+		began := time.Now()
+		for j, position := range e.gate.positions() {
+			j.moveTo(position)
+		}
+		rest := time.NewTimer(share * time.Since(began))
+		select {
+		case <-rest.C:
+		case <-e.ctx.Done():
+		}
+		rest.Stop()
+	}
+}
+
+// moveTo notes the unit's place in the queue.
+func (j *job) moveTo(position int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.position != position && queued(j.rec) {
+		j.position = position
+		j.tellLocked()
+	}
 }

@@ -93,6 +93,42 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+// TestQueuePositionsAreTold: those who watch a unit that waits hear when it moves up, also on the node that submitted it.
+func TestQueuePositionsAreTold(t *testing.T) {
+	m := newTestMesh()
+	beta := openEngine(t, t.TempDir(), m.node("beta"), func(c *Config) { c.Limits.MaxRunning = 1 })
+	releaseAll(t, beta)
+	g := gate(t, beta, "one", 0)
+	m.serve("beta", beta)
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"))
+	at := func(position int) func(Status) bool {
+		return func(s Status) bool { return s.Detail == "Queued" && s.QueuePosition == position }
+	}
+	first := submit(t, alpha, request("beta", "one", ""), "")
+	g.next(t)
+	second := submit(t, alpha, request("beta", "one", ""), "")
+	until(t, alpha, second, "the first place", at(1))
+	third := submit(t, alpha, request("beta", "one", ""), "")
+	until(t, alpha, third, "the second place", at(2))
+	local := submit(t, beta, request("localhost", "one", ""), "")
+	until(t, beta, local, "the third place", at(3))
+	if s := alpha.List()[third]; s.QueuePosition != 2 {
+		t.Errorf("got position %d in the list", s.QueuePosition)
+	}
+	if pending, err := alpha.Cancel(testContext(t), second); pending || err != nil {
+		t.Errorf("cancel: %v, %v", pending, err)
+	}
+	until(t, alpha, third, "the first place", at(1))
+	until(t, beta, local, "the second place", at(2))
+	g.end <- struct{}{}
+	wait(t, alpha, first)
+	g.next(t)
+	until(t, beta, local, "the first place", at(1))
+	if s := until(t, alpha, third, "its start", func(s Status) bool { return s.State == Running }); s.QueuePosition != 0 {
+		t.Errorf("got position %d of a unit that runs", s.QueuePosition)
+	}
+}
+
 // TestQueueSurvivesRestart: units whose payload is complete and that nothing was started for go on waiting, in order.
 func TestQueueSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()

@@ -100,6 +100,7 @@ func (e *Engine) Start() error {
 		}
 	}
 	e.begin(e.sweep)
+	e.begin(e.tellQueue)
 	return nil
 }
 
@@ -197,7 +198,7 @@ func (e *Engine) List() map[UnitID]Status {
 	jobs, positions := e.jobs(), e.gate.positions()
 	all := make(map[UnitID]Status, len(jobs))
 	for _, j := range jobs {
-		all[j.id] = j.statusAt(positions[j])
+		all[j.id] = j.look().statusAt(positions[j])
 	}
 	return all
 }

@@ -95,10 +95,7 @@ func (f *follower) push(ctx context.Context, now snapshot) (complete bool, err e
 
 // tell writes the status of a unit that is not complete if it says more than how much output there is, which comes by itself.
 func (f *follower) tell(now snapshot) error {
-	s := now.rec.Status(now.offered)
-	if now.queued() {
-		s.QueuePosition = f.j.e.gate.position(f.j)
-	}
+	s := f.j.statusOf(now)
 	s.StdoutSize = 0
 	key, err := json.Marshal(s)
 	if err != nil || bytes.Equal(key, f.said) {

@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -43,6 +44,7 @@ type job struct {
 	cancelled bool          // A client asked for the end: "Killed" means Canceled.
 	copying   bool          // Output is still to come although the state may be final.
 	gone      bool          // Released.
+	position  int           // In the queue, as it was told last.
 }
 
 func newJob(e *Engine, id UnitID, dir *store.Dir, rec unit.Record) *job {
@@ -56,34 +58,36 @@ type snapshot struct {
 	changed <-chan struct{}
 	copying bool
 	gone    bool
+
+	position int
 }
 
 func (j *job) look() snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return snapshot{j.rec, j.configured, j.changed, j.copying, j.gone}
+	return snapshot{j.rec, j.configured, j.changed, j.copying, j.gone, j.position}
 }
 
-func (j *job) status() Status {
-	now := j.look()
-	if !now.queued() {
+func (j *job) status() Status { return j.statusOf(j.look()) }
+
+func (j *job) statusOf(now snapshot) Status {
+	if !queued(now.rec) {
 		return now.rec.Status(now.offered)
 	}
-	return j.statusAt(j.e.gate.position(j))
+	return now.statusAt(j.e.gate.position(j))
 }
 
-// statusAt is status for a unit whose place in the queue is known.
-func (j *job) statusAt(position int) Status {
-	now := j.look()
-	s := now.rec.Status(now.offered)
-	if now.queued() {
-		s.QueuePosition = position
+// statusAt is the status of a unit whose place in the queue of this node is known; 0 is none.
+func (s snapshot) statusAt(position int) Status {
+	status := s.rec.Status(s.offered)
+	if queued(s.rec) {
+		status.QueuePosition = cmp.Or(position, s.position) // The one known is that of a unit that waits on another node.
 	}
-	return s
+	return status
 }
 
-func (s snapshot) queued() bool {
-	return s.rec.State == unit.Pending && s.rec.Detail == unit.DetailQueued
+func queued(rec unit.Record) bool {
+	return rec.State == unit.Pending && rec.Detail == unit.DetailQueued
 }
 
 func (j *job) complete() bool { return j.look().rec.State.Complete() }
@@ -283,7 +287,11 @@ func (j *job) adopt(rec unit.Record) {
 // tellLocked wakes all who wait and tells the subscribers; it keeps j.mu so that they learn in order.
 func (j *job) tellLocked() {
 	j.wakeLocked()
-	j.e.publish(Change{Unit: j.id, Status: j.rec.Status(j.configured), Released: j.gone})
+	s := j.rec.Status(j.configured)
+	if queued(j.rec) {
+		s.QueuePosition = j.position
+	}
+	j.e.publish(Change{Unit: j.id, Status: s, Released: j.gone})
 }
 
 // outputChanged, like the other methods of a watched directory, is called by the watcher. It wakes the readers, and

@@ -209,6 +209,7 @@ func (m *mirror) learn(s remote.Status) (done bool) {
 
 // show makes the local unit say what the executor's says, unless it is complete.
 func (m *mirror) show(s remote.Status, detail string) {
+	defer m.j.moveTo(s.QueuePosition)
 	now := m.j.look().rec
 	switch {
 	case s.State.Complete(), now.State.Complete():

@@ -216,13 +216,14 @@ func (w progressWriter) Write(p []byte) (int, error) {
 	return w.s.Write(p)
 }
 
-// Status is what another node says about its unit. The last four are of nodes of this implementation; zero if not told.
+// Status is what another node says about its unit. All but the first three are of nodes of this implementation; zero if not told.
 type Status struct {
 	State             unit.State
 	Detail            string
 	StdoutSize        int64
 	Started, Finished time.Time
 	Outcome           unit.Outcome
+	QueuePosition     int // 0 if it does not wait for other units.
 }
 
 // Status asks for a unit: ErrUnknownUnit, another [*RefusedError], or an error of the connection.
@@ -284,6 +285,7 @@ func (s *Status) takeMore(line []byte) {
 	if json.Unmarshal(line, &keys) != nil {
 		return
 	}
+	take(keys["QueuePosition"], &s.QueuePosition)
 	take(keys["Started"], &s.Started)
 	take(keys["Finished"], &s.Finished)
 	take(keys["ExitCode"], &s.Outcome.Code)
