@@ -24,7 +24,7 @@ ELSEWHERE = {"two_hops.py": "tests/test_mesh.py"}
 @pytest.mark.parametrize("name", sorted(PRINTS))
 def test_example(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-W", "error", str(EXAMPLES / name)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(PRINTS[name], done.stdout), done.stdout
@@ -35,7 +35,7 @@ def test_the_example_of_tests() -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_a_mesh.py")],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,7 @@ import receptor
 from receptor._daemon import find
 
 REPO = Path(__file__).resolve().parents[1]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 # Writes numbered lines, the next one whenever its standard input, a named pipe, says so: tests decide when it goes on.
 COUNTER = "exec 3<>{fifo}; while read -r n <&3; do echo line $n; [ $n = end ] && break; done"

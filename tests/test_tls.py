@@ -17,7 +17,7 @@ import pytest
 from daemons import free_port
 
 REPO = Path(__file__).resolve().parents[1]
-PATIENCE_S = 30.0  # After this a wait counts as a hang.
+PATIENCE_S = 60.0  # After this a wait counts as a hang.
 
 
 def run(receptor: Path, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:

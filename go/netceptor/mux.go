@@ -46,7 +46,7 @@ const (
 	muxBacklog  = 5 * time.Second  // How long a stream waits for room among those that wait to be accepted.
 	muxHeader   = 10 * time.Second // How long a stream may take to say what it is for.
 	staleAfter  = 2 * time.Second  // How long a connection that was at rest may take to answer before it is given up.
-	sharedDial  = 100 * time.Millisecond
+	sharedDial  = 2 * time.Second  // How long a stream waits for a connection that is being made before it makes its own.
 	codePath    = quic.ApplicationErrorCode(501)
 	codeRefused = quic.StreamErrorCode(500)
 )
@@ -422,7 +422,7 @@ func refuse(qs *quic.Stream, status byte, text string) {
 }
 
 // muxTo returns a connection that streams to a service can share, nil if there is none. If one is being made right now, it
-// waits a little for it.
+// waits for it for up to [sharedDial]: on a busy machine a hundred handshakes at once take far longer than one.
 func (n *Node) muxTo(ctx context.Context, key muxKey) *mux {
 	for waited := false; ; waited = true {
 		n.streamsMu.Lock()

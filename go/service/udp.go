@@ -187,15 +187,26 @@ func serveUDP[Client comparable](clients *mappings[Client], near io.Closer, rece
 			if err != nil {
 				continue // About one datagram: too long, or an answer to what was sent before.
 			}
-			m, err := clients.of(client, proxy)
-			if err == nil {
-				m.last.Store(time.Now().UnixNano())
-				err = clients.out(m.socket, buffer[:n])
-			}
-			clients.failures.note(err)
+			clients.failures.note(clients.send(client, proxy, buffer[:n]))
 		}
 	})
 	return proxy
+}
+
+// send passes a datagram on. A client that is just being forgotten gets a new mapping: its datagram is not lost for that.
+func (c *mappings[Client]) send(client Client, proxy *UDPProxy, datagram []byte) error {
+	for {
+		m, err := c.of(client, proxy)
+		if err != nil {
+			return err
+		}
+		m.last.Store(time.Now().UnixNano())
+		err = c.out(m.socket, datagram)
+		if !errors.Is(err, net.ErrClosed) || proxy.ctx.Err() != nil {
+			return err
+		}
+		c.forget(client, m)
+	}
 }
 
 // of returns the mapping of a client, a new one if need be.
@@ -238,11 +249,7 @@ func (c *mappings[Client]) evict() {
 // answer carries what comes back to one client, until the client has been idle or the socket is closed.
 func (c *mappings[Client]) answer(client Client, m *mapping) {
 	defer func() {
-		c.mu.Lock()
-		if c.byID[client] == m {
-			delete(c.byID, client)
-		}
-		c.mu.Unlock()
+		c.forget(client, m)
 		_ = m.socket.Close()
 	}()
 	buffer := make([]byte, datagramMax)
@@ -260,6 +267,14 @@ func (c *mappings[Client]) answer(client Client, m *mapping) {
 			m.last.Store(time.Now().UnixNano())
 			_ = c.back(client, from, buffer[:n])
 		}
+	}
+}
+
+func (c *mappings[Client]) forget(client Client, m *mapping) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID[client] == m {
+		delete(c.byID, client)
 	}
 }
 

@@ -102,6 +102,7 @@ func TestQuietClientsAreForgotten(t *testing.T) {
 	p, err := StartUDPServer(node, UDPServer{Address: "127.0.0.1:0", Node: "a", Service: "who", Idle: time.Millisecond}, quiet)
 	startedUDP(t, p, err)
 	c := dialUDP(t, p.Addr())
+	_ = service.SetReadDeadline(time.Now().Add(time.Minute)) // A hang becomes a failure.
 	seen := map[string]bool{}
 	for len(seen) < 3 {
 		if _, err := c.Write([]byte("x")); err != nil {

@@ -29,7 +29,7 @@ with socket.create_server((sys.argv[1], 0), family=family) as server:
 """
 ASK = """
 import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as s:
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60) as s:
     s.sendall(sys.stdin.buffer.read()); s.shutdown(socket.SHUT_WR)
     sys.stdout.buffer.write(b"".join(iter(lambda: s.recv(65536), b"")))
 """

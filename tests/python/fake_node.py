@@ -65,7 +65,7 @@ class FakeMesh:
 
     def wait_for(self, what: str, count: int = 1) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self.seen[what] >= count, 20), f"never saw {what}: {self.seen}"
+            assert self._changed.wait_for(lambda: self.seen[what] >= count, 60), f"never saw {what}: {self.seen}"
 
     def do(self, function: Callable[[], Any]) -> Any:
         """Call a function on the fake's loop."""
@@ -73,7 +73,7 @@ class FakeMesh:
         async def call() -> Any:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(60)
 
     def close(self) -> None:
         self.do(self._stop)

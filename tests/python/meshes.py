@@ -54,7 +54,7 @@ class Daemon:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -94,8 +94,8 @@ class Mesh:
         """Nodes "a" and "b" that know a route to each other; ``options`` are those of b."""
         a = self.node("a")
         b = self.node("b", **options)
-        a.wait_route("b", timeout_s=20)
-        b.wait_route("a", timeout_s=20)
+        a.wait_route("b", timeout_s=60)
+        b.wait_route("a", timeout_s=60)
         return a, b
 
     def aio_node(self, id: str, **options: Any) -> receptor.aio.Node:
@@ -132,7 +132,7 @@ class Running:
         self.thread.start()
 
     def result(self) -> Any:
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive(), "the call hangs"
         if self.error is not None:
             raise self.error

@@ -106,6 +106,7 @@ def test_a_function_hears_that_its_unit_is_cancelled(nodes: Mesh) -> None:
 def test_units_wait_for_their_turn(nodes: Mesh) -> None:
     node = nodes.node("a")
     lock, running, most = threading.Lock(), 0, 0
+    both = threading.Barrier(2)
 
     @node.work.handler("few", concurrency=2)
     def few(unit: receptor.WorkContext) -> None:
@@ -113,7 +114,7 @@ def test_units_wait_for_their_turn(nodes: Mesh) -> None:
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)
+        both.wait(60)
         with lock:
             running -= 1
 
@@ -217,7 +218,7 @@ async def test_functions_of_asyncio(nodes: Mesh) -> None:
             await unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 await unit.wait(timeout_s=60)
-        assert cancelled.is_set()
+        await asyncio.wait_for(cancelled.wait(), 60)
         offer = await node.work.offer("wrong", wrong)
         async with node.work.submit("a", "wrong") as unit:
             with pytest.raises(receptor.WorkFailed, match="ValueError: no"):

@@ -43,14 +43,14 @@ def test_tls_on_links_and_streams(nodes: Mesh, tmp_path: Path, in_thread: InThre
     bound = a.add_listener("wss://127.0.0.1:0", tls=tls["a"])
     b.remove(b.add_peer(f"wss://{bound.address}", tls=tls["b"]))
     with b.listen("safe", tls=tls["b"]) as listener:
-        serving = in_thread(lambda: listener.accept(timeout_s=20))
+        serving = in_thread(lambda: listener.accept(timeout_s=60))
         with a.connect("b", "safe", tls=tls["a"]) as sock, serving.result() as far:
             sock.sendall(b"sealed")
             assert far.recv(10) == b"sealed"
         with pytest.raises(receptor.Unreachable):
-            a.connect("b", "safe", timeout_s=20)
+            a.connect("b", "safe", timeout_s=60)
         with pytest.raises(receptor.Unreachable):
-            a.connect("b", "safe", tls=receptor.TLS(pins=["00" * 32], insecure_skip_verify=True), timeout_s=20)
+            a.connect("b", "safe", tls=receptor.TLS(pins=["00" * 32], insecure_skip_verify=True), timeout_s=60)
     with pytest.raises(receptor.ConfigError, match=r"missing\.crt"):
         b.add_listener("tcp://127.0.0.1:0", tls=receptor.TLS(tmp_path / "missing.crt", tmp_path / "b.key"))
     with pytest.raises(receptor.ConfigError, match="has no TLS"):
@@ -63,7 +63,7 @@ def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
     b = nodes.node("b", peers=[], tls_profiles={"mesh": tls["b"]})
     bound = b.add_listener("tcp://127.0.0.1:0", tls="mesh")
     a.add_peer(f"tcp://{bound.address}", tls=tls["a"])
-    assert a.wait_route("b", timeout_s=20).next_hop == "b"
+    assert a.wait_route("b", timeout_s=60).next_hop == "b"
     with pytest.raises(receptor.ConfigError, match="unknown TLS config nonesuch"):
         b.listen("x", tls="nonesuch")
 
@@ -92,12 +92,12 @@ def test_a_web_server_behind_the_mesh(nodes: Mesh, tmp_path: Path) -> None:
     with web() as (host, port):
         with b.expose(f"{host}:{port}", "web") as exposed, a.forward("b", "web") as forward:
             assert exposed.service == ("b", "web")
-            connection = http.client.HTTPConnection(*forward.host_port, timeout=20)
+            connection = http.client.HTTPConnection(*forward.host_port, timeout=60)
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"hello"
             connection.close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(forward.host_port, 20)
+            socket.create_connection(forward.host_port, 60)
         with pytest.raises(receptor.AddressInUse):
             a.forward("b", "web", f"{host}:{port}")
     with a.forward("b", "web", f"unix://{tmp_path}/s") as forward:
@@ -109,7 +109,7 @@ def test_a_web_server_behind_the_mesh(nodes: Mesh, tmp_path: Path) -> None:
 async def test_proxies_for_asyncio(nodes: Mesh) -> None:
     nodes.node("hub")
     async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
-        await a.wait_route("b", timeout_s=20)
+        await a.wait_route("b", timeout_s=60)
         with web() as (host, port):
             async with b.expose(f"{host}:{port}", "web"), a.forward("b", "web") as forward:
                 import asyncio
@@ -126,8 +126,8 @@ async def test_proxies_for_asyncio(nodes: Mesh) -> None:
 def test_routes_and_topology(nodes: Mesh) -> None:
     a, _ = nodes.pair()
     c = nodes.node("c")
-    c.wait_route("b", timeout_s=20)
-    a.wait_route("c", timeout_s=20)
+    c.wait_route("b", timeout_s=60)
+    a.wait_route("c", timeout_s=60)
     assert c.routes()["b"] == receptor.Route("b", "a", 2.0)
     topology = c.topology()
     assert topology.nodes == ("a", "b", "c")
@@ -143,7 +143,7 @@ def test_datagrams_that_nobody_reads_are_counted(nodes: Mesh) -> None:
             pass
         assert status.dropped > 0
         assert sender.status().sent == 2000
-        assert slow.recv_from(timeout_s=20)[0] == bytes(1000)
+        assert slow.recv_from(timeout_s=60)[0] == bytes(1000)
 
 
 # Attached programs.
@@ -155,19 +155,19 @@ def test_two_programs_share_a_daemons_node(in_thread: InThread) -> None:
         with receptor.Node.attach(daemon.socket) as one, receptor.Node.attach(str(daemon.socket)) as two:
             assert (one.id, one.mode, one.version) == ("host", "attached", receptor.__version__)
             with one.listen("chat") as listener, two.connect("host", "chat") as sock:
-                with listener.accept(timeout_s=20) as far:
+                with listener.accept(timeout_s=60) as far:
                     sock.sendall(b"hi")
                     assert far.recv(10) == b"hi"
             kept = two.listen("kept")
             one.close()
-            with two.connect("host", "kept"), kept.accept(timeout_s=20):
+            with two.connect("host", "kept"), kept.accept(timeout_s=60):
                 pass
             kept.close()
         with receptor.Node.attach(daemon.socket) as third:
             assert third.status().node == "host"
             daemon.process.terminate()
             with pytest.raises(receptor.ClosedError):
-                third.wait_route("nowhere", timeout_s=20)
+                third.wait_route("nowhere", timeout_s=60)
     finally:
         daemon.close()
 
@@ -206,7 +206,7 @@ def test_a_killed_sidecar_is_told() -> None:
         with node.events("peer") as events:
             os.kill(node._sidecar.pid, signal.SIGKILL)
             with pytest.raises(receptor.ClosedError):
-                events.get(timeout_s=20)
+                events.get(timeout_s=60)
         with pytest.raises(receptor.ClosedError):
             node.status()
 
@@ -227,7 +227,7 @@ def test_a_sidecar_ends_with_its_program() -> None:
 
     poll = select.poll()
     poll.register(watch, select.POLLIN)
-    assert poll.poll(20_000), "the sidecar outlives its program"
+    assert poll.poll(60_000), "the sidecar outlives its program"
     os.close(watch)
 
 

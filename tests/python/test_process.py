@@ -30,7 +30,7 @@ def python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedPr
         env={**os.environ, "PYTHONPATH": str(SOURCES), **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -97,7 +97,7 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
     a, b = mesh.pair()
     with b.listen("x") as listener:
         sock = a.connect("b", "x")
-        far = listener.accept(timeout_s=20)
+        far = listener.accept(timeout_s=60)
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Forking with threads, from Python 3.12 on.
@@ -123,7 +123,7 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
             told = os.read(reader, 10_000).decode().split("\n")
             assert set(told) == {"True True"}
             sock.close()
-            far.settimeout(20)
+            far.settimeout(60)
             assert far.recv(1) == b"", "the child keeps the stream open"
         finally:
             os.close(reader)

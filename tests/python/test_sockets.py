@@ -38,7 +38,7 @@ def served(listener: receptor.Listener, handle: Callable[[receptor.MeshSocket], 
         yield
     finally:
         listener.close()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -64,7 +64,7 @@ def test_http_client_and_server(nodes: Mesh) -> None:
         Page(sock, sock.peer, None)  # type: ignore[arg-type]  # an address is any pair
 
     with b.listen("http") as listener, served(listener, handle):
-        connection = http.client.HTTPConnection("b", timeout=20)
+        connection = http.client.HTTPConnection("b", timeout=60)
         connection.sock = a.connect("b", "http")
         for path in ("/one", "/two"):  # Over one stream.
             connection.request("GET", path)
@@ -83,7 +83,7 @@ class MeshServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
         return self.listener.fileno()
 
     def get_request(self) -> tuple[receptor.MeshSocket, receptor.Address]:
-        sock = self.listener.accept(timeout_s=20)
+        sock = self.listener.accept(timeout_s=60)
         return sock, sock.peer
 
     def shutdown_request(self, request: Any) -> None:
@@ -96,7 +96,7 @@ def test_socketserver(nodes: Mesh) -> None:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            connection = http.client.HTTPConnection("b", timeout=20)
+            connection = http.client.HTTPConnection("b", timeout=60)
             connection.sock = a.connect("b", "http")
             connection.request("GET", "/x")
             assert connection.getresponse().read() == b"/x"
@@ -144,7 +144,7 @@ async def test_asyncio_tls_on_top(nodes: Mesh, certificate: Path) -> None:
     server.load_cert_chain(certificate / "both.pem")
     client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
-        await a.wait_route("b", timeout_s=20)
+        await a.wait_route("b", timeout_s=60)
 
         async def handle(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
             await writer.start_tls(server)
@@ -207,7 +207,7 @@ async def test_aiohttp_behind_a_proxy(nodes: Mesh) -> None:
 
     nodes.node("hub")
     async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
-        await a.wait_route("b", timeout_s=20)
+        await a.wait_route("b", timeout_s=60)
 
         async def page(request: Any) -> Any:
             return web.Response(text=f"page {request.match_info['name']}", content_type="text/html")

@@ -116,7 +116,7 @@ class FakeDaemon:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         for thread in list(self._threads):
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), "a session of the fake daemon did not end"
 
     def listen_unix(self, path: Path) -> str:

@@ -144,7 +144,7 @@ def server(path: Path, talk: Talk) -> Iterator[str]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield str(path)
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
