@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +24,38 @@ WORK_COMMANDS: list[dict[str, Any]] = [
 ]
 
 
-@dataclass(frozen=True)
 class Node:
-    """A daemon that runs."""
+    """A daemon that runs. A thread takes its log, so that it never waits for a reader."""
 
-    name: str
-    process: subprocess.Popen[str]
-    socket: str
+    def __init__(self, name: str, process: subprocess.Popen[str], socket: str) -> None:
+        self.name, self.process, self.socket = name, process, socket
+        self._log, self._ended, self._more = "", False, threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._more:
+                self._log += line
+                self._more.notify_all()
+        with self._more:
+            self._ended = True
+            self._more.notify_all()
 
     def wait_for_log(self, text: str) -> None:
-        """Return once the daemon has logged a line with ``text``."""
-        assert self.process.stdout is not None
-        seen = []
-        for line in self.process.stdout:
-            seen.append(line)
-            if text in line:
-                return
-        raise AssertionError(f"{self.name} ended without logging {text!r}:\n{''.join(seen)}")
+        """Return once the daemon has logged ``text``."""
+        with self._more:
+            self._more.wait_for(lambda: text in self._log or self._ended, 60)
+            assert text in self._log, f"{self.name} did not log {text!r}:\n{self._log}"
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self._reader.join(60)
 
 
 @contextlib.contextmanager
@@ -65,16 +81,12 @@ def run_node(
         env={**os.environ, "TZ": "UTC"},
     )
     with process:
+        running = Node(name, process, address)
         try:
-            running = Node(name, process, address)
             running.wait_for_log("Initialization complete")
             yield running
         finally:
-            process.terminate()
-            try:
-                process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            running.end()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from both_clients import CLIENTS, Connect
+from daemons import free_port
 from fake_daemon import FakeDaemon
 from receptorctl_support import Certificates, server_context
 
@@ -305,8 +306,7 @@ def test_tls(connect: Connect, fake: FakeDaemon, certificates: Certificates, cli
 def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "stale"))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
 
     async def main() -> None:
         with pytest.raises(control.ConnectError, match="no daemon listens on it: it stopped without removing the file"):

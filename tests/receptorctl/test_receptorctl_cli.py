@@ -20,7 +20,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from fake_daemon import FakeDaemon
-from receptorctl_support import Invoke
+from receptorctl_support import Invoke, interrupt
 
 import receptorctl.cli
 from receptor.cli._root import own_version
@@ -171,13 +171,8 @@ def test_interrupted_results_say_how_to_go_on(fake: FakeDaemon, fake_socket: str
     with running("--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "-a", program) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        for _ in range(60):  # Python misses a signal that comes just before it waits; a person presses the key again.
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                _, stderr = process.communicate(timeout=1)
-                break
-        else:
-            pytest.fail("it cannot be interrupted")
+        interrupt(process)
+        _, stderr = process.communicate()
     [unit] = fake.units
     assert process.returncode == 130
     assert f"hint: the unit goes on; see its output with: receptorctl work results {unit}\n" in stderr.decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from golden import read_sessions
 from real_daemon import Mesh, run_mesh, run_node
-from receptorctl_support import HERE, Certificates, Invoke, write_files
+from receptorctl_support import HERE, Certificates, Invoke, interrupt, write_files
 from test_receptorctl_golden import replay, substitute
 from test_receptorctl_library import STATUS_KEYS
 
@@ -170,8 +169,8 @@ def test_an_interrupted_follower_can_come_back(mesh: Mesh) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "submit", "sh", "-n", "-f", "-a", program], **pipes) as follower:  # type: ignore[call-overload]
         assert follower.stdout.readline() == b"ready\n"
-        follower.send_signal(signal.SIGINT)
-        _, stderr = follower.communicate(timeout=60)
+        interrupt(follower)
+        _, stderr = follower.communicate()
     assert follower.returncode == 130
     unit = stderr.decode().rstrip().rsplit(" ", 1)[1]
     fifo.write_text("go\n")

@@ -71,11 +71,14 @@ def test_doctor_of_what_is_missing(ctl: Invoke) -> None:
     )
 
 
-def wait_for_failure(node: Node) -> None:
-    """Return once a backend of the node has failed for a reason of its own, not because nobody listened yet."""
+def wait_for_failure(node: Node, kind: str = "") -> None:
+    """Return once a backend has failed: for a reason of its own, not because nobody listened yet; or for one kind."""
     with receptor.connect(node.socket) as client:
         end = time.monotonic() + 60
-        while not any(backend.error_kind not in ("", "refused") for backend in client.links().backends):
+        while not any(
+            backend.error_kind == kind if kind else backend.error_kind not in ("", "refused")
+            for backend in client.links().backends
+        ):
             assert time.monotonic() < end, client.links()
 
 
@@ -106,6 +109,7 @@ def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invo
         run_node(daemon, "edge", tmp_path, peer, dead) as edge,
     ):
         edge.wait_for_log("far via hub")
+        wait_for_failure(edge, "refused")
         result = invoke("--socket", edge.socket, "doctor", "far", "--json")
         found = checks(result.stdout)
         assert (result.exit_code, found["firewall"], found["backend"]) == (1, "failed", "warning")

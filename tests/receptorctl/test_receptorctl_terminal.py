@@ -17,7 +17,7 @@ import pexpect
 import pytest
 from fake_daemon import FakeDaemon
 from real_daemon import Mesh, run_mesh
-from receptorctl_support import Certificates
+from receptorctl_support import Certificates, await_rest
 
 import receptor
 import receptor.aio
@@ -42,9 +42,21 @@ def spawn(*args: str, **environ: str) -> pexpect.spawn[str]:
 
 def ended(child: pexpect.spawn[str]) -> tuple[str, int]:
     """Wait for the end; return what was shown last, and the exit status."""
-    child.expect(pexpect.EOF)
+    if not child.flag_eof:
+        child.expect(pexpect.EOF)
     child.close()
     return str(child.before), int(child.exitstatus if child.exitstatus is not None else -(child.signalstatus or 0))
+
+
+def interrupted(child: pexpect.spawn[str]) -> tuple[str, int]:
+    """Press Ctrl-C, and again if it was missed, until the end; return what ``ended`` does."""
+    assert child.pid is not None
+    await_rest(child.pid)
+    for _ in range(12):
+        child.sendintr()
+        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=5) == 0:
+            break
+    return ended(child)
 
 
 def test_top(mesh: Mesh) -> None:
@@ -58,8 +70,7 @@ def test_top(mesh: Mesh) -> None:
         child.expect("Events")
         unit.release()
     child.expect(f"unit released: {unit.id}")
-    child.sendintr()
-    shown, status = ended(child)
+    shown, status = interrupted(child)
     assert status == 130
     assert "\x1b[?1049l" in shown
     assert "Traceback" not in shown
@@ -74,8 +85,7 @@ def test_work_list_watch(mesh: Mesh) -> None:
         unit.cancel()
         child.expect(r"Unit State Type Node Size Age Detail\x1b\[K\r\n\x1b\[J")
         unit.release()
-    child.sendintr()
-    assert ended(child)[1] == 130
+    assert interrupted(child)[1] == 130
 
 
 def test_watching_another_project_asks_again(fake: FakeDaemon, fake_socket: str) -> None:
@@ -84,8 +94,7 @@ def test_watching_another_project_asks_again(fake: FakeDaemon, fake_socket: str)
     with receptor.connect(fake_socket) as client:
         unit = client.work.submit(None, "cat", b"x")
     child.expect(unit.id)
-    child.sendintr()
-    assert ended(child)[1] == 130
+    assert interrupted(child)[1] == 130
 
 
 def test_events_until_ctrl_c(mesh: Mesh) -> None:
@@ -95,16 +104,14 @@ def test_events_until_ctrl_c(mesh: Mesh) -> None:
         unit.wait()
         child.expect(f"unit changed: {unit.id} Succeeded: exit status 0")
     child.expect(f"unit released: {unit.id}")
-    child.sendintr()
-    assert ended(child)[1] == 130
+    assert interrupted(child)[1] == 130
 
 
 def test_ctrl_c_says_how_to_go_on(mesh: Mesh) -> None:
     program = "params='echo 12345; exec sleep 600'"
     child = spawn("--socket", mesh.gamma.socket, "work", "submit", "sh", "-n", "-f", "-a", program)
     child.expect("12345")
-    child.sendintr()
-    shown, status = ended(child)
+    shown, status = interrupted(child)
     found = re.search(r"hint: or the rest of it with: receptorctl work results --offset 6 (\w{8})", shown)
     assert found is not None, shown
     assert status == 130
