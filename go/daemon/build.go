@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +33,7 @@ type Options struct {
 	Version string    // Shown to clients; "" is [Version].
 	// Logger replaces the log on Stdout; its level is then the caller's business.
 	Logger *slog.Logger
-	// Runner is the path of the receptor binary, which runs the commands of units; "" is this program's own. If the program
-	// receptor-runner, which starts faster, lies beside it, that is used.
+	// Runner is the path of the receptor binary, which runs the commands of units; "" is this program's own.
 	Runner string
 	// Environ is the environment of commands, and says which HTTP proxies to use; nil is that of this process.
 	Environ []string
@@ -90,17 +88,7 @@ func (o Options) withDefaults(cfg *config.Config) (Options, error) {
 		}
 		o.Runner = path
 	}
-	o.Runner = runnerBeside(o.Runner)
 	return o, nil
-}
-
-// runnerBeside returns the small runner that lies in the directory of program, or program itself.
-func runnerBeside(program string) string {
-	small := filepath.Join(filepath.Dir(program), "receptor-runner")
-	if info, err := os.Stat(small); err == nil && filepath.IsAbs(small) && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-		return small
-	}
-	return program
 }
 
 var slogLevels = map[config.Level]slog.Level{

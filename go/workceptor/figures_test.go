@@ -20,11 +20,11 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-// smallRunner builds the runner that daemons use.
-func smallRunner(b *testing.B) string {
+// builtRunner builds the program that is the runner of daemons.
+func builtRunner(b *testing.B) string {
 	b.Helper()
-	path := filepath.Join(b.TempDir(), "receptor-runner")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "../cmd/receptor-runner")
+	path := filepath.Join(b.TempDir(), "receptor")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "../cmd/receptor")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
@@ -33,7 +33,7 @@ func smallRunner(b *testing.B) string {
 }
 
 func figureEngine(b *testing.B) *Engine {
-	runner := smallRunner(b)
+	runner := builtRunner(b)
 	e := openEngine(b, b.TempDir(), noMesh{"alpha"}, func(c *Config) { c.Runner = runner })
 	releaseAll(b, e)
 	return e
@@ -170,7 +170,7 @@ func BenchmarkLocalOutput(b *testing.B) {
 
 // BenchmarkRunnerCost is a runner around true, beside true alone; and the memory of one that waits.
 func BenchmarkRunnerCost(b *testing.B) {
-	runner := smallRunner(b)
+	runner := builtRunner(b)
 	root, err := store.Open(b.TempDir(), "alpha")
 	if err != nil {
 		b.Fatal(err)

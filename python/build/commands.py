@@ -32,7 +32,6 @@ except ImportError:  # Not asked of those who build for themselves: it only make
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "github.com/pyreceptor/pyreceptor"
 DAEMON = "receptor"
-RUNNER = "receptor-runner"
 LIBRARY = "receptor/_native/libreceptor.so"
 SYMVER = Path(__file__).with_name("symver.h")
 
@@ -115,15 +114,14 @@ class BuildGo(Command):
 
 
 class BuildScripts(build_scripts):
-    """Build the daemon and its runner where scripts are collected; the stock command would take them for text."""
+    """Build the daemon where scripts are collected; the stock command would take it for text."""
 
     def finalize_options(self) -> None:
         _make_platform_specific(self.distribution)
         super().finalize_options()
 
     def run(self) -> None:
-        for name in (DAEMON, RUNNER):
-            build_program(name, Path(self.build_dir) / name, str(self.distribution.get_version()))
+        build_program(DAEMON, Path(self.build_dir) / DAEMON, str(self.distribution.get_version()))
 
     def get_source_files(self) -> list[str]:
         """None: the stock command would name the daemon."""
@@ -207,8 +205,7 @@ def build_program(name: str, target: Path, version: str) -> None:
     """Build the program ``name`` into ``target``: a static binary that runs on any system of this kind."""
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(scratch) / name
-        flags = _inlining(() if name == RUNNER else INLINED)
-        _go_build(find_go(), built, f"./go/cmd/{name}", version, _environ(cgo=False), *flags)
+        _go_build(find_go(), built, f"./go/cmd/{name}", version, _environ(cgo=False), *_inlining(INLINED))
         _install(built, target)
 
 

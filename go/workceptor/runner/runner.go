@@ -120,6 +120,7 @@ func Main(args []string) int {
 	}
 	r := &runner{options: o, dir: store.At(o.unitDir), stops: make(chan os.Signal, 4)}
 	signal.Notify(r.stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	forgetProgram()
 	return r.run()
 }
 
