@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,71 @@ def test_sockets_of_the_service_manager(receptor: Path, config: Path) -> None:
         process.wait(PATIENCE_S)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_socket_activation_by_name(receptor: Path, config: Path) -> None:
+    """The first connection to a port starts the daemon, which serves it; the configuration names another port."""
+    activate = shutil.which("systemd-socket-activate")
+    if activate is None:
+        pytest.skip("no systemd-socket-activate")
+    config.write_text(config.read_text() + "- metrics-listener: {port: 1}\n")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = subprocess.Popen(
+        [
+            activate,
+            "-l",
+            address,
+            "-l",
+            str(config.parent / "other"),
+            "--fdname=metrics-listener:other",
+            receptor,
+            "-c",
+            config,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "other" in line:
+                break
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=PATIENCE_S) as response:
+            assert response.status == 200
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if "Initialization complete" in line:
+                break
+        assert re.search("WARNING .* Nothing uses a socket of the service manager.*name=other", seen), seen
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def test_check_by_the_service_manager_knows_of_its_sockets(receptor: Path, config: Path) -> None:
+    """ExecStartPre= with a socket unit: the manager holds the port already."""
+    with socket.create_server(("127.0.0.1", 0)) as manager, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(config.parent / "s"))
+        unix.listen()
+        port = manager.getsockname()[1]
+        config.write_text(config.read_text() + f"- tcp-listener: {{bindaddr: 127.0.0.1, port: {port}}}\n")
+        shell: list[str | Path] = ["sh", "-c", 'SYSTEMD_EXEC_PID=$$ exec "$@"', "sh", receptor, "--check", "-c", config]
+        managed = subprocess.run(shell, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        alone = run(receptor, "--check", "-c", config)
+    assert (managed.returncode, alone.returncode) == (0, 1)
+    warnings = managed.stderr.splitlines()
+    assert len(warnings) == 2
+    assert all(line.startswith("Warning: ") for line in warnings), warnings
+    assert len(alone.stderr.splitlines()) == 2
 
 
 def test_stop_waits_for_clients(start: Daemons, config: Path) -> None:

@@ -50,11 +50,14 @@ def test_systemd_unit(receptor: Path) -> None:
     drain = re.search(r"draintimeout: (\d+)s", (DEPLOY / "receptor.conf").read_text())
     assert drain is not None
     assert int(service["TimeoutStopSec"].rstrip("s")) > int(drain[1]) + 10
+    opened = configparser.ConfigParser(interpolation=None)
+    opened.read(DEPLOY / "receptor.socket")
+    assert f"port: {opened['Socket']['ListenStream']}\n" in (DEPLOY / "receptor.conf").read_text()
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         return
     verified = subprocess.run(
-        [analyze, "verify", DEPLOY / "receptor.service"],
+        [analyze, "verify", DEPLOY / "receptor.service", DEPLOY / "receptor.socket"],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

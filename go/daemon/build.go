@@ -44,7 +44,7 @@ type Options struct {
 	Hangup <-chan os.Signal
 
 	setLog         func(config.LogLevel) // Of the log on Stdout; nil: the log is not ours.
-	sockets        sockets               // That the service manager has opened.
+	sockets        *sockets              // That the service manager has opened.
 	managerEnviron []string              // With the variables of the service manager, which Environ does not have.
 }
 
@@ -108,8 +108,9 @@ type Daemon struct {
 	profiles atomic.Pointer[tlsProfiles]
 	signing  atomic.Pointer[signer]
 	setLog   func(config.LogLevel) // nil: the log is not ours.
-	sockets  sockets
-	environ  []string // Names the proxies of links.
+	sockets  *sockets
+	target   *config.Config // What is being opened; of who starts or reloads.
+	environ  []string       // Names the proxies of links.
 	version  string
 	started  time.Time
 	log      *slog.Logger
@@ -169,6 +170,7 @@ func Build(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, erro
 
 func (d *Daemon) start(ctx context.Context, opts Options) error {
 	cfg := d.Config()
+	d.target = cfg
 	node := cfg.Node()
 	if err := safe(cfg); err != nil {
 		return err
@@ -212,6 +214,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 			return err
 		}
 	}
+	d.sockets.tellUnused(d.log)
 	d.log.Info("Initialization complete")
 	return nil
 }

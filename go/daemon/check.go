@@ -25,7 +25,7 @@ import (
 func check(cfg *config.Config, opts Options) error {
 	d := &Daemon{log: slog.New(slog.DiscardHandler), environ: opts.Environ}
 	d.cfg.Store(cfg)
-	c := &checkup{running: served(cfg)}
+	c := &checkup{running: served(cfg), managed: lookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
 	c.add(config.Position{}, safe(cfg))
 	_, err := d.loadProfiles(cfg)
 	c.add(config.Position{}, err)
@@ -39,6 +39,9 @@ func check(cfg *config.Config, opts Options) error {
 	if err := errors.Join(c.problems...); err != nil {
 		return err
 	}
+	for _, warning := range c.warnings {
+		fmt.Fprintf(opts.Stderr, "Warning: %v (a socket of the service manager?)\n", warning)
+	}
 	if !hasBackend(cfg) {
 		fmt.Fprintln(opts.Stderr, "Warning: no backends: add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.")
 	}
@@ -48,8 +51,10 @@ func check(cfg *config.Config, opts Options) error {
 
 // checkup collects problems.
 type checkup struct {
-	running  bool
+	running  bool // A node does, so what is in use may be its own.
+	managed  bool // By a service manager, which may hold what is in use for the node.
 	problems []error
+	warnings []error
 }
 
 func (c *checkup) add(pos config.Position, err error) {
@@ -117,6 +122,8 @@ func (c *checkup) listens(pos config.Position, network, address string) {
 	switch {
 	case err == nil:
 		_ = l.Close()
+	case c.managed && inUse(err):
+		c.warnings = append(c.warnings, located(pos, err))
 	case !c.running || !inUse(err):
 		c.add(pos, err)
 	}
@@ -126,6 +133,13 @@ func (c *checkup) listens(pos config.Position, network, address string) {
 func (c *checkup) socket(pos config.Position, path string) {
 	if path == "" || c.running && control.Served(path) {
 		return
+	}
+	if c.managed {
+		if conn, err := net.Dial("unix", path); err == nil {
+			_ = conn.Close()
+			c.warnings = append(c.warnings, located(pos, fmt.Errorf("another program listens on %s", path)))
+			return
+		}
 	}
 	l, err := control.ListenUnix(path, 0o600)
 	if err != nil {

@@ -32,12 +32,9 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 		}
 	}
 	if s.Filename != "" {
-		l := d.sockets.listen("unix", s.Filename)
-		if l == nil {
-			l, err = control.ListenUnix(s.Filename, s.Permissions)
-		}
+		l, err := d.listenUnix(s.Filename, s.Permissions, "control-service")
 		if err != nil {
-			return nil, fmt.Errorf("error opening Unix socket: %w", err)
+			return nil, err
 		}
 		open = append(open, l)
 		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix, control.Allow(allow)) })
@@ -82,10 +79,7 @@ func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := d.sockets.listen("tcp", s.TCPListen)
-	if l == nil {
-		l, err = net.Listen("tcp", s.TCPListen)
-	}
+	l, err := d.listenTCP(s.TCPListen, "control-service")
 	if err != nil {
 		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
 	}

@@ -44,8 +44,11 @@
 // # Service managers
 //
 // With NOTIFY_SOCKET the manager is told of readiness, reloads, the end, the watchdog (as long as the node answers) and a
-// line of status. Sockets in LISTEN_FDS serve the tcp-listener and the control service that want their address. Commands
-// of units do not inherit these variables.
+// line of status. Sockets in LISTEN_FDS serve the directives that listen on TCP, UDP or a Unix socket: the one that wants
+// a socket's address, or the only one of its kind if the socket has the name of the kind (FileDescriptorName=ws-listener),
+// whose address then counts for nothing. What nothing uses is told. A --check that the manager runs before the start
+// (ExecStartPre) warns of addresses in use, which the manager may hold for the node. Commands of units do not inherit
+// these variables.
 //
 // # Ending
 //

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/identity"
@@ -37,21 +38,11 @@ func (d *Daemon) tcpListener(s config.TCPListener) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var l link.Listener
-	address := bindAddress(s.BindAddr, s.Port)
-	if inherited := d.sockets.listen("tcp", address); inherited != nil {
-		l = link.ServeTCP(inherited, conf)
-	}
-	switch {
-	case l != nil:
-	case conf == nil:
-		l, err = link.ListenTCP(address)
-	default:
-		l, err = link.ListenTLS(address, conf)
-	}
+	tcp, err := d.listenTCP(bindAddress(s.BindAddr, s.Port), "tcp-listener")
 	if err != nil {
 		return nil, err
 	}
+	l := link.ServeTCP(tcp, conf)
 	d.log.Debug("Listening on TCP " + l.Addr())
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
 }
@@ -73,7 +64,7 @@ func (d *Daemon) tcpPeer(s config.TCPPeer) (io.Closer, error) {
 }
 
 func (d *Daemon) udpListener(s config.UDPListener) (io.Closer, error) {
-	l, err := link.ListenUDP(bindAddress(s.BindAddr, s.Port))
+	l, err := d.udpLinks(bindAddress(s.BindAddr, s.Port))
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +72,49 @@ func (d *Daemon) udpListener(s config.UDPListener) (io.Closer, error) {
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
 }
 
+func (d *Daemon) udpLinks(address string) (link.Listener, error) {
+	g, err := d.take("udp", address, "udp-listener")
+	if err != nil {
+		return nil, err
+	}
+	if g == nil {
+		return link.ListenUDP(address)
+	}
+	giveBack := sync.OnceFunc(func() { d.sockets.giveBack(g) })
+	conn, err := g.packets()
+	if err != nil {
+		giveBack()
+		return nil, err
+	}
+	l, err := link.ServeUDP(conn)
+	if err != nil {
+		giveBack()
+		return nil, err
+	}
+	return givenLink{l, giveBack}, nil
+}
+
+// givenLink is a listener whose socket can be used again after its end.
+type givenLink struct {
+	link.Listener
+	closed func()
+}
+
+func (l givenLink) Close() error {
+	defer l.closed()
+	return l.Listener.Close()
+}
+
 func (d *Daemon) wsListener(s config.WSListener) (io.Closer, error) {
 	conf, err := d.serverTLS(s.TLS, (*identity.ServerProfile).LinkConfig)
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.ListenWebSocket(bindAddress(s.BindAddr, s.Port), s.Path, conf)
+	tcp, err := d.listenTCP(bindAddress(s.BindAddr, s.Port), "ws-listener")
+	if err != nil {
+		return nil, err
+	}
+	l, err := link.ServeWebSocket(tcp, s.Path, conf)
 	if err != nil {
 		return nil, err
 	}

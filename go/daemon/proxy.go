@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
-	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/service"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -25,9 +24,11 @@ func (d *Daemon) tcpServer(s config.TCPServer) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keep(service.StartTCPServer(mesh, service.TCPServer{
-		Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService, TLS: conf,
-	}, d.area("services")))
+	l, err := d.listenTCP(net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), "tcp-server")
+	if err != nil {
+		return nil, fmt.Errorf("error listening on TCP: %w", err)
+	}
+	return keep(service.StartTCPServer(mesh, service.TCPServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService, TLS: conf}, d.area("services")))
 }
 
 // tcpClient starts a proxy from a service in the mesh to a TCP address.
@@ -50,7 +51,23 @@ func (d *Daemon) tcpClient(s config.TCPClient) (io.Closer, error) {
 // udpServer starts a proxy from a UDP port to a service in the mesh.
 func (d *Daemon) udpServer(s config.UDPServer) (io.Closer, error) {
 	proxy := service.UDPServer{Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService}
-	return keep(service.StartUDPServer(d.Node, proxy, d.area("services")))
+	g, err := d.take("udp", proxy.Address, "udp-server")
+	if err != nil {
+		return nil, err
+	}
+	if g == nil {
+		return keep(service.StartUDPServer(d.Node, proxy, d.area("services")))
+	}
+	if proxy.Socket, err = g.packets(); err != nil {
+		d.sockets.giveBack(g)
+		return nil, err
+	}
+	p, err := service.StartUDPServer(d.Node, proxy, d.area("services"))
+	if err != nil {
+		d.sockets.giveBack(g)
+		return nil, err
+	}
+	return closing(func() error { defer d.sockets.giveBack(g); return p.Close() }), nil
 }
 
 // unixServer starts a proxy from a Unix socket to a service in the mesh.
@@ -59,9 +76,9 @@ func (d *Daemon) unixServer(s config.UnixServer) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := control.ListenUnix(s.Filename, s.Permissions)
+	l, err := d.listenUnix(s.Filename, s.Permissions, "unix-socket-server")
 	if err != nil {
-		return nil, fmt.Errorf("error opening Unix socket: %w", err)
+		return nil, err
 	}
 	return service.StartUnixServer(mesh, service.UnixServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService}, d.area("services")), nil
 }

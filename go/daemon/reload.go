@@ -150,8 +150,10 @@ func (d *Daemon) prepare(next *config.Config, changes []config.Change) (*transac
 func (t *transaction) apply() error {
 	d := t.d
 	profiles := d.profiles.Swap(t.profiles)
+	d.target = t.next
 	if err := t.exchange(); err != nil {
 		d.profiles.Store(profiles)
+		d.target = d.Config()
 		return errors.Join(err, t.undo())
 	}
 	d.cfg.Store(t.next)
@@ -166,6 +168,7 @@ func (t *transaction) apply() error {
 		d.setLog(t.next.Log())
 	}
 	t.settle()
+	d.sockets.tellUnused(d.log)
 	return nil
 }
 

@@ -53,7 +53,7 @@ func (d *Daemon) metricsListener(s config.MetricsListener) (_ io.Closer, err err
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
+	l, err := d.listenTCP(net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), "metrics-listener")
 	if err != nil {
 		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
 	}

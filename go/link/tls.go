@@ -74,11 +74,14 @@ type tlsListener struct{ *tlsAcceptor }
 // ListenTLS accepts links over TLS on address, host:port. Handshakes run beside each other and have 15 s; a failed one
 // is reported by Accept as a passing error. No ALPN is answered.
 func ListenTLS(address string, conf *tls.Config) (Listener, error) {
-	a, err := acceptTLS(address, conf)
+	if conf == nil {
+		return nil, fmt.Errorf("tls listener %s: no certificate", address)
+	}
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return tlsListener{a}, nil
+	return tlsListener{newTLSAcceptor(l, conf)}, nil
 }
 
 func (l tlsListener) Accept() (Conn, error) {
@@ -120,17 +123,6 @@ type tlsAcceptor struct {
 	once sync.Once
 	wg   sync.WaitGroup
 	err  error // Of closing.
-}
-
-func acceptTLS(address string, conf *tls.Config, protocols ...string) (*tlsAcceptor, error) {
-	if conf == nil {
-		return nil, fmt.Errorf("tls listener %s: no certificate", address)
-	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return newTLSAcceptor(l, conf, protocols...), nil
 }
 
 func newTLSAcceptor(l net.Listener, conf *tls.Config, protocols ...string) *tlsAcceptor {

@@ -172,6 +172,11 @@ func ListenUDP(address string) (Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ServeUDP(conn)
+}
+
+// ServeUDP accepts UDP links on a socket that somebody else has opened; it owns conn from then on.
+func ServeUDP(conn *net.UDPConn) (Listener, error) {
 	enlargeBuffers(conn)
 	in, err := newUDPReceiver(conn)
 	if err != nil {

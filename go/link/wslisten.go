@@ -51,12 +51,26 @@ func ListenWebSocket(address, path string, conf *tls.Config) (Listener, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("websocket listener %s: path %q must begin with /", address, path)
 	}
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return ServeWebSocket(tcp, path, conf)
+}
+
+// ServeWebSocket accepts links over WebSocket on a listener that somebody else has opened; it owns tcp from then on. path
+// and conf are those of [ListenWebSocket].
+func ServeWebSocket(tcp net.Listener, path string, conf *tls.Config) (Listener, error) {
+	if !strings.HasPrefix(path, "/") {
+		_ = tcp.Close()
+		return nil, fmt.Errorf("websocket listener %s: path %q must begin with /", tcp.Addr(), path)
+	}
 	l := &webSocketListener{
-		path:  path,
+		path: path, listener: tcp,
 		ready: make(chan Conn), failed: make(chan error, 1), young: newest[net.Conn]{limit: maxHTTPRequests},
 	}
-	if err := l.bind(address, conf); err != nil {
-		return nil, err
+	if conf != nil {
+		l.listener = secureListener{newTLSAcceptor(tcp, conf, "http/1.1"), l.report}
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.upgrader = websocket.Upgrader{
@@ -84,19 +98,6 @@ func ListenWebSocket(address, path string, conf *tls.Config) (Listener, error) {
 		}
 	})
 	return l, nil
-}
-
-func (l *webSocketListener) bind(address string, conf *tls.Config) (err error) {
-	if conf == nil {
-		l.listener, err = net.Listen("tcp", address)
-		return err
-	}
-	a, err := acceptTLS(address, conf, "http/1.1")
-	if err != nil {
-		return err
-	}
-	l.listener = secureListener{a, l.report}
-	return nil
 }
 
 // secureListener is a TLS acceptor as the HTTP server wants it: what goes wrong with one connection is told elsewhere.

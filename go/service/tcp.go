@@ -21,17 +21,21 @@ type Mesh interface {
 
 // TCPServer is a TCP port whose connections go to a service in the mesh.
 type TCPServer struct {
-	Address string // host:port to listen on.
-	Node    wire.NodeID
-	Service string
-	TLS     *tls.Config // Server side, for the TCP connections; nil: they are plain.
+	Address  string       // host:port to listen on.
+	Listener net.Listener // What listens already, in place of Address; the proxy's from the start on.
+	Node     wire.NodeID
+	Service  string
+	TLS      *tls.Config // Server side, for the TCP connections; nil: they are plain.
 }
 
 // StartTCPServer opens the port and serves it.
 func StartTCPServer(m Mesh, cfg TCPServer, log *slog.Logger) (*Proxy, error) {
-	l, err := net.Listen("tcp", cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("error listening on TCP: %w", err)
+	l := cfg.Listener
+	if l == nil {
+		var err error
+		if l, err = net.Listen("tcp", cfg.Address); err != nil {
+			return nil, fmt.Errorf("error listening on TCP: %w", err)
+		}
 	}
 	dial := func(ctx context.Context) (Stream, error) { return m.DialStream(ctx, cfg.Node, cfg.Service) }
 	log = log.With("node", cfg.Node, "service", cfg.Service)

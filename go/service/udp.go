@@ -26,7 +26,8 @@ const (
 
 // UDPServer is a UDP port whose datagrams go to a service in the mesh.
 type UDPServer struct {
-	Address string // host:port to listen on.
+	Address string       // host:port to listen on.
+	Socket  *net.UDPConn // What has a port already, in place of Address; the proxy's from the start on.
 	Node    wire.NodeID
 	Service string
 	Idle    time.Duration // A client that is quiet for so long is forgotten; 0 is five minutes.
@@ -66,13 +67,15 @@ func (p *UDPProxy) Close() error {
 
 // StartUDPServer opens the port and serves it.
 func StartUDPServer(n *netceptor.Node, cfg UDPServer, log *slog.Logger) (*UDPProxy, error) {
-	addr, err := net.ResolveUDPAddr("udp", cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("could not resolve address %s: %w", cfg.Address, err)
-	}
-	socket, err := net.ListenUDP("udp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("error listening on UDP: %w", err)
+	socket := cfg.Socket
+	if socket == nil {
+		addr, err := net.ResolveUDPAddr("udp", cfg.Address)
+		if err != nil {
+			return nil, fmt.Errorf("could not resolve address %s: %w", cfg.Address, err)
+		}
+		if socket, err = net.ListenUDP("udp", addr); err != nil {
+			return nil, fmt.Errorf("error listening on UDP: %w", err)
+		}
 	}
 	log = log.With("node", cfg.Node, "service", cfg.Service)
 	far := netceptor.Addr{Node: cfg.Node, Service: cfg.Service}
