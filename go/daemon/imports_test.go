@@ -30,6 +30,8 @@ var only = map[string][]string{
 	"gopkg.in/yaml.v3":       {"go/config"},
 	"github.com/gorilla/":    {"go/link"},
 	"github.com/golang-jwt/": {"go/workceptor/signing"},
+	"github.com/prometheus/": {}, // Tests only: see go/metrics.
+	"google.golang.org/":     {},
 	"k8s.io/":                {"go/cmd/receptor-kubernetes"},
 	module + "go/session":    {"go/cmd", "capi", "go/session"},
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
 func TestMetricsListener(t *testing.T) {
@@ -51,6 +53,8 @@ func TestMetricsListener(t *testing.T) {
 	}
 	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `node="alpha"`) {
 		t.Errorf("/metrics: %d\n%s", code, body)
+	} else if problems, err := promlint.New(strings.NewReader(body)).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("/metrics, to Prometheus: %v %v\n%s", problems, err, body)
 	}
 	if code, body := get("/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: %d %s", code, body)

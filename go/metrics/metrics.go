@@ -35,9 +35,12 @@
 //
 // # Decisions
 //
-// The text is made here rather than by the client library of Prometheus. That library was measured to add 4 MB to each of
-// the programs that a wheel holds, which would take it beyond 10 MB, and more than a millisecond to the start of every
-// process; the format is a page long.
+// The text is made here rather than by the client library of Prometheus, whose registry brings protocol buffers and
+// reflection along. Measured with version 1.25 on amd64: it adds 1.7 MB to the daemon and 1.9 MB to the C library, 0.5 MB each
+// in the wheel, which is to stay below 10 MB; and 1.1 ms of processor to the 3.7 ms that every start of a process takes,
+// whether anybody asks for metrics or not. The format is a page long. That what is written is what Prometheus reads is not
+// taken on trust: the tests read it with the library, compare every number, let the library write the same families
+// again, and lint the names.
 //
 // Units are grouped by state and type; of types beyond a hundred the rest is counted as "other", so that nobody who
 // submits work can make a collector's database grow.
