@@ -26,7 +26,7 @@ func waitOf(req request) (*waiting, error) {
 	case len(raw) == 0 || string(raw) == "false" || string(raw) == "null":
 		return nil, nil
 	case string(raw) == "true" || isString && strings.EqualFold(name, "complete"):
-		w.over = func(_, now workceptor.Status) bool { return now.State.Complete() }
+		w.over = func(_, now workceptor.Status) bool { return now.State.Complete() && !now.Unsettled }
 	case isString && strings.EqualFold(name, "change"):
 		w.over = func(first, now workceptor.Status) bool {
 			return now.State.Complete() || now.State != first.State || now.Detail != first.Detail || now.StdoutSize != first.StdoutSize ||

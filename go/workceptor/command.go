@@ -126,6 +126,7 @@ func (w *commandWorker) spawn(t workType) (pid int, err error) {
 
 // follow waits for the end of the runner in the background.
 func (w *commandWorker) follow(pid int) {
+	w.j.set(func() { w.j.runner = true })
 	w.mu.Lock()
 	exit, err := openExit(pid)
 	if err != nil {
@@ -239,6 +240,7 @@ func (w *commandWorker) runnerEnded() {
 		return true
 	})
 	j.e.watch.remove(j)
+	j.settled()
 	close(w.ended)
 	j.e.gate.leave(j)
 }
@@ -298,7 +300,7 @@ func (w *commandWorker) insist() {
 func (w *commandWorker) resume() {
 	j := w.j
 	rec := j.look().rec
-	if rec.State.Complete() {
+	if rec.State.Complete() && !w.summing(rec) {
 		w.finish()
 		return
 	}
@@ -343,6 +345,15 @@ func (w *commandWorker) resume() {
 	}
 	j.e.watch.remove(j)
 	w.finish()
+}
+
+// summing reports whether a runner is about to tell the checksum of a complete unit's output.
+func (w *commandWorker) summing(rec unit.Record) bool {
+	if rec.SHA256 != "" || rec.StdoutSize == 0 {
+		return false
+	}
+	_, alive := w.findRunner(rec)
+	return alive
 }
 
 // relaunch starts a unit that has its payload and never had a runner: the node ended in the moment between the two. A

@@ -147,23 +147,55 @@ func BenchmarkLocalPayload(b *testing.B) {
 	}
 }
 
-// BenchmarkLocalOutput is 1 GiB of output, read as it comes.
+// BenchmarkLocalOutput is 1 GiB of output, read as it comes by the client of a Unix socket.
 func BenchmarkLocalOutput(b *testing.B) {
 	e := figureEngine(b)
 	const size = 1 << 30
+	buf := make([]byte, 256<<10)
 	b.SetBytes(size)
 	for b.Loop() {
+		near, far, err := streamPair()
+		if err != nil {
+			b.Fatal(err)
+		}
 		id := submit(b, e, request("localhost", "shraw", fmt.Sprintf(`-c "head -c %d /dev/zero"`, size)), "")
 		r, err := e.Results(b.Context(), id, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if n, err := io.Copy(io.Discard, struct{ io.Reader }{r}); n != size || err != nil {
-			b.Fatalf("got %d bytes, %v", n, err)
+		go func() {
+			r.(io.WriterTo).WriteTo(far.UnixConn)
+			far.Close()
+		}()
+		n := 0
+		for more := 1; more > 0; n += more {
+			more, _ = near.UnixConn.Read(buf)
 		}
+		if n != size {
+			b.Fatalf("got %d bytes", n)
+		}
+		near.Close()
 		r.Close()
 		b.StopTimer()
+		if s := wait(b, e, id); s.SHA256 == "" {
+			b.Errorf("got %+v", s)
+		}
 		e.Release(b.Context(), id, false)
+		b.StartTimer()
+	}
+}
+
+// BenchmarkBareOutput is what the command of BenchmarkLocalOutput takes to write its output to a file.
+func BenchmarkBareOutput(b *testing.B) {
+	const size = 1 << 30
+	path := filepath.Join(b.TempDir(), "output")
+	b.SetBytes(size)
+	for b.Loop() {
+		if err := exec.Command("bash", "-c", fmt.Sprintf(`head -c %d /dev/zero > "$0"`, size), path).Run(); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		os.Remove(path)
 		b.StartTimer()
 	}
 }

@@ -45,6 +45,7 @@ type job struct {
 	copying   bool          // Output is still to come although the state may be final.
 	gone      bool          // Released.
 	position  int           // In the queue, as it was told last.
+	runner    bool          // One is known to be alive.
 }
 
 func newJob(e *Engine, id UnitID, dir *store.Dir, rec unit.Record) *job {
@@ -65,14 +66,14 @@ type snapshot struct {
 func (j *job) look() snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return snapshot{j.rec, j.configured, j.changed, j.copying, j.gone, j.position}
+	return snapshot{j.rec, j.configured, j.changed, j.copying || j.summingLocked(), j.gone, j.position}
 }
 
 func (j *job) status() Status { return j.statusOf(j.look()) }
 
 func (j *job) statusOf(now snapshot) Status {
 	if !queued(now.rec) {
-		return now.rec.Status(now.offered)
+		return now.statusAt(0)
 	}
 	return now.statusAt(j.e.gate.position(j))
 }
@@ -80,6 +81,7 @@ func (j *job) statusOf(now snapshot) Status {
 // statusAt is the status of a unit whose place in the queue of this node is known; 0 is none.
 func (s snapshot) statusAt(position int) Status {
 	status := s.rec.Status(s.offered)
+	status.Unsettled = s.copying && s.rec.State.Complete()
 	if queued(s.rec) {
 		status.QueuePosition = cmp.Or(position, s.position) // The one known is that of a unit that waits on another node.
 	}
@@ -88,6 +90,23 @@ func (s snapshot) statusAt(position int) Status {
 
 func queued(rec unit.Record) bool {
 	return rec.State == unit.Pending && rec.Detail == unit.DetailQueued
+}
+
+// summingLocked reports whether the unit is complete but for the checksum of its output, which its runner is about to tell.
+func (j *job) summingLocked() bool {
+	return j.runner && j.rec.State.Complete() && j.rec.StdoutSize > 0 && j.rec.SHA256 == ""
+}
+
+// settled notes that the runner has ended: what it has not told is not told any more.
+func (j *job) settled() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	missed := j.summingLocked()
+	j.runner = false
+	if missed {
+		j.e.sweepSoon()
+		j.tellLocked()
+	}
 }
 
 func (j *job) complete() bool { return j.look().rec.State.Complete() }
@@ -274,10 +293,11 @@ func (j *job) adopt(rec unit.Record) {
 		rec.StdoutSize = max(rec.StdoutSize, j.rec.StdoutSize) // The memory may have seen more output already.
 	}
 	same := string(rec.Append(nil)) == string(j.rec.Append(nil))
-	if rec.State.Complete() && !j.rec.State.Complete() {
+	before := j.rec.State.Complete() && !j.summingLocked()
+	j.rec = rec
+	if !before && rec.State.Complete() {
 		j.e.sweepSoon()
 	}
-	j.rec = rec
 	if !same {
 		j.tellLocked()
 	}
@@ -287,10 +307,7 @@ func (j *job) adopt(rec unit.Record) {
 // tellLocked wakes all who wait and tells the subscribers; it keeps j.mu so that they learn in order.
 func (j *job) tellLocked() {
 	j.wakeLocked()
-	s := j.rec.Status(j.configured)
-	if queued(j.rec) {
-		s.QueuePosition = j.position
-	}
+	s := snapshot{rec: j.rec, offered: j.configured, position: j.position, copying: j.summingLocked()}.statusAt(0)
 	j.e.publish(Change{Unit: j.id, Status: s, Released: j.gone})
 }
 

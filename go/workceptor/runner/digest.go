@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
-	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 )
+
+const digestBuffer = 64 << 10
 
 // digest computes the checksum of a file that grows, so that little is left to do at its end. A nil one has no sum.
 type digest struct {
@@ -15,7 +17,8 @@ type digest struct {
 	busy sync.WaitGroup
 	turn chan struct{} // Holds a token while nobody is at work.
 	hash hash.Hash
-	done int64 // Bytes that are in hash.
+	buf  []byte
+	done atomic.Int64 // Bytes that are in hash.
 }
 
 func newDigest(file *os.File) *digest {
@@ -41,13 +44,30 @@ func (d *digest) follow(size int64) {
 }
 
 func (d *digest) take(size int64) (ok bool) {
-	if size < d.done { // The command has cut its output.
+	if size < d.done.Load() { // The command has cut its output.
 		d.hash.Reset()
-		d.done = 0
+		d.done.Store(0)
 	}
-	n, err := io.Copy(d.hash, io.NewSectionReader(d.file, d.done, size-d.done))
-	d.done += n
-	return err == nil && d.done == size
+	if d.buf == nil {
+		d.buf = make([]byte, digestBuffer)
+	}
+	for done := d.done.Load(); done < size; {
+		n, err := d.file.ReadAt(d.buf[:min(size-done, digestBuffer)], done)
+		d.hash.Write(d.buf[:n])
+		done = d.done.Add(int64(n))
+		if err != nil && done < size {
+			return false
+		}
+	}
+	return true
+}
+
+// behind reports how much of the first size bytes is left to do.
+func (d *digest) behind(size int64) int64 {
+	if d == nil {
+		return 0
+	}
+	return size - d.done.Load()
 }
 
 // sum returns the checksum of the first size bytes; "" if they cannot be read.

@@ -15,7 +15,7 @@
 //
 // Pending "Not started yet", Running "Running: PID N" as soon as there is a process, the size of the output while it
 // grows (at most every 250 ms), and the final state with the final size and checksum. Output up to 1 MiB is durable before
-// the state; more of it, together with the state, before the runner ends. A unit that is finished already is left alone: the runner ends at once.
+// the state; more of it, together with the state, before the runner ends. The checksum of much output may follow the state. A unit that is finished already is left alone: the runner ends at once.
 //
 // While it lives it holds a flock on runner.lock, in which it tells the process IDs and start times of itself and of
 // the command, and the cgroup. A node that finds the lock free knows that the runner is dead, however it died, and can
@@ -283,6 +283,10 @@ func describe(end ending) (kind unit.Kind, detail string, outcome unit.Outcome, 
 // before the runner ends. A loss of power in between may leave less output than the state says, which the checksum shows.
 const syncFirst = 1 << 20
 
+// sumFirst is how much output may be left to compute the checksum of when the command ends; that takes milliseconds. With more,
+// the final state is told first, so that who reads the output is not kept waiting, and the checksum follows.
+const sumFirst = 32 << 20
+
 // finish writes the final state.
 func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, code int) int {
 	e := unit.Event{Kind: kind, Detail: detail, Size: r.size(), Outcome: outcome}
@@ -290,19 +294,40 @@ func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, cod
 	if e.Size > 0 && !late {
 		r.syncOutput()
 	}
-	if e.Size >= 0 {
-		e.Outcome.SHA256 = r.digest.sum(e.Size)
+	sum := ""
+	if e.Size >= 0 && r.digest.behind(e.Size) <= sumFirst {
+		sum = r.digest.sum(e.Size)
 	}
+	e.Outcome.SHA256 = sum
 	if !r.conclusion(e, !late) {
 		return exitError
 	}
 	if late {
-		r.syncOutput()
-		if _, err := r.dir.Update(true, func(*unit.Record) bool { return true }); err != nil && r.dir.Exists() {
-			complain(err)
-		}
+		r.afterwards(e.Size, sum)
 	}
 	return code
+}
+
+// afterwards completes a final state that was told before all was done for it: the checksum, and what makes both durable.
+func (r *runner) afterwards(size int64, sum string) {
+	if sum == "" {
+		sum = r.digest.sum(size)
+		r.amend(false, sum)
+	}
+	r.syncOutput()
+	r.amend(true, sum)
+}
+
+func (r *runner) amend(sync bool, sum string) {
+	_, err := r.dir.Update(sync, func(rec *unit.Record) bool {
+		if rec.SHA256 == "" {
+			rec.SHA256 = sum
+		}
+		return true
+	})
+	if err != nil && r.dir.Exists() {
+		complain(err)
+	}
 }
 
 func (r *runner) syncOutput() {

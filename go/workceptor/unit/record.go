@@ -288,6 +288,8 @@ type Status struct {
 	Outcome
 	// QueuePosition is not 0 for a unit that waits until others of its node have ended: 1 is the next to start.
 	QueuePosition int
+	// Unsettled says of a complete unit that the checksum of its output, or the rest of its copy, is on its way. It is not part of replies.
+	Unsettled bool
 }
 
 // Status returns the client's view of r. configured says whether the node knows the work type.

@@ -1,0 +1,204 @@
+package workceptor
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// TestOutputFillsTheDisk: the command learns that the disk is full, its unit ends as it ends, and the node goes on.
+func TestOutputFillsTheDisk(t *testing.T) {
+	dir := smallDisk(t)
+	e := openEngine(t, dir, noMesh{"alpha"})
+	id := submit(t, e, request("localhost", "shraw", `-c "head -c 1000000 /dev/zero; exit 7"`), "")
+	s := wait(t, e, id)
+	if s.State != Failed || s.Detail != "exit status 7" || s.Reason != unit.ReasonExit || s.StdoutSize == 0 || s.StdoutSize >= 1000000 {
+		t.Errorf("got %v %q, %d bytes, %+v", s.State, s.Detail, s.StdoutSize, s.Outcome)
+	}
+	if got := output(t, e, id, 0); int64(len(got)) != s.StdoutSize || s.SHA256 != sum(got) {
+		t.Errorf("got %d bytes of output, want %d", len(got), s.StdoutSize)
+	}
+	j, err := e.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := j.dir.Read(); err != nil || rec.State != Failed || rec.StdoutSize != s.StdoutSize {
+		t.Errorf("the file says %+v, %v", rec, err)
+	}
+	if _, err := e.Submit(request("localhost", "cat", "")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a submit to a full disk: got %v", err)
+	}
+	if _, err := e.Release(testContext(t), id, false); err != nil {
+		t.Errorf("release: %v", err)
+	}
+	id = submit(t, e, request("localhost", "cat", ""), "there is room again")
+	wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 19)
+	left, err := os.ReadDir(filepath.Join(dir, "alpha"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("got %v, %v, want one unit", left, err)
+	}
+}
+
+// TestOutputLimit: a limit on the size of files is no different.
+func TestOutputLimit(t *testing.T) {
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "shraw", `-c "ulimit -f 1; exec head -c 1000000 /dev/zero"`), "")
+	s := wait(t, e, id)
+	if s.State != Failed || s.Reason != unit.ReasonSignal || s.Signal != "SIGXFSZ" || s.StdoutSize != 1024 {
+		t.Errorf("got %v %q, %d bytes, %+v", s.State, s.Detail, s.StdoutSize, s.Outcome)
+	}
+}
+
+// TestMemoryIsBounded: neither the node nor a runner gets larger with what passes through.
+func TestMemoryIsBounded(t *testing.T) {
+	const output, payload, most = 2 << 30, 128 << 20, 48 << 20
+	e := localEngine(t)
+	before := memory()
+	s, err := e.Submit(request("localhost", "shraw", `-c "wc -c; truncate -s `+strconv.Itoa(output)+` /proc/self/fd/1; sleep 300"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ReadPayload(io.LimitReader(zeros{}, payload)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.Results(t.Context(), s.ID(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.LimitReader(r, output)}, make([]byte, 1<<20)); n != output || err != nil {
+		t.Fatalf("got %d bytes, %v", n, err)
+	}
+	if grown := memory() - before; grown > most {
+		t.Errorf("this process has grown by %d bytes", grown)
+	}
+	j, err := e.find(s.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := j.dir.RunnerInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The runner is this test's program, with the race detector perhaps.
+	if peak := peakMemory(t, info.Runner); peak > 4*most {
+		t.Errorf("the runner has grown to %d bytes", peak)
+	}
+}
+
+// memory is what this process has from the system.
+func memory() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.Sys)
+}
+
+func peakMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	number, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	kib, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// TestChecksumFollows: the output of a unit ends with its state, but who waits for the end is told of the checksum, too,
+// unless the runner has ended without it.
+func TestChecksumFollows(t *testing.T) {
+	for name, told := range map[string]bool{"the checksum comes": true, "the runner ends": false} {
+		t.Run(name, func(t *testing.T) {
+			e := localEngine(t)
+			j, err := e.create(unit.Record{WorkType: "cat", Extra: &unit.CommandExtra{}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(j.dir.File(store.StdoutFile), []byte("output"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			close(j.work.(*commandWorker).ended)
+			j.set(func() { j.runner = true })
+			changes := e.Subscribe(10)
+			defer changes.Close()
+			rec := unit.Record{State: Succeeded, Detail: "exit status 0", StdoutSize: 6, WorkType: "cat"}
+			j.adopt(rec)
+			if got := output(t, e, j.id, 0); got != "output" {
+				t.Errorf("got %q", got)
+			}
+			if c := <-changes.C; c.Status.State != Succeeded || !c.Status.Unsettled {
+				t.Errorf("got %+v", c)
+			}
+			ended := make(chan Status)
+			go func() { ended <- wait(t, e, j.id) }()
+			want := ""
+			if told {
+				want = sum("output")
+				rec.SHA256 = want
+				j.adopt(rec)
+			} else {
+				j.settled()
+			}
+			if s := <-ended; s.SHA256 != want {
+				t.Errorf("got checksum %q, want %q", s.SHA256, want)
+			}
+			if c := <-changes.C; c.Status.Unsettled || c.Status.SHA256 != want {
+				t.Errorf("got %+v", c)
+			}
+		})
+	}
+}
+
+// TestReboot: a unit that ran when the machine went down says so, and no process of today is taken for one of then.
+func TestReboot(t *testing.T) {
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"})
+	id := submit(t, e, request("localhost", "shraw", `-c "echo begun; sleep 300"`), "")
+	until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize > 0 })
+	j, err := e.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := j.dir.RunnerInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	// What the disk of that machine looks like: nobody holds the lock, which is of another boot.
+	text := file(t, e, id, store.RunnerFile)
+	if err := os.Remove(j.dir.File(store.RunnerFile)); err != nil {
+		t.Fatal(err)
+	}
+	text = strings.Replace(text, info.Boot, "01234567-89ab-cdef-0123-456789abcdef", 1)
+	if err := os.WriteFile(j.dir.File(store.RunnerFile), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = openEngine(t, dir, noMesh{"alpha"})
+	releaseAll(t, e)
+	s := wait(t, e, id)
+	wantStatus(t, s, Failed, "Runner died", 6)
+	if s.Reason != unit.ReasonRebooted || s.SHA256 != sum("begun\n") || s.Finished.IsZero() {
+		t.Errorf("got %+v", s)
+	}
+	if err := syscall.Kill(info.Program, 0); err != nil {
+		t.Errorf("a process of this boot was killed: %v", err)
+	}
+	syscall.Kill(info.Runner, syscall.SIGINT)
+	gone(t, info.Runner)
+}
