@@ -103,6 +103,42 @@ func (r *receiver) flush() {
 	r.touched = r.touched[:0]
 }
 
+// receiveRun handles data messages that have the same header. Those that simply pass, through or in, do so as one; in
+// every other case each packet has its own fate.
+func (n *Node) receiveRun(r *receiver, run wire.Batch) {
+	msg, rest, ok := run.Next()
+	if len(rest) > 0 && n.passRun(r, msg, run) {
+		return
+	}
+	for ; ok; msg, rest, ok = rest.Next() {
+		n.receivePacket(r, msg)
+	}
+}
+
+// passRun forwards or delivers a run whose first message is msg, if nothing stands against it.
+func (n *Node) passRun(r *receiver, msg []byte, run wire.Batch) bool {
+	h, err := wire.ParseHeader(msg)
+	if err != nil || n.tracing.Load() || n.policy.Load() != nil { // Rules count their packets.
+		return false
+	}
+	from, to := r.lookup(n.table.Load(), h)
+	if from == nil || to == nil || from.self {
+		return false
+	}
+	switch {
+	case to.self:
+		return n.handRun(h, run)
+	case h.Hops == 0 || to.next == nil:
+		return false
+	}
+	if to.next.queue.pushTransit(run, h.Hops-1) != nil {
+		return false
+	}
+	n.count.forwarded.Add(run.Count())
+	r.touch(to.next)
+	return true
+}
+
 // receivePacket handles one data message from a link: deliver, forward, or drop. It never blocks.
 func (n *Node) receivePacket(r *receiver, msg []byte) {
 	h, err := wire.ParseHeader(msg)
@@ -336,4 +372,18 @@ func (n *Node) hand(from wire.NodeID, h wire.Header, payload []byte) (outcome st
 	}
 	n.count.delivered.Add(1)
 	return "delivered", nil
+}
+
+// handRun gives a run of packets to the socket it is for, if there is one that wants them all.
+func (n *Node) handRun(h wire.Header, run wire.Batch) bool {
+	n.socketsMu.RLock()
+	pc := n.sockets[h.ToService]
+	n.socketsMu.RUnlock()
+	if pc == nil || pc.refuses.Load() != nil {
+		return false
+	}
+	queued := uint64(pc.receiveRun(h, run))
+	n.count.delivered.Add(queued)
+	n.count.dropReceiver.Add(run.Count() - queued)
+	return true
 }

@@ -236,6 +236,13 @@ func (nb *neighbour) read() error {
 		nb.heard.Store(time.Now().UnixNano())
 		nb.received.Add(uint64(len(batch)))
 		for {
+			if up {
+				if n := batch.Run(); n > 0 {
+					nb.node.receiveRun(&r, batch[:n])
+					batch = batch[n:]
+					continue
+				}
+			}
 			msg, rest, ok := batch.Next()
 			if !ok {
 				break
@@ -245,7 +252,7 @@ func (nb *neighbour) read() error {
 				continue
 			}
 			if up && wire.Type(msg[0]) == wire.TypeData {
-				nb.node.receivePacket(&r, msg)
+				nb.node.receivePacket(&r, msg) // It is too short.
 				continue
 			}
 			up, err = nb.control(msg)

@@ -154,16 +154,43 @@ func (pc *PacketConn) receive(from wire.NodeID, h wire.Header, payload []byte) b
 		return false
 	}
 	pc.queue = roomFor(pc.queue, packetOverhead+len(payload))
+	pc.appendLocked(h, payload)
+	pc.mu.Unlock()
+	pc.wake()
+	return true
+}
+
+// receiveRun is receive for packets with the header h, as they came from a link, and returns how many of them it queued.
+func (pc *PacketConn) receiveRun(h wire.Header, run wire.Batch) (queued int) {
+	pc.mu.Lock()
+	if pc.ctx.Err() != nil {
+		pc.mu.Unlock()
+		return 0
+	}
+	pc.queue = roomFor(pc.queue, len(run)) // A frame takes more than its packet will here.
+	for msg, rest, ok := run.Next(); ok && len(pc.queue) <= receiveLimit; msg, rest, ok = rest.Next() {
+		pc.appendLocked(h, msg[wire.HeaderSize:])
+		queued++
+	}
+	pc.mu.Unlock()
+	pc.wake()
+	return queued
+}
+
+// appendLocked appends a packet to the queue, which has room for it.
+func (pc *PacketConn) appendLocked(h wire.Header, payload []byte) {
 	pc.queue = binary.BigEndian.AppendUint32(pc.queue, uint32(len(payload)))
 	pc.queue = binary.BigEndian.AppendUint64(pc.queue, uint64(h.From))
 	pc.queue = append(pc.queue, h.FromService[:]...)
 	pc.queue = append(pc.queue, payload...)
-	pc.mu.Unlock()
+}
+
+// wake tells the reader that something has arrived.
+func (pc *PacketConn) wake() {
 	select {
 	case pc.arrived <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 // ReadFrom waits for a datagram and copies it to p; what does not fit is lost. The address is an [Addr].

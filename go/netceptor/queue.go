@@ -67,6 +67,23 @@ func (q *sendQueue) push(limit int, parts ...[]byte) error {
 	return err
 }
 
+// pushTransit queues a run of packets in transit, all or none, and sets their hop count. errQueueFull means that they
+// would make more than transitLimit bytes wait.
+func (q *sendQueue) pushTransit(run wire.Batch, hops uint8) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return errQueueClosed
+	}
+	start := len(q.data)
+	if start+len(run) > transitLimit {
+		return errQueueFull
+	}
+	q.data = append(roomFor(q.data, len(run)), run...)
+	q.data[start:].PatchHops(hops)
+	return nil
+}
+
 // pushRun queues packets of a local sender that have one header and lie one behind the other, all of the same size but
 // the last.
 func (q *sendQueue) pushRun(header, run []byte, size int) error {

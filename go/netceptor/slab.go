@@ -7,7 +7,7 @@ import (
 
 // Queues hold their packets in slabs: memory of a few fixed sizes, taken from a pool when a queue grows and given back
 // when it has nothing to do. A burst so costs neither an allocation nor, once it is over, any memory.
-var slabSizes = [...]int{4 << 10, 64 << 10, 512 << 10, 2 << 20, transitLimit + 128<<10}
+var slabSizes = [...]int{4 << 10, 64 << 10, 512 << 10, 2 << 20, transitLimit + 512<<10}
 
 var slabPools [len(slabSizes)]sync.Pool // Of *byte: the start of a slab.
 

@@ -55,3 +55,35 @@ func (b Batch) Whole() int {
 	}
 	return n
 }
+
+// Run returns the length of the frames at the start of b that hold data messages with the same header, hop count
+// included: packets come in runs, and what holds for the header of the first one holds for all. 0 means that b does not
+// begin with a whole data message; reserved bytes do not count.
+func (b Batch) Run() int {
+	first, rest, ok := b.Next()
+	if !ok || len(first) < HeaderSize || Type(first[0]) != TypeData {
+		return 0
+	}
+	for {
+		msg, after, ok := rest.Next()
+		if !ok || len(msg) < HeaderSize || [2]byte(msg) != [2]byte(first) || [HeaderSize - 4]byte(msg[4:]) != [HeaderSize - 4]byte(first[4:]) {
+			return len(b) - len(rest)
+		}
+		rest = after
+	}
+}
+
+// Count returns the number of whole messages.
+func (b Batch) Count() (n uint64) {
+	for _, rest, ok := b.Next(); ok; _, rest, ok = rest.Next() {
+		n++
+	}
+	return n
+}
+
+// PatchHops is [PatchHops] for every message of a run.
+func (b Batch) PatchHops(hops uint8) {
+	for msg, rest, ok := b.Next(); ok; msg, rest, ok = rest.Next() {
+		PatchHops(msg, hops)
+	}
+}

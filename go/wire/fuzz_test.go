@@ -109,6 +109,9 @@ func FuzzBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rest := wire.Batch(data)
 		whole := rest.Whole()
+		if run := rest.Run(); run > whole || run > 0 && rest[:run].Run() != run {
+			t.Fatalf("a run of %d bytes in %d", run, whole)
+		}
 		var out wire.Batch
 		for {
 			msg, next, ok := rest.Next()

@@ -208,6 +208,58 @@ func TestPatchHops(t *testing.T) {
 	}
 }
 
+func TestRuns(t *testing.T) {
+	packet := func(hops uint8, to wire.NodeHash, payload string) []byte {
+		return append(wire.Header{Hops: hops, From: 1, To: to}.AppendTo(nil), payload...)
+	}
+	odd := packet(30, 2, "reserved bytes do not count")
+	odd[2], odd[3] = 7, 8
+	run := []([]byte){packet(30, 2, "a"), packet(30, 2, ""), odd}
+	for _, test := range []struct {
+		name string
+		next []byte // What comes behind the run.
+	}{
+		{"nothing", nil},
+		{"another hop count", packet(29, 2, "a")},
+		{"another destination", packet(30, 3, "a")},
+		{"a short message", packet(30, 2, "")[:wire.HeaderSize-1]},
+		{"another type", append([]byte{1}, packet(30, 2, "a")[1:]...)},
+	} {
+		var batch wire.Batch
+		for _, msg := range run {
+			batch, _ = wire.AppendFrame(batch, msg)
+		}
+		want := len(batch)
+		if test.next != nil {
+			batch, _ = wire.AppendFrame(batch, test.next)
+		}
+		if got := batch.Run(); got != want || batch[:got].Count() != 3 {
+			t.Errorf("%s: the run has %d messages in %d bytes, want 3 in %d", test.name, batch[:got].Count(), got, want)
+		}
+		for cut := range want {
+			if got := batch[:cut].Run(); got != batch[:cut].Whole() {
+				t.Errorf("%s: %d bytes of %d are a run, want %d", test.name, got, cut, batch[:cut].Whole())
+			}
+		}
+		batch[:want].PatchHops(9)
+		if msg, _, _ := batch[:want].Next(); msg[1] != 9 || string(msg[wire.HeaderSize:]) != "a" {
+			t.Errorf("patched: %q", msg)
+		}
+		if test.next != nil && !bytes.Equal(batch[want+wire.FrameOverhead:], test.next) {
+			t.Errorf("%s: the message behind the run was changed", test.name)
+		}
+	}
+	for _, first := range [][]byte{{0}, {1, 2}, packet(30, 2, "")[:wire.HeaderSize-1]} {
+		batch, _ := wire.AppendFrame(nil, first)
+		if got := batch.Run(); got != 0 {
+			t.Errorf("%x: a run of %d bytes", first, got)
+		}
+	}
+	if got := (wire.Batch{0, 0, 1, 0, 0}).Run(); got != 0 {
+		t.Errorf("an empty frame begins a run of %d bytes", got)
+	}
+}
+
 func TestTypeNames(t *testing.T) {
 	_, err := wire.ParseHeader(append([]byte{9}, make([]byte, 40)...))
 	if err == nil || !strings.Contains(err.Error(), "9, want data") {
