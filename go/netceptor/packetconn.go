@@ -48,6 +48,7 @@ type PacketConn struct {
 
 	mu      sync.Mutex
 	queue   []byte // Packets: length (u32), source hash (u64), source service (8 bytes), payload.
+	dropped uint64
 	arrived chan struct{}
 
 	readMu   sync.Mutex
@@ -150,6 +151,7 @@ func (pc *PacketConn) notice(n Notice) {
 func (pc *PacketConn) receive(from wire.NodeID, h wire.Header, payload []byte) bool {
 	pc.mu.Lock()
 	if len(pc.queue) > receiveLimit || pc.ctx.Err() != nil {
+		pc.dropped++
 		pc.mu.Unlock()
 		return false
 	}
@@ -191,6 +193,13 @@ func (pc *PacketConn) wake() {
 	case pc.arrived <- struct{}{}:
 	default:
 	}
+}
+
+// Dropped is how many packets found too much waiting to be read.
+func (pc *PacketConn) Dropped() uint64 {
+	pc.mu.Lock()
+	defer pc.mu.Unlock()
+	return pc.dropped
 }
 
 // ReadFrom waits for a datagram and copies it to p; what does not fit is lost. The address is an [Addr].

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,8 @@ import (
 const (
 	defaultBacklog = 64
 	maxBacklog     = 1024
+	// datagramBuffer is the socket buffer asked for between a program and a datagram socket, each way.
+	datagramBuffer = 1 << 20
 	// announceBytes is about what the kernel charges for the two messages of a stream that the program has not accepted yet.
 	announceBytes = 2048
 )
@@ -130,6 +133,8 @@ func opDatagramOpen(_ context.Context, s *session, req *request) (reply, error) 
 		_ = pc.Close()
 		return failed(err)
 	}
+	_ = near.SetWriteBuffer(datagramBuffer)
+	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, datagramBuffer)
 	h := s.host
 	d := &datagrams{pc: pc, conn: near, log: h.log}
 	h.mu.Lock()
@@ -152,7 +157,7 @@ func opDatagramStatus(_ context.Context, s *session, req *request) (reply, error
 	if d == nil {
 		return failed(badRequest(fmt.Sprintf("key \"datagram\": %d is not an open datagram socket", req.Datagram)))
 	}
-	return plain(map[string]any{"sent": d.sent.Load(), "received": d.received.Load(), "dropped": d.dropped.Load()})
+	return plain(map[string]any{"sent": d.sent.Load(), "received": d.received.Load(), "dropped": d.pc.Dropped()})
 }
 
 // datagrams is a datagram socket of the mesh and the socket that a program uses it through.
@@ -163,7 +168,6 @@ type datagrams struct {
 	log  *slog.Logger
 
 	sent, received atomic.Uint64
-	dropped        atomic.Uint64 // The program did not read them in time.
 }
 
 // run carries datagrams both ways until the program closes its end, the mesh socket ends or ctx does.
@@ -180,6 +184,9 @@ func (d *datagrams) run(ctx context.Context) {
 	wg.Wait()
 }
 
+// maxDatagramHeader is the longest header of a datagram message.
+const maxDatagramHeader = 3 + 255 + 1 + 255
+
 // appendDatagramHeader writes the header of a datagram message; false if the address does not fit.
 func appendDatagramHeader(dst []byte, kind byte, a netceptor.Addr) ([]byte, bool) {
 	if len(a.Node) > 255 || len(a.Service) > 255 {
@@ -191,65 +198,90 @@ func appendDatagramHeader(dst []byte, kind byte, a netceptor.Addr) ([]byte, bool
 	return append(dst, a.Service...), true
 }
 
-// parseDatagram reads a message of the program's.
-func parseDatagram(msg []byte) (to netceptor.Addr, payload []byte, err error) {
-	bad := badRequest("datagram message: want version 1, kind 0, node, service, payload")
-	if len(msg) < 3 || msg[0] != datagramVersion || msg[1] != datagramPayload {
-		return to, nil, bad
+var errDatagram = badRequest("datagram message: want version 1, kind 0, node, service, payload")
+
+// splitDatagram takes a message of the program's apart.
+func splitDatagram(msg []byte) (header, payload []byte, err error) {
+	if len(msg) < 4 || msg[0] != datagramVersion || msg[1] != datagramPayload {
+		return nil, nil, errDatagram
 	}
-	rest := msg[3:]
-	if len(rest) < int(msg[2])+1 {
-		return to, nil, bad
+	end := 3 + int(msg[2])
+	if len(msg) <= end || len(msg) < end+1+int(msg[end]) {
+		return nil, nil, errDatagram
 	}
-	to.Node, rest = wire.NodeID(rest[:msg[2]]), rest[msg[2]:]
-	size := int(rest[0])
-	if rest = rest[1:]; len(rest) < size {
-		return to, nil, bad
-	}
-	to.Service = string(rest[:size])
-	return to, rest[size:], nil
+	end += 1 + int(msg[end])
+	return msg[:end], msg[end:], nil
 }
 
-// out sends what the program writes, until it closes its end.
+// datagramAddress reads the address out of a whole header.
+func datagramAddress(header []byte) netceptor.Addr {
+	end := 3 + int(header[2])
+	return netceptor.Addr{Node: wire.NodeID(header[3:end]), Service: string(header[end+1:])}
+}
+
+// out sends what the program writes, until it closes its end. It waits where the mesh does, and so does the program.
 func (d *datagrams) out() {
-	buf := make([]byte, wire.MaxMessage+2*256+3)
+	buf := make([]byte, maxDatagramHeader+wire.MaxMessage)
+	var last []byte // Programs send many datagrams to one address.
+	var to net.Addr
 	for {
 		n, err := d.conn.Read(buf)
 		if err != nil || n == 0 {
 			return
 		}
-		to, payload, perr := parseDatagram(buf[:n])
+		header, payload, perr := splitDatagram(buf[:n])
 		if perr == nil {
+			if !bytes.Equal(header, last) {
+				last, to = append(last[:0], header...), datagramAddress(header)
+			}
 			_, perr = d.pc.WriteTo(payload, to)
 		}
 		if perr == nil {
 			d.sent.Add(1)
 			continue
 		}
-		header, ok := appendDatagramHeader(nil, datagramRefused, to)
+		var address netceptor.Addr
+		if header != nil {
+			address = datagramAddress(header)
+		}
+		refusal, ok := appendDatagramHeader(nil, datagramRefused, address)
 		text, merr := json.Marshal(toError(perr, Internal))
 		if ok && merr == nil {
-			trySend(d.conn, append(header, text...))
+			trySend(d.conn, append(refusal, text...))
 		}
 	}
 }
 
-// in passes packets to the program. What it does not read in time is dropped and counted, never waited for.
+// in passes packets to the program and waits until it reads them. What comes meanwhile waits in the mesh socket, and is
+// dropped and counted there once too much does: the node itself never waits.
 func (d *datagrams) in() {
-	payload := make([]byte, wire.MaxPayload)
+	buf := make([]byte, maxDatagramHeader+wire.MaxPayload)
+	var from net.Addr // Of the header, which ends where payloads begin.
+	var header []byte
+	warned := false
 	for {
-		n, from, err := d.pc.ReadFrom(payload)
+		n, source, err := d.pc.ReadFrom(buf[maxDatagramHeader:])
 		if err != nil {
 			return
 		}
-		msg, ok := appendDatagramHeader(nil, datagramPayload, from.(netceptor.Addr))
-		if ok && trySend(d.conn, append(msg, payload[:n]...)) {
-			d.received.Add(1)
-			continue
+		if source != from {
+			made, ok := appendDatagramHeader(nil, datagramPayload, source.(netceptor.Addr))
+			if !ok {
+				continue
+			}
+			from, header = source, made
 		}
-		if d.dropped.Add(1) == 1 {
-			d.log.Warn("datagrams are dropped: the program does not read them", "service", d.pc.Service())
+		start := maxDatagramHeader - len(header)
+		copy(buf[start:], header)
+		_, err = d.conn.Write(buf[start : maxDatagramHeader+n])
+		if !warned && d.pc.Dropped() > 0 {
+			warned = true
+			d.log.Warn("datagrams were dropped: the program does not read them", "service", d.pc.Service())
 		}
+		if err != nil {
+			return
+		}
+		d.received.Add(1)
 	}
 }
 
@@ -267,18 +299,13 @@ func (d *datagrams) notices() {
 	}
 }
 
-// trySend sends one message unless that would wait.
-func trySend(conn *net.UnixConn, msg []byte) bool {
+// trySend sends one message unless that would wait, for the socket or for a Write that waits.
+func trySend(conn *net.UnixConn, msg []byte) {
 	rc, err := conn.SyscallConn()
 	if err != nil {
-		return false
+		return
 	}
-	var sendErr error
-	if err := rc.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendto(int(fd), msg, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-		return true
-	}); err != nil {
-		return false
-	}
-	return sendErr == nil
+	_ = rc.Control(func(fd uintptr) {
+		_ = unix.Sendto(int(fd), msg, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	})
 }

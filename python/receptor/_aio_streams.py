@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ACCEPT_BYTES = 64 << 10
 _READ_BYTES = 64 << 10
+_CALLS_AT_ONCE = 16  # Of one datagram socket, before the other tasks of the loop have their turn.
 LIMIT_BYTES = 64 << 10  # Of a reader's buffer, as asyncio has it.
 
 
@@ -340,6 +341,7 @@ class DatagramSocket(Pollable):
         super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
         self._node = node
         self._number = number
+        self._calls = 0
         self.service = service
 
     async def status(self) -> DatagramStatus:
@@ -356,13 +358,29 @@ class DatagramSocket(Pollable):
 
         Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
         """
-        message = b"".join(_sockets.pack_datagram(data, address))
+        message = _sockets.pack_datagram(data, address)
+        await self._turn()
         try:
-            await within(timeout_s, "send_to", self._send(message))
+            _process.check(self._pid)
+            self._sock.send(message)
+        except BlockingIOError:
+            await self._send_later(message, len(data), timeout_s)
+        except OSError as error:
+            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
+
+    async def _turn(self) -> None:
+        """Let other tasks have theirs now and then: a call that need not wait does not go through the loop."""
+        self._calls += 1
+        if self._calls % _CALLS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+    async def _send_later(self, message: bytes, size: int, timeout_s: float | None) -> None:
+        try:
+            await within(timeout_s, "send_to", asyncio.get_running_loop().sock_sendall(self._sock, message))
         except MeshTimeout:
             raise
         except OSError as error:
-            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
+            raise _sockets.send_error(error, size) or self._closed_error() from error
 
     async def recv_from(self, *, timeout_s: float | None = None) -> tuple[bytes, Address]:
         """The next datagram and its sender.
@@ -370,19 +388,26 @@ class DatagramSocket(Pollable):
         Raises Unreachable for a notice that a datagram sent earlier did not arrive, PayloadTooLarge for one that the
         node refused, MeshTimeout, or ClosedError. The socket goes on working after the first three.
         """
+        await self._turn()
         try:
-            message, _ = await within(timeout_s, "recv_from", self.receive(_sockets.DATAGRAM_READ_BYTES))
-        except MeshTimeout:
-            raise
+            _process.check(self._pid)
+            message = self._sock.recv(_sockets.DATAGRAM_READ_BYTES)
+        except BlockingIOError:
+            message = await self._recv_later(timeout_s)
         except OSError as error:
             raise self._closed_error() from error
         if not message:
             raise self._closed_error()
         return _sockets.unpack_datagram(message)
 
-    async def _send(self, message: bytes) -> None:
-        _process.check(self._pid)
-        await asyncio.get_running_loop().sock_sendall(self._sock, message)
+    async def _recv_later(self, timeout_s: float | None) -> bytes:
+        try:
+            message, _ = await within(timeout_s, "recv_from", self.receive(_sockets.DATAGRAM_READ_BYTES))
+            return message
+        except MeshTimeout:
+            raise
+        except OSError as error:
+            raise self._closed_error() from error
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"datagram socket {self.service!r} is closed")

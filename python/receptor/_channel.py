@@ -1,6 +1,8 @@
 """A session over a blocking socket, for one thread at a time."""
 
+import errno
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -35,6 +37,17 @@ class Deadline:
         if left <= 0:
             raise self.error()
         sock.settimeout(left)
+
+    def wait(self, sock: socket.socket, event: int) -> None:
+        """Wait for an event of ``select.poll``, or for the end of ``sock``, whose own time-out is not touched."""
+        left = self.left()
+        if left == 0:
+            raise self.error()
+        if sock.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        poll = select.poll()
+        poll.register(sock, event)
+        poll.poll(None if left < 0 else left * 1000)
 
     def left(self) -> float:
         """Seconds until it has passed, as ``Lock.acquire`` takes them: -1 for no limit."""

@@ -1,6 +1,7 @@
 """What the sockets of both shells share: construction from a received descriptor, forks, and the datagram format."""
 
 import errno
+import functools
 import json
 import os
 import socket
@@ -79,26 +80,34 @@ def host_port(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def pack_datagram(
-    payload: bytes | bytearray | memoryview, address: tuple[str, str]
-) -> list[bytes | bytearray | memoryview]:
-    """Lay a datagram out for sending, as buffers to be sent together."""
-    node, service = (part.encode() for part in address)
+def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> bytes:
+    """Lay a datagram out for sending."""
+    return b"".join((_header(*address), payload))
+
+
+@functools.lru_cache(256)
+def _header(node_id: str, name: str) -> bytes:
+    node, service = node_id.encode(), name.encode()
     if not 1 <= len(node) <= 255:
         raise ConfigError(f"node ID of {len(node)} bytes: datagram sockets reach IDs of 1 to 255")
     if len(service) > 255:
         raise ConfigError(f"service name of {len(service)} bytes: allowed are 255")
-    header = bytes((_VERSION, _DATA, len(node))) + node + bytes((len(service),)) + service
-    return [header, payload]
+    return bytes((_VERSION, _DATA, len(node))) + node + bytes((len(service),)) + service
+
+
+@functools.lru_cache(256)
+def _address(encoded: bytes) -> Address:
+    """What a header has behind version and kind."""
+    end = 1 + encoded[0]
+    return Address(encoded[1:end].decode(), encoded[end + 1 :].decode())
 
 
 def unpack_datagram(message: bytes) -> tuple[bytes, Address]:
     """Take a received message apart. Notices and refusals raise what they say."""
     try:
         version, kind, length = message[0], message[1], message[2]
-        end = 3 + length
-        start = end + 1 + message[end]
-        address = Address(message[3:end].decode(), message[end + 1 : start].decode())
+        start = 4 + length + message[3 + length]
+        address = _address(message[2:start])
     except (IndexError, UnicodeDecodeError):
         raise ProtocolError("datagram without a whole header") from None
     payload = message[start:]

@@ -1,6 +1,7 @@
 """What a blocking node hands out: streams, listeners, datagram sockets, events."""
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -224,12 +225,14 @@ class DatagramSocket:
         Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
         """
         _process.check(self._pid)
-        deadline = Deadline(timeout_s, "send_to")
+        message = _sockets.pack_datagram(data, address)
         try:
-            deadline.apply(self._sock)
-            self._sock.sendmsg(_sockets.pack_datagram(data, address))
-        except TimeoutError:
-            raise deadline.error() from None
+            if timeout_s is None:
+                self._sock.send(message)
+            else:
+                self._send_within(message, Deadline(timeout_s, "send_to"))
+        except MeshTimeout:
+            raise
         except OSError as error:
             raise _sockets.send_error(error, len(data)) or self._closed_error() from error
 
@@ -240,17 +243,36 @@ class DatagramSocket:
         node refused, MeshTimeout, or ClosedError. The socket goes on working after the first three.
         """
         _process.check(self._pid)
-        deadline = Deadline(timeout_s, "recv_from")
         try:
-            deadline.apply(self._sock)
-            message = self._sock.recv(_sockets.DATAGRAM_READ_BYTES)
-        except TimeoutError:
-            raise deadline.error() from None
+            if timeout_s is None:
+                message = self._sock.recv(_sockets.DATAGRAM_READ_BYTES)
+            else:
+                message = self._recv_within(Deadline(timeout_s, "recv_from"))
+        except MeshTimeout:
+            raise
         except OSError as error:
             raise self._closed_error() from error
         if not message:
             raise self._closed_error()
         return _sockets.unpack_datagram(message)
+
+    # The socket itself stays without a time-out: threads share it, and a call that need not wait is one system call.
+
+    def _send_within(self, message: bytes, deadline: Deadline) -> None:
+        while True:
+            try:
+                self._sock.send(message, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                deadline.wait(self._sock, select.POLLOUT)
+            else:
+                return
+
+    def _recv_within(self, deadline: Deadline) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(_sockets.DATAGRAM_READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                deadline.wait(self._sock, select.POLLIN)
 
     def status(self) -> DatagramStatus:
         """How many datagrams it has carried, and how many came in vain while nobody read."""
