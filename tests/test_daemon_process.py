@@ -262,6 +262,7 @@ def test_stop_waits_for_clients(start: Daemons, config: Path) -> None:
 
 
 def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemons, config: Path) -> None:
+    text = config.read_text()
     good = run(receptor, "--check", "-c", config)
     assert (good.returncode, good.stdout) == (0, "The configuration is good: 3 directives\n")
     assert sorted(p.name for p in config.parent.iterdir()) == ["mesh.yml"]
@@ -272,6 +273,7 @@ def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemon
             + f"- tcp-listener: {{bindaddr: 127.0.0.1, port: {port}}}\n"
             + "- tls-server: {name: s, cert: /no/cert, key: /no/key}\n"
             + '- work-command: {worktype: w, command: /no/such, params: "\'"}\n- work-signing: /no/key\n'
+            + "- metrics-listener: {port: 0, tokenfile: /no/token}\n- tcp-peer: nowhere\n- tcp-pear: h:1\n"
         )
         bad = run(receptor, "--check", "--config", config)
     assert (bad.returncode, bad.stdout) == (1, "")
@@ -281,8 +283,12 @@ def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemon
         "the command cannot be run: ",
         'params "\'"',
         f"/no/key does not exist ({config}:12:3)",
+        f"open /no/token: no such file or directory ({config}:13:3)",
+        f"address nowhere: missing port in address ({config}:14:13)",
+        f"unknown config type tcp-pear ({config}:15:3; did you mean tcp-peer?)",
     ):
         assert text in bad.stderr
+    config.write_text(text)
     config.chmod(0o666)
     loose = run(receptor, "-c", config)
     assert loose.returncode == 1

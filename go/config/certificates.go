@@ -170,7 +170,7 @@ func checkCertMakeReq(c *checker, s *CertMakeReq) {
 	c.keyBits(s.Bits)
 	switch {
 	case s.InKey == "" && s.OutKey == "":
-		c.problem(c.entry.pos, "inkey names the key to use, outkey the file for a new one", "must provide either InKey or OutKey")
+		c.refuse("", "inkey names the key to use, outkey the file for a new one", "must provide either InKey or OutKey")
 	case s.InKey != "" && s.OutKey != "":
 		c.refuse("outkey", "", "cannot use both InKey and OutKey")
 	case s.InKey != "" && s.Bits != 0:

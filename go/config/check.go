@@ -13,7 +13,8 @@ type checker struct {
 	profiles  profiles
 }
 
-// check applies them to all directives that could be read, and completes their sections.
+// check applies them to all directives, and completes their sections. Of one that could not be read whole, only what was
+// read is checked.
 func check(p *parser) {
 	c := &checker{
 		parser:    p,
@@ -22,16 +23,24 @@ func check(p *parser) {
 		profiles:  defined(p),
 	}
 	for _, e := range p.entries {
-		if e.spec.check != nil && !e.broken {
-			e.spec.check(c, e, e.section)
+		if e.spec.check == nil {
+			continue
+		}
+		before := len(p.problems)
+		e.spec.check(c, e, e.section)
+		if len(p.problems) > before {
+			e.broken = true
 		}
 	}
 }
 
-// refuse reports a problem with a parameter.
+// refuse reports a problem with a parameter, "" for the directive as a whole.
 func (c *checker) refuse(param, hint, format string, args ...any) {
 	pos, ok := c.entry.given[param]
-	if !ok {
+	switch {
+	case !ok && c.entry.broken: // It may be given, in a way that could not be read.
+		return
+	case !ok:
 		pos = c.entry.pos
 	}
 	c.problem(pos, hint, format, args...)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -64,6 +66,7 @@ type Config struct {
 	Directives []Directive // In the order they were written; an implicit node comes last.
 	Files      []string    // The files it was read from, as they were named.
 	Warnings   []Problem   // What will surprise, but stops nothing.
+	Wrong      *Error      // Of Check: what is wrong with it; Directives are then those in which nothing is.
 	ReadAt     time.Time   // Before the first of the files was read.
 
 	args   []string // The command line.
@@ -145,7 +148,7 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s (%s)", p.Text, strings.Join(notes, "; "))
 }
 
-// Error lists all that is wrong with a configuration, in the order it was found. It is never empty.
+// Error lists all that is wrong with a configuration, from top to bottom. It is never empty.
 type Error struct{ Problems []Problem }
 
 // Error returns one line per problem (a problem's own text may have more).
@@ -177,6 +180,9 @@ func ParseArgs(args []string) (*Config, error) {
 	switch {
 	case action == Check || action == ShowEffective:
 		cfg, err := p.finish()
+		if wrong, ok := errors.AsType[*Error](err); ok && action == Check {
+			return p.partial(wrong), nil
+		}
 		if err == nil && cfg.Action != ShowVersion {
 			cfg.Action = action
 		}
@@ -244,7 +250,7 @@ func (p *parser) finish() (*Config, error) {
 	p.checkMultiplicity()
 	if len(p.problems) > 0 {
 		check(p) // All problems at once.
-		return nil, &Error{Problems: p.problems}
+		return nil, p.wrong()
 	}
 	cfg := &Config{ReadAt: p.readAt, Files: p.files, Warnings: p.warnings, args: p.written, second: p.second}
 	if slices.ContainsFunc(p.entries, func(e *entry) bool { return e.spec.name == "version" }) {
@@ -258,12 +264,38 @@ func (p *parser) finish() (*Config, error) {
 	}
 	check(p)
 	if len(p.problems) > 0 {
-		return nil, &Error{Problems: p.problems}
+		return nil, p.wrong()
 	}
 	for _, e := range p.entries {
 		cfg.Directives = append(cfg.Directives, Directive{Name: e.spec.name, Pos: e.pos, Section: e.spec.value(e.section)})
 	}
 	return cfg, nil
+}
+
+// partial is what can be checked further of a configuration that is wrong: the directives in which nothing is.
+func (p *parser) partial(wrong *Error) *Config {
+	cfg := &Config{Action: Check, ReadAt: p.readAt, Files: p.files, Wrong: wrong, args: p.written, second: p.second}
+	for _, e := range p.entries {
+		if !e.broken && e.spec.group != certificates {
+			cfg.Directives = append(cfg.Directives, Directive{Name: e.spec.name, Pos: e.pos, Section: e.spec.value(e.section)})
+		}
+	}
+	return cfg
+}
+
+// wrong is the error of all problems: those of each file, and of the command line, together and from top to bottom.
+func (p *parser) wrong() *Error {
+	var sources []string
+	for _, problem := range p.problems {
+		sources = append(sources, problem.Pos.File)
+	}
+	slices.SortStableFunc(p.problems, func(a, b Problem) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(sources, a.Pos.File), slices.Index(sources, b.Pos.File)),
+			cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column), cmp.Compare(a.Pos.Arg, b.Pos.Arg),
+		)
+	})
+	return &Error{Problems: p.problems}
 }
 
 // checkMissing is called when all parameters of e have been read.

@@ -343,10 +343,10 @@ func TestAllProblemsAtOnce(t *testing.T) {
 // What cannot be read does not hide what is wrong with the rest.
 func TestProblemsOfAllKindsAtOnce(t *testing.T) {
 	_, err := LoadFile(write(t, "f.yml", "- node: localhost\n- bogus\n- tcp-peer: {address: h, cost: -1, tls: x}\n- tcp-listener: {port: x, cost: -1}\n"))
-	wantError(t, err, "error loading config file: could not get config type for command bogus", `node ID "localhost" is reserved`,
+	wantError(t, err, `node ID "localhost" is reserved`, "error loading config file: could not get config type for command bogus",
 		"address h: missing port in address", "connection cost must be positive", "unknown TLS config x", "setting field port")
-	if n := strings.Count(err.Error(), "cost must be positive"); n != 1 {
-		t.Errorf("got %d problems with costs, want that of the directive that could be read:\n%v", n, err)
+	if n := strings.Count(err.Error(), "cost must be positive"); n != 2 {
+		t.Errorf("got %d problems with costs, want also that of the directive whose port could not be read:\n%v", n, err)
 	}
 }
 

@@ -57,13 +57,13 @@ func checkWorkKubernetes(c *checker, k *WorkKubernetes) {
 		c.refuse("kubeconfig", "", "can only provide KubeConfig when AuthMethod=kubeconfig")
 	}
 	if k.Namespace == "" && k.AuthMethod != "kubeconfig" && !k.AllowRuntimeAuth {
-		c.problem(c.entry.pos, "", "must provide namespace when AuthMethod is not kubeconfig")
+		c.refuse("", "", "must provide namespace when AuthMethod is not kubeconfig")
 	}
 	if k.Pod != "" && (k.Image != "" || k.Command != "" || k.Params != "") {
 		c.refuse("pod", "", "can only provide Pod when Image, Command, and Params are empty")
 	}
 	if k.Image == "" && k.Pod == "" && !k.AllowRuntimeCommand && !k.AllowRuntimePod {
-		c.problem(c.entry.pos, "give image or pod, or let the submitter do so with allowruntimecommand or allowruntimepod", "must specify a container image to run")
+		c.refuse("", "give image or pod, or let the submitter do so with allowruntimecommand or allowruntimepod", "must specify a container image to run")
 	}
 	if k.StreamMethod != "logger" && k.StreamMethod != "tcp" {
 		c.refuse("streammethod", "", "stream mode must be logger or tcp")

@@ -131,6 +131,9 @@ func TestCheckAndShowConfigActions(t *testing.T) {
 			t.Errorf("%s: got action %d, want %d", args, got, want)
 		}
 	}
-	_, err := ParseArgs([]string{"--check", "--tcp-listener"})
-	wantError(t, err, "error in --tcp-listener: required parameter missing: port")
+	cfg, err := ParseArgs([]string{"--check", "--tcp-listener", "--tcp-peer", "h:1"})
+	if err != nil || cfg.Action != Check || len(cfg.Directives) != 1 || cfg.Directives[0].Name != "tcp-peer" {
+		t.Fatalf("got %+v, %v; want what can be checked further", cfg, err)
+	}
+	wantError(t, cfg.Wrong, "error in --tcp-listener: required parameter missing: port")
 }

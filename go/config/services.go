@@ -42,7 +42,7 @@ func serviceDirectives() []*directive {
 
 func checkControlService(c *checker, s *ControlService) {
 	if s.Service == "" && s.Filename == "" && s.TCPListen == "" {
-		c.problem(c.entry.pos, "give service, filename or tcplisten", "no listeners specified")
+		c.refuse("", "give service, filename or tcplisten", "no listeners specified")
 	}
 	c.service("service", s.Service)
 	c.tlsServer("tls", s.TLS)

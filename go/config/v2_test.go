@@ -114,7 +114,7 @@ func TestSecondFormatErrorsNameTheirPlace(t *testing.T) {
 		"map expected": {"c.yml", "version: 2\nwork-commands: yes\n", "error loading config file: 'work-commands' expected a map, got 'bool' (@:2:16; "},
 		"value":        {"c.yml", "version: 2\ntcp-listeners: [{port: x}]\n", `error loading config file: error setting field port in command tcp-listener: strconv.ParseInt: parsing "x": invalid syntax (@:2:24)`},
 		"version":      {"c.yml", "version: 2\nVersion: 2\n", `error loading config file: key "Version" is already set at line 1 (@:2:1)`},
-		"json value":   {"c.json", "{\"version\": 2,\n \"tcp-peers\": [{\"address\": 5, \"cost\": \"x\"}]}", `error loading config file: error setting field cost in command tcp-peer: strconv.ParseFloat: parsing "x": invalid syntax (@:2:39)`},
+		"json value":   {"c.json", "{\"version\": 2,\n \"tcp-peers\": [{\"address\": \"h:1\", \"cost\": \"x\"}]}", `error loading config file: error setting field cost in command tcp-peer: strconv.ParseFloat: parsing "x": invalid syntax (@:2:43)`},
 		"json syntax":  {"c.json", "{\"version\": 2,\n \"tcp-peers\": [}", "error loading config file: json: invalid character '}' looking for beginning of value (@:2:16)"},
 		"json trailer": {"c.json", "{\"version\": 2} x", "error loading config file: json: "},
 		"toml value":   {"c.toml", "version = 2\n[[tcp-peers]]\naddress = \"h:1\"\n[[tcp-peers]]\naddress = \"h:2\"\ncost = \"x\"\n", `error loading config file: error setting field cost in command tcp-peer: strconv.ParseFloat: parsing "x": invalid syntax (@:6:1)`},

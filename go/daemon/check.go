@@ -26,6 +26,9 @@ func check(cfg *config.Config, opts Options) error {
 	d := &Daemon{log: slog.New(slog.DiscardHandler), environ: opts.Environ}
 	d.cfg.Store(cfg)
 	c := &checkup{running: served(cfg), managed: lookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
+	if cfg.Wrong != nil {
+		c.problems = append(c.problems, cfg.Wrong)
+	}
 	c.add(config.Position{}, safe(cfg))
 	_, err := d.loadProfiles(cfg)
 	c.add(config.Position{}, err)
@@ -81,6 +84,12 @@ func (c *checkup) directive(d config.Directive) {
 		c.socket(d.Pos, s.Filename)
 		if s.TCPListen != "" {
 			c.listens(d.Pos, "tcp", s.TCPListen)
+		}
+	case config.MetricsListener:
+		c.listens(d.Pos, "tcp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
+		for _, file := range []string{s.PasswordFile, s.TokenFile} {
+			_, err := secretFile(file)
+			c.add(d.Pos, err)
 		}
 	case config.WorkCommand:
 		c.program(d.Pos, s.Command, s.Params)

@@ -36,7 +36,8 @@
 //
 // # Checking
 //
-// --check reports at once what would keep the node from starting: files, keys, ports, sockets, commands, firewall rules.
+// --check reports at once all that is wrong with the configuration and, of the directives that are right, what would keep the
+// node from starting: files, keys, ports, sockets, commands, firewall rules.
 // What a running node on the same control socket holds is not a problem. Refused are configuration files, private keys and
 // data directories that every user may write, and data directories of other users. Keys that every user may read are
 // warned of only: containers mount them so.
