@@ -262,7 +262,7 @@ def test_stop_waits_for_clients(start: Daemons, config: Path) -> None:
 
 
 def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemons, config: Path) -> None:
-    text = config.read_text()
+    before = config.read_text()
     good = run(receptor, "--check", "-c", config)
     assert (good.returncode, good.stdout) == (0, "The configuration is good: 3 directives\n")
     assert sorted(p.name for p in config.parent.iterdir()) == ["mesh.yml"]
@@ -288,7 +288,7 @@ def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemon
         f"unknown config type tcp-pear ({config}:15:3; did you mean tcp-peer?)",
     ):
         assert text in bad.stderr
-    config.write_text(text)
+    config.write_text(before)
     config.chmod(0o666)
     loose = run(receptor, "-c", config)
     assert loose.returncode == 1
