@@ -64,7 +64,7 @@ func (q *param) values() []string {
 // WriteZshCompletion writes the like for zsh.
 func WriteZshCompletion(w io.Writer, prog string) error {
 	name := "_" + strings.Map(identifier, prog)
-	var words, cases strings.Builder
+	var words, cases, values strings.Builder
 	add := func(word, help string) { fmt.Fprintf(&words, "        %s\n", shellQuote(zshWord(word)+":"+help)) }
 	for _, d := range schema() {
 		if d.hidden {
@@ -73,14 +73,18 @@ func WriteZshCompletion(w io.Writer, prog string) error {
 		add("--"+d.name, d.help)
 		var params []string
 		for i := range d.params {
-			params = append(params, shellQuote(zshWord(d.params[i].name+"=")+":"+d.params[i].help))
+			q := &d.params[i]
+			params = append(params, shellQuote(zshWord(q.name+"=")+":"+q.help))
+			if of := q.values(); of != nil {
+				fmt.Fprintf(&values, "            %s.%s) compset -P '*='; compadd -- %s ;;\n", d.name, q.name, strings.Join(of, " "))
+			}
 		}
 		fmt.Fprintf(&cases, "            %s) params=(%s) ;;\n", d.name, strings.Join(params, " "))
 	}
 	for _, b := range builtIn {
 		add(b.name, b.help)
 	}
-	script := strings.NewReplacer("@NAME@", name, "@PROG@", prog, "@QUOTED@", shellQuote(prog), "@WORDS@", words.String(), "@CASES@", cases.String()).Replace(zshScript)
+	script := strings.NewReplacer("@NAME@", name, "@PROG@", prog, "@QUOTED@", shellQuote(prog), "@WORDS@", words.String(), "@CASES@", cases.String(), "@VALUES@", values.String()).Replace(zshScript)
 	_, err := io.WriteString(w, script)
 	return err
 }
@@ -91,7 +95,7 @@ const zshScript = `#compdef @PROG@
 # zsh completion, made by --zsh-completion
 @NAME@() {
     local -a words_ params
-    local i word
+    local i word directive
     words_=(
 @WORDS@    )
     if [[ "$PREFIX" == -* ]]; then
@@ -102,11 +106,17 @@ const zshScript = `#compdef @PROG@
         word="${words[i]}"
         [[ "$word" == -* ]] || continue
         word="${${word#-}#-}"
-        case "${word:l}" in
+        directive="${word:l}"
+        case "$directive" in
             c|config) _files; return ;;
 @CASES@        esac
         break
     done
+    if [[ "$PREFIX" == *=* ]]; then
+        case "$directive.${${PREFIX%%=*}:l}" in
+@VALUES@        esac
+        return
+    fi
     (( ${#params} )) && _describe -V 'parameter' params -S ''
 }
 compdef @NAME@ @QUOTED@
