@@ -121,6 +121,7 @@ class BuildScripts(build_scripts):
         super().finalize_options()
 
     def run(self) -> None:
+        shutil.rmtree(self.build_dir, ignore_errors=True)  # Programs that are gone must not live on in wheels.
         build_program(DAEMON, Path(self.build_dir) / DAEMON, str(self.distribution.get_version()))
 
     def get_source_files(self) -> list[str]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,48 @@ async def test_aiohttp_behind_a_proxy(nodes: Mesh) -> None:
                 await runner.cleanup()
 
 
-def test_anyio_and_trio(nodes: Mesh) -> None:
+async def test_uvicorn_behind_a_proxy(nodes: Mesh) -> None:
+    """A page of an ASGI program, to one that fetches it several times over a connection, and a body as it is made."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn")
+    aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
+    parts = [b"part %d\n" % i for i in range(5)]
+
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        question = b"".join([message["body"] async for message in bodies(receive)])
+        headers = [(b"content-type", b"text/html"), (b"x-path", scope["path"].encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in [question, *parts]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def bodies(receive: Any) -> AsyncIterator[Any]:
+        more = True
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
+            yield message
+
+    nodes.node("hub")
+    listening = socket.create_server(("127.0.0.1", 0))  # Connections wait in its backlog until uvicorn takes them.
+    server = uvicorn.Server(uvicorn.Config(program, lifespan="off", log_config=None))
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=20)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            exposed = b.expose(f"127.0.0.1:{listening.getsockname()[1]}", "web")
+            async with exposed, a.forward("b", "web") as proxy, aiohttp.ClientSession() as browser:
+                host, port = proxy.host_port
+                for size in (0, 10, 1 << 20):
+                    async with browser.post(f"http://{host}:{port}/{size}", data=b"x" * size) as answer:
+                        assert (answer.status, answer.headers["x-path"]) == (200, f"/{size}")
+                        assert await answer.read() == b"".join([b"x" * size, *parts])
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def test_trio(nodes: Mesh) -> None:
     trio = pytest.importorskip("trio", reason="needs trio")
     a, b = nodes.pair()
 
@@ -246,6 +287,37 @@ def test_anyio_and_trio(nodes: Mesh) -> None:
 
     with b.listen("up") as listener, served(listener, handle):
         assert trio.run(main) == b"TRIO"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_anyio(nodes: Mesh, backend: str) -> None:
+    """Both directions at once, more than any buffer holds, then the end of one before the other."""
+    anyio = pytest.importorskip("anyio", reason="needs anyio")
+    pytest.importorskip(backend, reason=f"needs {backend}")
+    a, b = nodes.pair()
+    data = os.urandom(4 << 20)
+
+    def handle(sock: receptor.MeshSocket) -> None:
+        while some := sock.recv(1 << 16):
+            sock.sendall(some)
+        sock.sendall(b"end")
+
+    async def main() -> bytes:
+        back = bytearray()
+        async with await anyio.abc.SocketStream.from_socket(plain(a.connect("b", "echo"))) as stream:
+
+            async def send() -> None:
+                await stream.send(data)
+                await stream.send_eof()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                async for some in stream:
+                    back += some
+        return bytes(back)
+
+    with b.listen("echo") as listener, served(listener, handle):
+        assert anyio.run(main, backend=backend) == data + b"end"
 
 
 def plain(sock: receptor.MeshSocket) -> socket.socket:
