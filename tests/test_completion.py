@@ -1,4 +1,4 @@
-"""Completion of the daemon's command line, in the shells themselves: what is typed, and what the tab key makes of it."""
+"""Completion of the daemon's command line in the shells themselves: what is typed, and what the tab key makes of it."""
 
 from __future__ import annotations
 

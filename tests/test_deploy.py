@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import configparser
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -80,6 +83,67 @@ def test_f240_container_recipe(receptor: Path) -> None:
     package, variable = flags[1].rsplit(".", 1)
     folder = REPO / package.removeprefix("github.com/pyreceptor/pyreceptor/")
     assert any(f"var {variable} string" in path.read_text() for path in folder.glob("*.go"))
+
+
+def container(recipe: str, receptor: Path, root: Path) -> None:
+    """Makes below ``root`` what the last stage of the recipe copies, with its owners and modes."""
+    (build, stage) = recipe.split("FROM scratch")
+    root.chmod(0o755)
+    for options, source, target in re.findall(r"^COPY ((?:--\S+ )*)(\S+) (\S+)$", stage, re.MULTILINE):
+        path = root / target.removeprefix("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "--from" not in options:
+            shutil.copy(REPO / source, path)
+        elif source == "/out/receptor":
+            assert "-o /out/receptor ./go/cmd/receptor" in build
+            shutil.copy(receptor, path)
+        elif source.startswith("/out/"):
+            assert re.search(rf"mkdir -p .*{source}", build), f"{source} is not made"
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            assert source == "/etc/ssl/certs/ca-certificates.crt"
+        if owner := re.search(r"--chown=(\d+):(\d+)", options):
+            os.chown(path, int(owner[1]), int(owner[2]))
+        if mode := re.search(r"--chmod=(\d+)", options):
+            path.chmod(int(mode[1], 8))
+    (root / "proc").mkdir()
+
+
+def test_f240_the_container_runs(receptor: Path, tmp_path: Path) -> None:
+    """What the recipe builds, in namespaces of its own: nothing but its files, its user, its command."""
+    recipe = (DEPLOY / "Containerfile").read_text()
+    root = tmp_path / "root"
+    root.mkdir()
+    unshare, chroot = shutil.which("unshare"), shutil.which("chroot")
+    isolate = ["--fork", "--kill-child", "--pid", "--mount", "--net", "--ipc", f"--mount-proc={root / 'proc'}"]
+    if unshare is None or chroot is None or os.getuid() != 0:
+        pytest.skip("needs root, unshare and chroot")
+    (root / "proc").mkdir()
+    if subprocess.run([unshare, *isolate, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespaces may be made here")
+    (root / "proc").rmdir()
+    container(recipe, receptor, root)
+    user = re.search(r"^USER (\S+)$", recipe, re.MULTILINE)
+    assert user is not None
+    command = [
+        word
+        for name in ("ENTRYPOINT", "CMD")
+        for word in json.loads(recipe.partition(f"\n{name} ")[2].partition("\n")[0])
+    ]
+    outside = Daemons(Path(unshare))
+    daemon = outside(*isolate, "env", "-i", chroot, f"--userspec={user[1]}", root, *command)
+    try:
+        daemon.wait_for("Initialization complete")
+        assert banner(root / "tmp" / "receptor.sock").startswith(b"Receptor Control, node ")
+        first = int(Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text())
+        status = Path(f"/proc/{first}/status").read_text()
+        assert re.search(rf"^Uid:\t{user[1].partition(':')[0]}\t", status, re.MULTILINE)
+        assert re.search(r"^NSpid:.*\t1$", status, re.MULTILINE), "it is the init of its container"
+        os.kill(first, signal.SIGTERM)
+        assert daemon.wait() == 0, daemon.output
+    finally:
+        daemon.close()
+    assert not (root / "tmp" / "receptor.sock").exists()
 
 
 def test_the_binary_is_static(receptor: Path) -> None:
