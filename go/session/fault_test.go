@@ -17,8 +17,7 @@ func (brokenStream) CloseWrite() error        { return nil }
 func (brokenStream) CloseRead() error         { return nil }
 func (brokenStream) LocalAddr() net.Addr      { return unitAddr("x") }
 
-// A panic ends what it belongs to and is told; the session and its node live on.
-func TestFaults(t *testing.T) {
+func init() { // Before there is a session that looks for operations.
 	operations["test.panic"] = operation{run: func(context.Context, *session, *request) (reply, error) { panic("an operation") }}
 	operations["test.stream"] = operation{run: func(_ context.Context, s *session, _ *request) (reply, error) {
 		st, fd, err := s.host.bridge(&brokenStream{})
@@ -31,7 +30,10 @@ func TestFaults(t *testing.T) {
 		s.host.spawn("test", func() { panic("a goroutine") })
 		return plain(empty)
 	}}
+}
 
+// A panic ends what it belongs to and is told; the session and its node live on.
+func TestFaults(t *testing.T) {
 	p := open(t)
 	p.must("open", "config", map[string]any{"node": "a"})
 	p.must("events", "kinds", []string{"log"})

@@ -250,8 +250,8 @@ func TestTLS(t *testing.T) {
 			a.must("open", "config", map[string]any{"node": "a", "tls_profiles": map[string]any{"mesh": aTLS}})
 		}
 		added, _ := a.must("peer.add", "address", fmt.Sprintf("%s://%s", scheme, bound["address"]), "tls", aTLS, "headers", headersFor(scheme))
-		a.must("route.wait", "node", "b", "timeout", 20)
-		b.must("route.wait", "node", "a", "timeout", 20)
+		a.must("route.wait", "node", "b", "timeout", 60)
+		b.must("route.wait", "node", "a", "timeout", 60)
 		if scheme == "tcp" {
 			_, listener := b.must("stream.listen", "service", "safe", "tls", bTLS)
 			for _, profile := range []any{"mesh", aTLS} {

@@ -81,7 +81,7 @@ func TestOffers(t *testing.T) {
 		}
 	}
 	_, _ = u.control.Write([]byte(`{"ok":true}`))
-	if ok, _ := a.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != "Succeeded" {
+	if ok, _ := a.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != "Succeeded" {
 		t.Errorf("status: %v", ok)
 	}
 	_, output := a.must("work.results", "unit", unit)
@@ -102,7 +102,7 @@ func TestOffers(t *testing.T) {
 		} else {
 			_ = u.control.Close()
 		}
-		if ok, _ := b.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != end.state || ok["Detail"] != end.detail {
+		if ok, _ := b.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != end.state || ok["Detail"] != end.detail {
 			t.Errorf("%q: %v %v", end.say, ok["StateName"], ok["Detail"])
 		}
 	}
@@ -116,7 +116,7 @@ func TestOffers(t *testing.T) {
 	}
 	_, _ = u.control.Write([]byte(`{"err":"cancelled"}`))
 	b.reply(cancelling)
-	if ok, _ := b.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != "Canceled" {
+	if ok, _ := b.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != "Canceled" {
 		t.Errorf("after cancel: %v", ok)
 	}
 
@@ -131,7 +131,7 @@ func TestOffers(t *testing.T) {
 		closeFD(fd)
 	}
 	_, _ = u.control.Write([]byte(`{"ok":true}`))
-	if ok, _ := b.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != "Succeeded" {
+	if ok, _ := b.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != "Succeeded" {
 		t.Errorf("status: %v", ok)
 	}
 }

@@ -187,8 +187,8 @@ func pair(t *testing.T) (a, b *program) {
 	bound, _ := b.must("listen.add", "address", "tcp://127.0.0.1:0")
 	a = open(t)
 	a.must("open", "config", map[string]any{"node": "a", "peers": []any{map[string]any{"address": bound["address"]}}})
-	a.must("route.wait", "node", "b", "timeout", 20)
-	b.must("route.wait", "node", "a", "timeout", 20)
+	a.must("route.wait", "node", "b", "timeout", 60)
+	b.must("route.wait", "node", "a", "timeout", 60)
 	return a, b
 }
 
@@ -419,7 +419,7 @@ func TestWork(t *testing.T) {
 		if got, err := io.ReadAll(output); err != nil || string(got) != "load" {
 			t.Errorf("output from byte 3: %q, %v", got, err)
 		}
-		if ok, _ := where.p.must("work.wait", "unit", unit, "timeout", 20); ok["StateName"] != "Succeeded" {
+		if ok, _ := where.p.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != "Succeeded" {
 			t.Errorf("status: %v", ok)
 		}
 		if ok, _ := where.p.must("work.list"); ok[unit.(string)] == nil {
@@ -431,7 +431,7 @@ func TestWork(t *testing.T) {
 	_ = payload.CloseWrite()
 	a.must("work.started", "unit", sub["unit"])
 	a.must("work.cancel", "unit", sub["unit"])
-	if ok, _ := a.must("work.wait", "unit", sub["unit"], "timeout", 20); ok["StateName"] != "Canceled" {
+	if ok, _ := a.must("work.wait", "unit", sub["unit"], "timeout", 60); ok["StateName"] != "Canceled" {
 		t.Errorf("after cancel: %v", ok)
 	}
 	a.must("work.release", "unit", sub["unit"])
@@ -540,8 +540,8 @@ func TestTransports(t *testing.T) {
 			a := open(t)
 			peer := fmt.Sprintf("%s://%s", scheme, bound["address"])
 			a.must("open", "config", map[string]any{"node": "a", "peers": []any{map[string]any{"address": peer}}})
-			a.must("route.wait", "node", "b", "timeout", 20)
-			b.must("route.wait", "node", "a", "timeout", 20)
+			a.must("route.wait", "node", "b", "timeout", 60)
+			b.must("route.wait", "node", "a", "timeout", 60)
 			a.must("ping", "node", "b")
 		})
 	}

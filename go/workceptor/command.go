@@ -38,6 +38,7 @@ type commandWorker struct {
 
 	mu       sync.Mutex
 	runner   *os.Process // nil: none was started or found.
+	found    bool        // The runner was there before this node was.
 	over     bool        // No runner will be started any more.
 	stopping bool        // Somebody sees to it that the runner ends.
 	ended    chan struct{}
@@ -313,6 +314,7 @@ func (w *commandWorker) resume() {
 	if alive {
 		w.mu.Lock()
 		w.runner, _ = os.FindProcess(pid)
+		w.found = true
 		w.mu.Unlock()
 		j.e.gate.occupy(j, rec.WorkType)
 		w.follow(pid)
@@ -409,12 +411,22 @@ func (w *commandWorker) cancel(ctx context.Context) (pending bool, err error) {
 		}
 		return false, nil
 	}
-	w.signalLocked(syscall.SIGINT)
+	w.signalLocked(w.stopSignal())
 	if !w.stopping {
 		w.stopping = w.j.e.begin(w.insist)
 	}
 	w.mu.Unlock()
 	return w.j.awaitEnd(ctx, w.ended), nil
+}
+
+// stopSignal is what ends a unit's process in its own way. A runner of this implementation gets SIGTERM: one that was started
+// a moment ago does not listen yet, and SIGINT would then be lost if the node ignores it, as whatever a shell script starts
+// in the background does. Other runners and Python work know SIGINT.
+func (w *commandWorker) stopSignal() syscall.Signal {
+	if _, ours := w.j.dir.RunnerAlive(); w.python() || w.found && !ours {
+		return syscall.SIGINT
+	}
+	return syscall.SIGTERM
 }
 
 // signalLocked asks the runner to stop, or kills it. The process handle cannot hit another process that got the same ID, except
