@@ -128,9 +128,12 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 	defer events.Close()
 	ticks, stop := manager.ticks()
 	defer stop()
-	look := time.NewTicker(watchInterval)
+	look := time.NewTimer(untilLook())
 	defer look.Stop()
 	watch := newFileWatch(d.Config().Files, d.Config().ReadAt)
+	if len(d.Config().Files) == 0 {
+		look.Stop() // There is never anything to look at.
+	}
 	manager.ready(d.statusLine())
 	news := events.C
 	for {
@@ -142,6 +145,7 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 		case <-opts.Hangup:
 			d.reloadNow(ctx, manager)
 		case <-look.C:
+			look.Reset(untilLook())
 			cfg := d.Config()
 			if !cfg.Process().WatchConfig {
 				continue

@@ -10,6 +10,12 @@ import (
 // reach a file through a symbolic link, as a mounted ConfigMap's, or through a network file system.
 const watchInterval = time.Second
 
+// untilLook is how long to wait for the next look: until the next full second, when the node wakes anyway to tell its
+// neighbours that it lives.
+func untilLook() time.Duration {
+	return watchInterval - time.Duration(time.Now().Nanosecond())%watchInterval
+}
+
 // clockGrain is how much older than it is a file may say that it is.
 const clockGrain = 20 * time.Millisecond
 

@@ -379,7 +379,7 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	delete(n.pending, nb)
 	n.links[peer] = nb
 	close(nb.established)
-	soonLocked(&n.beatAt, beatCheck)
+	soonLocked(&n.beatAt, untilBeat(time.Now()))
 	n.db.Introduce(peer, u.UpdateEpoch)
 	n.db.SetLink(peer, nb.cost)
 	n.computeRoutesLocked()
@@ -390,42 +390,47 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	return nil
 }
 
+// untilBeat is how long to wait for the next beat: for the next full second, so that all nodes speak at the same time as
+// far as their clocks agree. A node then wakes once a second for its own beat and those of all its neighbours.
+func untilBeat(now time.Time) time.Duration {
+	return beatPeriod - time.Duration(now.Nanosecond())%beatPeriod
+}
+
 // beatLocked speaks on links that were silent for a while, and ends those whose peer is. A node that was itself held up
 // does not judge others by it: what they have said meanwhile is still to be read.
 func (n *Node) beatLocked(now time.Time) {
 	n.beatAt = time.Time{}
-	if len(n.links) > 0 {
-		n.beatAt = now.Add(beatCheck)
+	if len(n.links) == 0 {
+		return
 	}
-	heldUp := now.Sub(n.beaten) > beatPeriod
+	wait := untilBeat(now)
+	heldUp := now.Sub(n.beaten) > beatPeriod+beatPeriod/4
 	n.beaten = now
 	for id, nb := range n.links {
-		if !nb.beats {
-			continue
+		limit := n.maxIdle
+		if nb.beats {
+			limit = beatLimit
+			nb.beatLocked(now)
 		}
-		switch silent := now.Sub(time.Unix(0, nb.spoke.Load())) >= beatPeriod-beatCheck/2; {
-		case silent && nb.waits:
-			nb.waits = false
-			nb.queue.wake()
-		case silent:
-			nb.sendControl(wire.BeatMessage)
-		}
-		if !heldUp && now.Sub(time.Unix(0, nb.heard.Load())) > beatLimit {
-			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, beatLimit))
-			nb.endLocked(faultf("silent", "nothing received for %v", beatLimit), false)
+		if left := limit - now.Sub(time.Unix(0, nb.heard.Load())); left > 0 {
+			wait = min(wait, left)
+		} else if !heldUp {
+			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, limit))
+			nb.endLocked(faultf("silent", "nothing received for %v", limit), false)
 		}
 	}
+	n.beatAt = now.Add(wait)
 }
 
-// closeIdle ends the links that have been silent for too long.
-func (n *Node) closeIdle() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := time.Now()
-	for id, nb := range n.links {
-		if now.Sub(time.Unix(0, nb.heard.Load())) > n.maxIdle {
-			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, n.maxIdle))
-			nb.endLocked(faultf("silent", "nothing received for %v", n.maxIdle), false)
-		}
+// beatLocked says what waits on this link, or that it lives, unless something was said a moment ago.
+func (nb *neighbour) beatLocked(now time.Time) {
+	if now.Sub(time.Unix(0, nb.spoke.Load())) < beatPeriod*3/4 {
+		return
 	}
+	if nb.waits {
+		nb.waits = false
+		nb.queue.wake()
+		return
+	}
+	nb.sendControl(wire.BeatMessage)
 }

@@ -21,10 +21,8 @@ import (
 const (
 	routePeriod  = 10 * time.Second
 	advertPeriod = 60 * time.Second
-	idleCheck    = 5 * time.Second
-	beatPeriod   = time.Second              // Between two of ours: how often each side of a link speaks,
-	beatLimit    = 3*beatPeriod - beatCheck // and how long it may be silent before the link is dead.
-	beatCheck    = 500 * time.Millisecond   // Between two looks at the links, if there are any.
+	beatPeriod   = time.Second                         // Between two of ours: how often each side of a link speaks,
+	beatLimit    = 3*beatPeriod - 100*time.Millisecond // and how long it may be silent before the link is dead.
 	sweepPeriod  = 60 * time.Second
 	defaultIdle  = 2*routePeriod + time.Second
 	joinDelay    = 5 * time.Millisecond   // Before the mesh is told of a new neighbour, and the neighbour of the mesh.
@@ -101,8 +99,8 @@ type Node struct {
 	updates      map[wire.NodeID]*heardUpdate
 	scratch      []byte     // Of encodeLocked.
 	told         []byte     // The last own update that was flooded.
-	beatAt       time.Time  // When the links are next checked for silence, zero if there are none,
-	beaten       time.Time  // and when they last were.
+	beatAt       time.Time  // When the links are next looked at, zero if there are none; see beatLocked.
+	beaten       time.Time  // When they last were.
 	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
 	own          map[string]*advertised
@@ -230,8 +228,6 @@ func (n *Node) closeLinks() {
 
 // run is the clock of the node: it sends what is due and clears out what is old.
 func (n *Node) run() {
-	idle := time.NewTicker(idleCheck)
-	defer idle.Stop()
 	sweep := time.NewTicker(sweepPeriod)
 	defer sweep.Stop()
 	timer := time.NewTimer(0)
@@ -240,8 +236,6 @@ func (n *Node) run() {
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-idle.C:
-			n.closeIdle()
 		case <-sweep.C:
 			n.sweep()
 		case <-n.kick:

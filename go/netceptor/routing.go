@@ -115,7 +115,7 @@ func (n *Node) ownUpdateLocked(duplicate uint64) wire.RouteUpdate {
 // floodLocked sends an own update to every neighbour.
 func (n *Node) floodLocked(duplicate uint64) {
 	n.floodedAt = time.Now()
-	n.floodAt = n.floodedAt.Add(routePeriod)
+	n.floodAt = n.floodedAt.Add(routePeriod - beatPeriod + untilBeat(n.floodedAt)) // Together with a beat, and not later.
 	n.untold.Store(false)
 	defer func() { n.greetings = slices.Delete(n.greetings, 0, len(n.greetings)) }()
 	if len(n.links) == 0 {

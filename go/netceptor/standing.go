@@ -36,7 +36,7 @@ func (n *Node) secondLinkLocked(nb *neighbour, peer wire.NodeID, epoch uint64) e
 	standing := n.links[peer]
 	silent := time.Since(time.Unix(0, standing.heard.Load()))
 	restarted := epoch > standing.epoch
-	lost := epoch == standing.epoch && silent > beatPeriod+beatCheck
+	lost := epoch == standing.epoch && silent > beatPeriod*3/2
 	if nb.asked || !standing.beats || !restarted && !lost {
 		return &linkedError{peer: peer, by: standing}
 	}

@@ -1,3 +1,7 @@
+// The runtime would look once a second whether the limits of the processor have changed, which costs an idle daemon more
+// than what it does for the mesh. The limits at the start count.
+//go:debug updatemaxprocs=0
+
 // Receptor runs a node of a Receptor mesh. `receptor --help` tells how.
 package main
 
