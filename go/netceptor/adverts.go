@@ -143,6 +143,9 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 		n.count.dropMalformed.Add(1)
 		return
 	}
+	if old == nil {
+		n.advertsOf[ad.NodeID]++
+	}
 	raw := bytes.Clone(msg)
 	n.adverts[key] = &advertisement{Advertisement: ad, raw: raw, seen: time.Now()}
 	n.broadcastLocked(raw, nb)
@@ -156,16 +159,7 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 }
 
 func (n *Node) roomForAdvertLocked(node wire.NodeID) bool {
-	if len(n.adverts) >= maxAdverts {
-		return false
-	}
-	count := 0
-	for key := range n.adverts {
-		if key.node == node {
-			count++
-		}
-	}
-	return count < maxAdvertsPerNode
+	return len(n.adverts) < maxAdverts && n.advertsOf[node] < maxAdvertsPerNode
 }
 
 // sweepAdvertsLocked forgets services that are not repeated any more, and old withdrawals.
@@ -179,6 +173,9 @@ func (n *Node) sweepAdvertsLocked(now time.Time) {
 			continue
 		}
 		delete(n.adverts, key)
+		if n.advertsOf[key.node]--; n.advertsOf[key.node] == 0 {
+			delete(n.advertsOf, key.node)
+		}
 		if !ad.Cancel {
 			n.publishLocked(Event{Kind: ServiceGone, Node: key.node, Service: key.service})
 		}

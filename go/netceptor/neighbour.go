@@ -403,13 +403,19 @@ func (n *Node) beatLocked(now time.Time) {
 	if len(n.links) == 0 {
 		return
 	}
-	wait := untilBeat(now)
+	speak := !now.Before(n.speakAt)
+	if speak {
+		n.speakAt = now.Add(untilBeat(now))
+	}
+	wait := n.speakAt.Sub(now)
 	heldUp := now.Sub(n.beaten) > beatPeriod+beatPeriod/4
 	n.beaten = now
 	for id, nb := range n.links {
 		limit := n.maxIdle
 		if nb.beats {
 			limit = beatLimit
+		}
+		if nb.beats && speak {
 			nb.beatLocked(now)
 		}
 		if left := limit - now.Sub(time.Unix(0, nb.heard.Load())); left > 0 {

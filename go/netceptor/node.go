@@ -99,10 +99,13 @@ type Node struct {
 	updates      map[wire.NodeID]*heardUpdate
 	scratch      []byte     // Of encodeLocked.
 	told         []byte     // The last own update that was flooded.
+	oversize     bool       // The own update does not fit in a message, which was logged.
 	beatAt       time.Time  // When the links are next looked at, zero if there are none; see beatLocked.
-	beaten       time.Time  // When they last were.
+	beaten       time.Time  // When they last were,
+	speakAt      time.Time  // and when the node next speaks on those that are silent.
 	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
+	advertsOf    map[wire.NodeID]int // How many there are of each node.
 	own          map[string]*advertised
 	workCommands []wire.WorkCommand
 	routes       *topology.Table
@@ -140,6 +143,7 @@ func New(cfg Config) (*Node, error) {
 		pending:     map[*neighbour]struct{}{},
 		updates:     map[wire.NodeID]*heardUpdate{},
 		adverts:     map[advertKey]*advertisement{},
+		advertsOf:   map[wire.NodeID]int{},
 		own:         map[string]*advertised{},
 		subs:        map[*Subscription]struct{}{},
 		routeChange: make(chan struct{}),

@@ -142,7 +142,16 @@ func (n *Node) encodeLocked(u *wire.RouteUpdate) []byte {
 		return nil
 	}
 	n.scratch = msg
-	return msg
+	if len(msg) <= wire.MaxMessage {
+		n.oversize = n.oversize && u.NodeID != n.id
+		return msg
+	}
+	n.count.dropTooLarge.Add(1)
+	if u.NodeID == n.id && !n.oversize {
+		n.oversize = true
+		n.log.Error("this node has too many neighbours to tell the mesh of them; spread them over more nodes", "links", len(u.Connections), "bytes", len(msg), "limit", wire.MaxMessage)
+	}
+	return nil
 }
 
 // broadcastLocked queues a control message on every established link but one.

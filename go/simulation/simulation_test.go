@@ -327,3 +327,26 @@ func TestMeshAtScale(t *testing.T) {
 		report("healed")
 	})
 }
+
+// TestQuietMesh: a mesh in which nothing happens keeps its routes, and costs what its periodic updates cost and a beat a
+// second on each link: the updates of all go over each link once in each direction and period, but not back.
+func TestQuietMesh(t *testing.T) {
+	const count = 30
+	synctest.Test(t, func(t *testing.T) {
+		m := mesh(t, Config{Conditions: Conditions{Delay: time.Millisecond}}, Random(count, 3, 1))
+		settle(t, m, "start", time.Minute)
+		time.Sleep(time.Minute)
+		const seconds = 300
+		before := m.Traffic().Messages
+		time.Sleep(seconds * time.Second)
+		links := uint64(len(m.Links()))
+		updates := count * (2*links - count + 1) * seconds / 10
+		most := updates + updates/20 + 2*links*seconds
+		if sent := m.Traffic().Messages - before; sent > most {
+			t.Errorf("%d messages in %d quiet seconds on %d links, want at most %d", sent, seconds, links, most)
+		}
+		if wrong := m.Disagreements(5); len(wrong) > 0 {
+			t.Errorf("after %d quiet seconds: %v", seconds, wrong)
+		}
+	})
+}
