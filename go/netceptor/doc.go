@@ -80,7 +80,8 @@
 //   - A new neighbour is sent the last update of every reachable node and all advertisements at once, as ordinary
 //     floods, instead of hearing them at the next period. Behind neighbours that do so a newcomer needs no flood of every
 //     node that learns of it: existing nodes do that, and an update that came through one is answered in that way.
-//   - Between two of ours each side of a link speaks once a second; one that says nothing for 2.5 to 3 s is dead.
+//   - Between two of ours each side of a link speaks once a second, at the full second, so that a node wakes once for all
+//     its neighbours; one that says nothing for 2.9 s is dead.
 //   - A second link to a peer is refused, unless the peer was restarted (its epoch is greater) or has fallen silent: then
 //     the standing link is asked for a sign of life, and gives way without one in half a second. This holds for peers of
 //     ours; one of the base protocol that dies without closing its link is waited for, as it is there.
@@ -98,4 +99,7 @@
 //     the handshake counts as a failure.
 //   - The epoch carries the fraction of the second in its low bits, so a restarted node is never older than before.
 //   - When a node announces itself with a new epoch, streams to its former life end at once with an error.
+//   - An update that would not fit in a message is neither sent nor passed on.
+//
+// PEERS.md lists what peers can do wrong or by malice, and the test that shows what becomes of it.
 package netceptor
