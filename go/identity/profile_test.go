@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -516,4 +517,17 @@ func TestHostileNamesInErrors(t *testing.T) {
 			t.Errorf("%s: got %q", name, o.client)
 		}
 	}
+}
+
+// FuzzBundle reads any file as a bundle of CAs: it has certificates, or there is an error that names the file.
+func FuzzBundle(f *testing.F) {
+	f.Add([]byte(""))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"))
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		pool, err := parseBundle(slog.New(slog.DiscardHandler), "ca.pem", content)
+		if (pool == nil) == (err == nil) || err != nil && !strings.Contains(err.Error(), "ca.pem") {
+			t.Fatalf("got %v, %v", pool, err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package wire_test
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -27,4 +28,20 @@ func TestRejectReason(t *testing.T) {
 			t.Errorf("%s: got %q, %q, want %q, %q", c.name, kind, text, c.kind, c.text)
 		}
 	}
+}
+
+// FuzzRejectReason: whatever a peer gives for a reason, what is shown of it is bounded and printable text.
+func FuzzRejectReason(f *testing.F) {
+	f.Add([]byte("\x03[]"))
+	f.Add(wire.RejectFor("cost", "p uses 5, n 2.25"))
+	f.Add([]byte("\x03[\"cost\",\"\\u0000\\n\\u202e\"]"))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		if len(msg) == 0 {
+			return
+		}
+		kind, reason := wire.RejectReason(msg)
+		if len(kind)+len(reason) > 2400 || !utf8.ValidString(kind) || !utf8.ValidString(reason) {
+			t.Fatalf("%q became %q, %q", msg, kind, reason)
+		}
+	})
 }

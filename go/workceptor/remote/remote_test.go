@@ -138,6 +138,40 @@ func FuzzParseStatus(f *testing.F) {
 	})
 }
 
+// FuzzFollow lets the other node say anything while its unit is followed: there is a record, or an error, and never more
+// output than was announced.
+func FuzzFollow(f *testing.F) {
+	f.Add([]byte("{\"Output\":3}\nabc{\"Status\":{\"State\":2,\"Detail\":\"x\",\"StdoutSize\":3}}\n{\"Released\":true}\n"))
+	f.Add([]byte("{\"Output\":-1}\n"))
+	f.Add([]byte("{\"Output\":1e9}\n{}\n[]\n"))
+	f.Fuzz(func(t *testing.T, says []byte) {
+		near, far := net.Pipe()
+		defer near.Close()
+		go func() {
+			far.Write(append([]byte("Receptor Control, node beta\n"), says...))
+			far.Close()
+		}()
+		c, err := Open(t.Context(), &pipe{Conn: near}, "beta")
+		if err != nil {
+			t.Fatal(err)
+		}
+		following, heard := &Following{c: c}, 0
+		for {
+			news, err := following.Next()
+			if err != nil {
+				return
+			}
+			n, err := io.Copy(io.Discard, following)
+			if heard += int(n); n > int64(news.Output) || heard > len(says) || err == nil && n < int64(news.Output) {
+				t.Fatalf("%d bytes of output were read where %d were announced, %v", n, news.Output, err)
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
 func TestFollowRecords(t *testing.T) {
 	var said bytes.Buffer
 	out, err := NewFollowWriter(&said, "X")
