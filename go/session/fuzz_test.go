@@ -52,10 +52,11 @@ func FuzzDatagram(f *testing.F) {
 	f.Add([]byte{datagramVersion, datagramPayload, 255, 'b'})
 	f.Add([]byte{datagramVersion, datagramPayload, 0, 0})
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		to, payload, err := parseDatagram(msg)
+		header, payload, err := splitDatagram(msg)
 		if err != nil {
 			return
 		}
+		to := datagramAddress(header)
 		again, ok := appendDatagramHeader(nil, datagramPayload, to)
 		if again = append(again, payload...); !ok || !bytes.Equal(again, msg) {
 			t.Fatalf("%x was taken as %v with %x", msg, to, payload)
