@@ -261,6 +261,32 @@ def test_stop_waits_for_clients(start: Daemons, config: Path) -> None:
         assert "did not finish in time" not in daemon.output
 
 
+def test_stop_waits_for_terminals_and_not_for_listeners_to_events(start: Daemons, config: Path) -> None:
+    front = config.parent / "front"
+    config.write_text(
+        config.read_text()
+        + f"- unix-socket-server: {{filename: {front}, remotenode: solo, remoteservice: t}}\n"
+        + "- command-service: {service: t, command: cat}\n- process: {draintimeout: 60s}\n"
+    )
+    daemon = start("-c", config)
+    daemon.wait_for("Initialization complete")
+    with control(config.parent / "s") as listener, control(front) as terminal:
+        heard = listener.makefile("rb")
+        assert heard.readline() == b"Receptor Control, node solo\n"
+        listener.sendall(b"events\n")
+        heard.readline()
+        said = terminal.makefile("rb")
+        terminal.sendall(b"before\n")
+        assert said.readline() == b"before\r\n"
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("Waiting for clients to finish")
+        while b"after" not in said.readline():
+            terminal.sendall(b"after\n")
+        terminal.shutdown(socket.SHUT_WR)
+        assert daemon.wait() == 0
+    assert "did not finish in time" not in daemon.output
+
+
 def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemons, config: Path) -> None:
     before = config.read_text()
     good = run(receptor, "--check", "-c", config)

@@ -71,6 +71,8 @@ func (s *session) events(req request) error {
 		return err
 	}
 	s.in.ignore()
+	s.srv.working(-1) // Events have no end that could be waited for.
+	defer s.srv.working(1)
 	s.whileConnected(func(ctx context.Context) {
 		f := s.newFeed(wish)
 		defer f.close()

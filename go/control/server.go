@@ -237,7 +237,7 @@ func (s *Server) start(ctx context.Context, conn net.Conn, of listening) {
 	}()
 }
 
-// Drain returns when no command is being executed, or when ctx ends. It stops nothing: that is for who closes the listeners
+// Drain returns when no command is being executed (but for events, which have no end), or when ctx ends. It stops nothing: that is for who closes the listeners
 // before it and the server after it.
 func (s *Server) Drain(ctx context.Context) {
 	s.mu.Lock()

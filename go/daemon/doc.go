@@ -55,8 +55,12 @@
 //
 // When the context of [Run] ends (SIGINT, SIGTERM), sockets, links and streams are closed and Run returns nil; it does
 // not wait longer than [CloseTimeout]. With a draintimeout it first stops accepting and waits that long at most for
-// connections of proxies and commands of control clients; a second signal ends the program at once. Units of work go on in
-// processes of their own. A node that finds that another one with its ID was in the mesh before stops by itself, and Run
+// clients; a second signal ends the program at once. Waited for are connections through TCP and Unix proxies, terminals of
+// command services, commands of control clients here and on other nodes (results that are being sent among them), and
+// programs that are attached to the node, with their streams. Not waited for: who listens to events, who has no command
+// under way, UDP proxies and the IP router (datagrams may be lost), what passes through on its way elsewhere (a relay does
+// not know of streams; they go on by another path or when the node is back), and units on other nodes whose output is copied
+// here (the copy goes on at the exact byte). Units of work go on in processes of their own. A node that finds that another one with its ID was in the mesh before stops by itself, and Run
 // returns netceptor.ErrDuplicateNode: the program ends with status 3.
 //
 // # Output

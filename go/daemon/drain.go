@@ -9,8 +9,7 @@ import (
 )
 
 // drain stops accepting clients and waits until connections through proxies and commands of control clients have ended, no
-// longer than limit. Links stay, so that what is under way gets through; what passes through
-// this node on its way elsewhere is not known to it.
+// longer than limit. Links stay, so that what is under way gets through. See the package documentation for what counts.
 func (d *Daemon) drain(limit time.Duration) {
 	if limit == 0 {
 		return
