@@ -173,8 +173,7 @@ def test_socket_activation_by_name(receptor: Path, config: Path) -> None:
     if activate is None:
         pytest.skip("no systemd-socket-activate")
     config.write_text(config.read_text() + "- metrics-listener: {port: 1}\n")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [
             activate,

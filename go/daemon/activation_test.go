@@ -92,7 +92,7 @@ func linked(t *testing.T, guest string, directive ...string) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := (workMesh{d.Node, d}).WaitRoute(ctx, "hub"); err != nil {
 		t.Errorf("%v: no link: %v", directive, err)
@@ -107,7 +107,7 @@ func bannerAt(t *testing.T, a net.Addr) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	want := "Receptor Control, node hub\n"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
@@ -136,7 +136,7 @@ func answered(t *testing.T, a net.Addr) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte("anybody there?")); err != nil {
 		t.Fatal(err)
 	}

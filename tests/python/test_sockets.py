@@ -255,7 +255,7 @@ async def test_uvicorn_behind_a_proxy(nodes: Mesh) -> None:
     listening = socket.create_server(("127.0.0.1", 0))  # Connections wait in its backlog until uvicorn takes them.
     server = uvicorn.Server(uvicorn.Config(program, lifespan="off", log_config=None))
     async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
-        await a.wait_route("b", timeout_s=20)
+        await a.wait_route("b", timeout_s=60)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             exposed = b.expose(f"127.0.0.1:{listening.getsockname()[1]}", "web")
