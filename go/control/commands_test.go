@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestF144CustomCommands adds commands from the program and uses them over every transport.
-func TestF144CustomCommands(t *testing.T) {
+// TestF144F236CustomCommands adds commands from the program and uses them over every transport.
+func TestF144F236CustomCommands(t *testing.T) {
 	eachTransport(t, func(t *testing.T, r *rig, c net.Conn, in *bufio.Reader) {
 		for name, h := range map[string]Handler{
 			"greet": func(_ context.Context, q *Request) (any, error) {

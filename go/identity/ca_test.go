@@ -54,7 +54,7 @@ func load[T any](t *testing.T, path string) T {
 	return item
 }
 
-func TestF184F188Certificates(t *testing.T) {
+func TestF184F188F237Certificates(t *testing.T) {
 	long := wire.NodeID(strings.Repeat("n", 200))
 	names := Names{DNS: []string{"localhost", "b.example"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, Nodes: []wire.NodeID{"foo", long, "tsrv-ü"}}
 	d := newCertDir(t, names)

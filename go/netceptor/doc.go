@@ -16,14 +16,15 @@
 //     [Node.AddLink]. [LinkOptions] set the cost, costs by peer, and who may connect.
 //   - Open and accept streams, which are net.Conn with deadlines and half close: [Node.DialStream], [Node.ListenStream],
 //     [StreamListener.NetListener]. TLS
-//     profiles are plain *tls.Config; naming and registering them is the program's affair.
+//     profiles are plain *tls.Config; a node has no register of them by name (F233): the daemon keeps its own, a program
+//     passes what it has.
 //   - Send and receive datagrams by a net.PacketConn with a hop limit, and hear of those that did not arrive:
 //     [Node.ListenPacket], [PacketConn.Notices].
 //   - Measure: [Node.Ping], [Node.Traceroute], [Node.Counters].
 //   - Watch the mesh change: [Node.Subscribe], [Node.WaitRoute].
 //   - Ask what is known: [Node.Status] (links, costs, routes, advertised services) and [Node.Routes] (the way to one node and
 //     its cost).
-//   - Say what may pass: [Config].Policy and [Node.SetPolicy].
+//   - Say what may pass: [Config].Policy and [Node.SetPolicy], by rules or by a function of the program's.
 //   - Tell the mesh about services: the [ServiceAd] of a listener.
 //   - Send the log where it belongs: [Config].Logger, a *slog.Logger; without one a node is silent.
 //   - Stop cleanly: [Node.Close], [Backend.Close] and [Backend.Done] wait for, or report, the end of what was started.

@@ -40,7 +40,12 @@ type Policy struct {
 
 	fromNode, toNode       *memory[wire.NodeID]
 	fromService, toService *memory[wire.ServiceName]
+
+	otherwise Func // nil: accept.
 }
+
+// Func decides about a packet. It is called from many goroutines, once for each packet, and must not wait.
+type Func func(from, to wire.NodeID, fromService, toService wire.ServiceName) Verdict
 
 type rule struct {
 	verdict                Verdict
@@ -67,7 +72,7 @@ const (
 // RuleHits is how many packets one rule has decided.
 type RuleHits struct {
 	Rule    int  // Counted from 0; -1 is the default.
-	Source  Rule // As it was written; {Action: "accept"} for the default.
+	Source  Rule // As it was written; {Action: "accept"} for the default, whoever decides there.
 	Packets uint64
 }
 
@@ -159,7 +164,21 @@ func (p *Policy) find(from, to wire.NodeID, fromService, toService wire.ServiceN
 			return i, r.verdict
 		}
 	}
+	if p.otherwise != nil {
+		return len(p.rules), p.otherwise(from, to, fromService, toService)
+	}
 	return len(p.rules), Accept
+}
+
+// Otherwise returns a policy with the same rules and counters in which f decides about the packets that no rule matches.
+// A nil Policy has no rules. Streams that are open are asked about as well, see Foresee.
+func (p *Policy) Otherwise(f Func) *Policy {
+	if p == nil {
+		p, _ = Compile(nil) // Without rules there is nothing wrong.
+	}
+	q := *p
+	q.otherwise = f
+	return &q
 }
 
 // Hits returns the counters of all rules in their order, then that of the default.

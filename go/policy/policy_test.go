@@ -123,6 +123,42 @@ func TestServiceThatNoPacketCarries(t *testing.T) {
 	}
 }
 
+// TestF234OwnFunction: a program decides about what no rule matches.
+func TestF234OwnFunction(t *testing.T) {
+	rules, err := Compile([]Rule{{Action: "accept", FromNode: "friend"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var none *Policy
+	a, b := wire.ServiceName{'a'}, wire.ServiceName{'b'}
+	hostile := func(from, _ wire.NodeID, _, toService wire.ServiceName) Verdict {
+		if from == "friend" || toService == b {
+			return Drop
+		}
+		return Reject
+	}
+	for _, c := range []struct {
+		name string
+		p    *Policy
+		from wire.NodeID
+		to   wire.ServiceName
+		want Verdict
+	}{
+		{"a rule is first", rules.Otherwise(hostile), "friend", b, Accept},
+		{"the function is next", rules.Otherwise(hostile), "other", b, Drop},
+		{"and sees the packet", rules.Otherwise(hostile), "other", a, Reject},
+		{"without rules", none.Otherwise(hostile), "friend", b, Drop},
+		{"the policy itself is as it was", rules, "other", b, Accept},
+	} {
+		if got := c.p.Judge(c.from, "n", a, c.to); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+		if got := c.p.Foresee(c.from, "n", a, c.to); got != c.want {
+			t.Errorf("%s: foresees %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestF121RuleErrors(t *testing.T) {
 	for _, tc := range []struct {
 		rule string // key=value, by spaces; a value "5" is a number, "null" is nil.

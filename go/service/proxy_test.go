@@ -68,7 +68,7 @@ func echoServer(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestF122F123TCPProxies(t *testing.T) {
+func TestF122F123F237TCPProxies(t *testing.T) {
 	node, err := netceptor.New(netceptor.Config{ID: "a"})
 	if err != nil {
 		t.Fatal(err)

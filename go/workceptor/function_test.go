@@ -19,7 +19,7 @@ func register(t testing.TB, e *Engine, name string, limit int, f HandlerFunc) {
 	}
 }
 
-func TestFunctionWork(t *testing.T) {
+func TestF235FunctionWork(t *testing.T) {
 	e := localEngine(t)
 	register(t, e, "upper-go", 0, func(_ context.Context, w *Work) error {
 		text, err := io.ReadAll(w.Stdin)
