@@ -226,8 +226,8 @@ func TestExistingNodeDials(t *testing.T) {
 		if s.RemoteAddr().String() != "old:"+e.socket.Service() {
 			t.Errorf("the stream comes from %v, want old:%s", s.RemoteAddr(), e.socket.Service())
 		}
-		if p := qc.ConnectionState().TLS; p.NegotiatedProtocol != "netceptor" || p.Version != tls.VersionTLS13 || qs.StreamID() != 0 {
-			t.Errorf("protocol %q, TLS %x, stream %d", p.NegotiatedProtocol, p.Version, qs.StreamID())
+		if p := qc.ConnectionState().TLS; p.NegotiatedProtocol != "netceptor" || p.Version != tls.VersionTLS13 || qs.StreamID() != 0 || p.HelloRetryRequest {
+			t.Errorf("protocol %q, TLS %x, stream %d, asked back: %v", p.NegotiatedProtocol, p.Version, qs.StreamID(), p.HelloRetryRequest)
 		}
 		_, _ = io.WriteString(s, "Receptor Control\n")
 		greeting := make([]byte, 17)
@@ -516,6 +516,9 @@ func TestExistingNodeListens(t *testing.T) {
 		}
 		if !slices.Contains(hello.SupportedCurves, tls.CurveP256) {
 			t.Errorf("the dialler's curves are %v, without P-256", hello.SupportedCurves)
+		}
+		if state := qc.ConnectionState().TLS; state.HelloRetryRequest || state.CurveID != tls.CurveP256 {
+			t.Errorf("the key exchange is %v, asked back: %v; want P-256 at once", state.CurveID, state.HelloRetryRequest)
 		}
 		_, _ = io.WriteString(qs, "Receptor Control\n")
 		greeting := make([]byte, 17)

@@ -24,8 +24,13 @@ var streamProtocols = []string{muxALPN, streamALPN}
 
 var errNotInsecure = errors.New("insecure connection to secure service")
 
-// streamCurves leaves out the post-quantum exchange: it would make every first packet two.
-var streamCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+// serviceCurves are the key exchanges of a service without a profile, clientCurves what its clients offer: P-256, the
+// quicker one in Go, which every TLS 1.3 of Go takes without asking back. Both leave out the post-quantum exchange, which
+// would make every first packet two.
+var (
+	serviceCurves = []tls.CurveID{tls.CurveP256, tls.X25519, tls.CurveP384, tls.CurveP521}
+	clientCurves  = []tls.CurveID{tls.CurveP256, tls.CurveP384, tls.CurveP521}
+)
 
 type insecureCertificate struct {
 	tls.Certificate
@@ -82,7 +87,7 @@ func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 		Certificates:           []tls.Certificate{cert},
 		NextProtos:             n.protocols,
 		MinVersion:             tls.VersionTLS13,
-		CurvePreferences:       streamCurves,
+		CurvePreferences:       serviceCurves,
 		SessionTicketsDisabled: true,
 	}, nil
 }
@@ -102,7 +107,7 @@ func (n *Node) clientTLS(profile *tls.Config) *tls.Config {
 		VerifyPeerCertificate: verifyInsecure,
 		NextProtos:            n.protocols,
 		MinVersion:            tls.VersionTLS13,
-		CurvePreferences:      streamCurves,
+		CurvePreferences:      clientCurves,
 	}
 }
 
