@@ -1,17 +1,21 @@
 """A session over a blocking socket, for one thread at a time."""
 
+from __future__ import annotations
+
 import errno
 import os
 import select
 import socket
 import time
 from collections import deque
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import _fds
 from ._session import Op, Reply, Session
 from .errors import ClosedError, MeshTimeout
-from .types import Event
+
+if TYPE_CHECKING:
+    from .types import Event
 
 GRACE_S = 5.0  # How long after its own limit a node may still answer before we give up on it.
 _READ_BYTES = 64 << 10

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 from ._version import version
 from .errors import ConfigError
@@ -60,7 +59,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _executable(path: str) -> bool:
-    return Path(path).is_file() and os.access(path, os.X_OK)
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _process
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import ctypes
 
 ABI = 1
-PATH = Path(__file__).parent / "_native" / "libreceptor.so"
+PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native", "libreceptor.so")
 
 _ERROR_BYTES = 4096
 _REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a source tree: pip install -e .)"
@@ -33,7 +32,7 @@ _loaded_in = 0  # Process that loaded it.
 
 def expected() -> bool:
     """A node can be in this process: the system has glibc, this interpreter ctypes, and this installation a library."""
-    if not sys.platform.startswith("linux") or _is_musl() or not PATH.parent.is_dir():
+    if not sys.platform.startswith("linux") or _is_musl() or not os.path.isdir(os.path.dirname(PATH)):
         return False
     try:
         import ctypes  # noqa: F401  # Refused by interpreters with a lock of their own in Python 3.12.
@@ -85,7 +84,7 @@ def _load() -> "ctypes.CDLL":
 
 
 def _open() -> "ctypes.CDLL":
-    if not PATH.exists():
+    if not os.path.exists(PATH):
         raise NativeLibraryError(f"{PATH} is missing: this installation has no node library; {_REBUILD}")
     try:
         import ctypes
@@ -95,7 +94,7 @@ def _open() -> "ctypes.CDLL":
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        library = ctypes.CDLL(str(PATH))
+        library = ctypes.CDLL(PATH)
         _declare(library)
         abi = library.receptor_abi()
         info = json.loads(library.receptor_build_info())

@@ -1,39 +1,41 @@
 """The operations of a session as values, shared by the blocking and the asyncio shell.
 
-Each function checks its arguments, builds the request and says how the reply is read. No I/O.
+Each function checks its arguments, builds the request and says how the reply is read. No I/O. What replies are made
+into is read from ``types`` with the first such reply.
 """
+
+from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _daemon
+from ._address import Address
 from ._session import Descriptor, Op
 from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
-from .types import (
-    JSON,
-    TLS,
-    Address,
-    BackendID,
-    BoundListener,
-    DatagramStatus,
-    Hop,
-    LinkListener,
-    LogLevel,
-    Peer,
-    PingResult,
-    Route,
-    Status,
-    StreamStatus,
-    TLSProfile,
-    UnitStatus,
-    WorkCommand,
-    WorkResult,
-    WorkState,
-    tls_keys,
-)
+
+if TYPE_CHECKING:
+    from .types import (
+        JSON,
+        TLS,
+        BackendID,
+        BoundListener,
+        DatagramStatus,
+        Hop,
+        LinkListener,
+        LogLevel,
+        Peer,
+        PingResult,
+        Route,
+        Status,
+        StreamStatus,
+        TLSProfile,
+        UnitStatus,
+        WorkCommand,
+        WorkResult,
+    )
 
 EVENT_KINDS = ("peer", "route", "service", "work", "log")
 _NEVER_S = 10 * 365 * 86_400.0  # What "wait for ever" is to a node whose default is shorter.
@@ -70,8 +72,8 @@ def open_node(
         settings["file"] = os.path.abspath(config)
     if data_dir is not None:
         settings["data_dir"] = os.path.abspath(data_dir)
-    settings["peers"] = [Peer.of(peer).to_json() for peer in peers]
-    settings["listeners"] = [LinkListener.of(listener).to_json() for listener in listeners]
+    settings["peers"] = [_peer(peer).to_json() for peer in peers]
+    settings["listeners"] = [_listener(listener).to_json() for listener in listeners]
     if tls_profiles:
         settings["tls_profiles"] = {name: profile.to_json() for name, profile in tls_profiles.items()}
     if commands:
@@ -94,13 +96,23 @@ def close(timeout_s: float) -> Op[None]:
 
 def status(timeout_s: float | None) -> Op[Status]:
     """``status``."""
-    return Op("status", {}, Status.from_json, timeout_s)
+
+    def decode(ok: JSON) -> Status:
+        from .types import Status
+
+        return Status.from_json(ok)
+
+    return Op("status", {}, decode, timeout_s)
 
 
 def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
     """``ping``."""
 
     def decode(ok: JSON) -> PingResult:
+        from datetime import timedelta
+
+        from .types import PingResult
+
         return PingResult(str(ok.get("from", "")), timedelta(microseconds=ok.get("rtt_ns", 0) / 1000))
 
     return Op("ping", {"node": node, "hops": hops, "timeout": _limit(timeout_s)}, decode, timeout_s, own_timeout=True)
@@ -108,11 +120,13 @@ def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
 
 def traceroute(node: str, timeout_s: float | None) -> Op[list[Hop]]:
     """``traceroute``: each hop has the time, so the whole has no limit of ours."""
-    return Op(
-        "traceroute",
-        {"node": node, "timeout": _limit(timeout_s)},
-        lambda ok: [Hop.from_json(hop) for hop in ok.get("hops") or ()],
-    )
+
+    def decode(ok: JSON) -> list[Hop]:
+        from .types import Hop
+
+        return [Hop.from_json(hop) for hop in ok.get("hops") or ()]
+
+    return Op("traceroute", {"node": node, "timeout": _limit(timeout_s)}, decode)
 
 
 def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
@@ -120,7 +134,7 @@ def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
     return Op(
         "route.wait",
         {"node": node, **_timeout(timeout_s)},
-        lambda ok: Route(node, str(ok.get("next_hop", "")), float(ok.get("cost") or 0)),
+        lambda ok: _route(node, ok),
         timeout_s,
         own_timeout=True,
     )
@@ -130,9 +144,7 @@ def routes(timeout_s: float | None) -> Op[dict[str, Route]]:
     """``routes``."""
 
     def decode(ok: JSON) -> dict[str, Route]:
-        return {
-            node: Route(node, str(raw.get("next_hop", "")), float(raw.get("cost") or 0)) for node, raw in ok.items()
-        }
+        return {node: _route(node, raw) for node, raw in ok.items()}
 
     return Op("routes", {}, decode, timeout_s)
 
@@ -141,7 +153,7 @@ def forward(
     node: str, service: str, listen: str, tls: TLSProfile | None, timeout_s: float | None
 ) -> Op[tuple[int, str]]:
     """``forward.add``: the proxy's number and the address as bound."""
-    keys = {"node": node, "service": service, "address": listen, **tls_keys(tls)}
+    keys = {"node": node, "service": service, "address": listen, **_tls(tls)}
     return Op("forward.add", keys, lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))), timeout_s)
 
 
@@ -154,7 +166,7 @@ def expose(
     timeout_s: float | None,
 ) -> Op[tuple[int, str]]:
     """``expose.add``: the proxy's number and the service's name."""
-    keys: JSON = {"address": address, "service": service, "advertise": advertise, **tls_keys(tls)}
+    keys: JSON = {"address": address, "service": service, "advertise": advertise, **_tls(tls)}
     if tags:
         keys["tags"] = dict(tags)
     return Op("expose.add", keys, lambda ok: (int(ok["proxy"]), _service(ok)), timeout_s)
@@ -165,24 +177,39 @@ def remove_proxy(proxy: int, timeout_s: float | None) -> Op[None]:
     return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s)
 
 
-def add_peer(peer: Peer, timeout_s: float | None) -> Op[BackendID]:
-    """``peer.add``."""
-    return Op("peer.add", peer.to_json(), lambda ok: _backend(ok["backend"]), timeout_s)
+def add_peer(
+    address: str | Peer,
+    cost: float,
+    redial: bool,
+    allowed_peers: Iterable[str] | None,
+    tls: TLSProfile | None,
+    timeout_s: float | None,
+) -> Op[BackendID]:
+    """``peer.add``. A whole Peer has its settings with it."""
+    keys = _peer(address, cost, redial, _allowed(allowed_peers), tls).to_json()
+    return Op("peer.add", keys, lambda ok: _backend(ok["backend"]), timeout_s)
 
 
-def add_listener(listener: LinkListener, timeout_s: float | None) -> Op[BoundListener]:
-    """``listen.add``."""
+def add_listener(
+    address: str | LinkListener,
+    cost: float,
+    node_cost: Mapping[str, float] | None,
+    allowed_peers: Iterable[str] | None,
+    tls: TLSProfile | None,
+    timeout_s: float | None,
+) -> Op[BoundListener]:
+    """``listen.add``. A whole LinkListener has its settings with it."""
+    from .types import BoundListener
+
+    keys = _listener(address, cost, node_cost or {}, _allowed(allowed_peers), tls).to_json()
     return Op(
-        "listen.add",
-        listener.to_json(),
-        lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))),
-        timeout_s,
+        "listen.add", keys, lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))), timeout_s
     )
 
 
 def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[None]:
     """``backend.remove``."""
-    if isinstance(backend, BoundListener):
+    if not isinstance(backend, (int, str)):
         backend = backend.backend
     return Op("backend.remove", {"backend": backend}, _nothing, timeout_s)
 
@@ -191,7 +218,7 @@ def connect(node: str, service: str, tls: TLSProfile | None, timeout_s: float | 
     """``stream.connect``: the stream's ID and this side's address."""
     return Op(
         "stream.connect",
-        {"node": node, "service": service, "timeout": _limit(timeout_s), **tls_keys(tls)},
+        {"node": node, "service": service, "timeout": _limit(timeout_s), **_tls(tls)},
         lambda ok: (int(ok.get("stream", 0)), Address.from_json(ok.get("local"))),
         timeout_s,
         own_timeout=True,
@@ -207,7 +234,7 @@ def listen(
     timeout_s: float | None,
 ) -> Op[str]:
     """``stream.listen``: the service's name, found by the node if none was given."""
-    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, **tls_keys(tls)}
+    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, **_tls(tls)}
     if tags:
         keys["tags"] = dict(tags)
     return Op("stream.listen", keys, _service, timeout_s)
@@ -229,6 +256,8 @@ def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
     """``datagram.status``."""
 
     def decode(ok: JSON) -> DatagramStatus:
+        from .types import DatagramStatus
+
         return DatagramStatus(int(ok.get("sent", 0)), int(ok.get("received", 0)), int(ok.get("dropped", 0)))
 
     return Op("datagram.status", {"datagram": number}, decode, timeout_s)
@@ -269,7 +298,13 @@ def _accepted(message: bytes) -> tuple[int, Address]:
 
 def stream_status(stream: int, timeout_s: float | None) -> Op[StreamStatus]:
     """``stream.status``."""
-    return Op("stream.status", {"stream": stream}, StreamStatus.from_json, timeout_s)
+
+    def decode(ok: JSON) -> StreamStatus:
+        from .types import StreamStatus
+
+        return StreamStatus.from_json(ok)
+
+    return Op("stream.status", {"stream": stream}, decode, timeout_s)
 
 
 def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[None]:
@@ -323,14 +358,12 @@ def started(unit: str) -> Op[str]:
 
 def unit_status(unit: str, timeout_s: float | None) -> Op[UnitStatus]:
     """``work.status``."""
-    return Op("work.status", {"unit": unit}, lambda ok: UnitStatus.from_json(unit, ok), timeout_s)
+    return Op("work.status", {"unit": unit}, lambda ok: _unit(unit, ok), timeout_s)
 
 
 def unit_list(timeout_s: float | None) -> Op[dict[str, UnitStatus]]:
     """``work.list``."""
-    return Op(
-        "work.list", {}, lambda ok: {unit: UnitStatus.from_json(unit, raw) for unit, raw in ok.items()}, timeout_s
-    )
+    return Op("work.list", {}, lambda ok: {unit: _unit(unit, raw) for unit, raw in ok.items()}, timeout_s)
 
 
 def results(unit: str, offset: int, timeout_s: float | None) -> Op[int]:
@@ -342,13 +375,13 @@ def results(unit: str, offset: int, timeout_s: float | None) -> Op[int]:
 
 def unit_wait(unit: str, timeout_s: float | None) -> Op[WorkResult]:
     """``work.wait``."""
-    return Op(
-        "work.wait",
-        {"unit": unit, **_timeout(timeout_s)},
-        lambda ok: WorkResult.of(UnitStatus.from_json(unit, ok)),
-        timeout_s,
-        own_timeout=True,
-    )
+
+    def decode(ok: JSON) -> WorkResult:
+        from .types import WorkResult
+
+        return WorkResult.of(_unit(unit, ok))
+
+    return Op("work.wait", {"unit": unit, **_timeout(timeout_s)}, decode, timeout_s, own_timeout=True)
 
 
 def cancel(unit: str, timeout_s: float | None) -> Op[bool]:
@@ -363,11 +396,51 @@ def release(unit: str, force: bool, timeout_s: float | None) -> Op[bool]:
 
 def check(result: WorkResult) -> WorkResult:
     """Raise what a unit that did not succeed is worth."""
+    from .types import WorkState
+
     if result.state is WorkState.CANCELED:
         raise WorkCancelled(f"unit {result.unit} was cancelled", result=result)
     if result.state is not WorkState.SUCCEEDED:
         raise WorkFailed(f"unit {result.unit} failed: {result.detail}", result=result)
     return result
+
+
+def _peer(address: str | Peer, *settings: Any) -> Peer:  # Any: the further fields of a Peer, which checks them
+    from .types import Peer
+
+    return Peer(address, *settings) if isinstance(address, str) else address
+
+
+def _listener(address: str | LinkListener, *settings: Any) -> LinkListener:  # Any: as above
+    from .types import LinkListener
+
+    return LinkListener(address, *settings) if isinstance(address, str) else address
+
+
+def _allowed(peers: Iterable[str] | None) -> list[str] | None:
+    if isinstance(peers, str):
+        raise TypeError(f"allowed_peers: want a list, got the string {peers!r}")
+    return None if peers is None else list(peers)
+
+
+def _route(node: str, raw: JSON) -> Route:
+    from .types import Route
+
+    return Route(node, str(raw.get("next_hop", "")), float(raw.get("cost") or 0))
+
+
+def _unit(unit: str, raw: JSON) -> UnitStatus:
+    from .types import UnitStatus
+
+    return UnitStatus.from_json(unit, raw)
+
+
+def _tls(tls: TLSProfile | None) -> JSON:
+    if tls is None:
+        return {}
+    from .types import tls_keys
+
+    return tls_keys(tls)
 
 
 def _limit(timeout_s: float | None) -> float:

@@ -4,16 +4,19 @@ Both shells, blocking and asyncio, drive a :class:`Session` and own the socket. 
 :class:`Descriptor`, which closes what nobody took: a reply that is dropped, late or left over never leaks one.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from .errors import ClosedError, PayloadTooLarge, ProtocolError, ReceptorError, from_wire
-from .types import JSON, Event, event_from_json
+
+if TYPE_CHECKING:
+    from .types import JSON, Event
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 << 20
@@ -52,8 +55,7 @@ class Descriptor:
         return f"<Descriptor {self._fd}>"
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to the request ``id``: either ``ok`` or ``error``; ``fd`` where the frame brought one."""
 
     id: int
@@ -75,8 +77,7 @@ class Reply:
         return self.fd
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """The greeting: what the node's side is."""
 
     version: str
@@ -85,8 +86,7 @@ class Hello:
     node: str = ""  # Of an attached session: the node that runs already.
 
 
-@dataclass(frozen=True, slots=True)
-class Op(Generic[T]):
+class Op(NamedTuple, Generic[T]):
     """A request before it is sent, and how its reply is read.
 
     own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in some time later.
@@ -192,6 +192,8 @@ class Session:
                 self.ended = ClosedError(f"the node ended: {err.get('msg')}" if err else "the node is closed")
                 self.ended.__cause__ = from_wire(err) if err else None
                 return None
+        from .types import event_from_json  # Not before the first event: see node.py.
+
         return event_from_json(frame)
 
     def _reply(self, frame: JSON, descriptor: Descriptor | None) -> Reply | None:

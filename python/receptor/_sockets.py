@@ -8,6 +8,7 @@ import socket
 from typing import Final
 
 from . import _process
+from ._address import Address
 from ._session import Descriptor
 from .errors import (
     ConfigError,
@@ -18,7 +19,6 @@ from .errors import (
     UnreachableReason,
     from_wire,
 )
-from .types import Address
 
 DATAGRAM_READ_BYTES: Final = 3 + 2 * 255 + (64 << 10)
 _VERSION: Final = 1

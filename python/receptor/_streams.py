@@ -1,5 +1,7 @@
 """What a blocking node hands out: streams, listeners, datagram sockets, events."""
 
+from __future__ import annotations
+
 import os
 import select
 import socket
@@ -9,16 +11,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from . import _ops, _process, _sockets
+from ._address import Address
 from ._channel import Channel, Deadline
 from ._fds import receive
 from ._session import Descriptor
 from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
-from .types import Address, DatagramStatus, Event, StreamState, StreamStatus
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from .node import Node
+    from .types import DatagramStatus, Event, StreamStatus
 
 _ACCEPT_BYTES = 64 << 10
 
@@ -31,7 +34,7 @@ class MeshSocket(_sockets.StreamSocket):
     off they raise StreamResetError. ``shutdown(SHUT_WR)`` ends this side's half.
     """
 
-    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: "Node") -> None:
+    def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: Node) -> None:
         super().__init__(descriptor, stream, peer, local)
         self._node = node
         self._ended_well = False
@@ -61,7 +64,7 @@ class MeshSocket(_sockets.StreamSocket):
             self._at_end()
         return data
 
-    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """As ``socket.recv_into``. Raises StreamResetError where the stream was broken off."""
         try:
             count = super().recv_into(buffer, nbytes, flags)
@@ -72,7 +75,7 @@ class MeshSocket(_sockets.StreamSocket):
             self._at_end()
         return count
 
-    def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """As ``socket.send``. Raises StreamResetError where the stream was broken off."""
         try:
             return super().send(data, flags)
@@ -80,7 +83,7 @@ class MeshSocket(_sockets.StreamSocket):
             self._explain(error)
             raise
 
-    def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """As ``socket.sendall``. Raises StreamResetError where the stream was broken off."""
         try:
             super().sendall(data, flags)
@@ -95,6 +98,8 @@ class MeshSocket(_sockets.StreamSocket):
             status = self.status()
         except ClosedError as error:
             raise StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node) from error
+        from .types import StreamState
+
         if status.state is StreamState.RESET:
             raise status.error or StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
         self._ended_well = True
@@ -121,7 +126,7 @@ class Listener:
                 threading.Thread(target=serve, args=(sock,)).start()
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
         self._node = node
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
         self._pid = os.getpid()
@@ -200,7 +205,7 @@ class DatagramSocket:
             data, sender = sock.recv_from(timeout_s=5)
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, number: int, node: "Node") -> None:
+    def __init__(self, descriptor: Descriptor, service: str, number: int, node: Node) -> None:
         self._node = node
         self._number = number
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
@@ -304,7 +309,7 @@ class Proxy:
     service: in the mesh: what it dials, or where others reach it.
     """
 
-    def __init__(self, number: int, address: str, service: Address, node: "Node") -> None:
+    def __init__(self, number: int, address: str, service: Address, node: Node) -> None:
         self._number = number
         self._node = node
         self._done = False
@@ -344,7 +349,7 @@ class EventStream:
                 print(event)
     """
 
-    def __init__(self, channel: Channel, node: "Node") -> None:
+    def __init__(self, channel: Channel, node: Node) -> None:
         self._channel = channel
         self._node = node
         self._pid = os.getpid()

@@ -1,8 +1,10 @@
 """The version, which stands in pyproject.toml and nowhere else."""
 
-from pathlib import Path
+import os
 
 DISTRIBUTION = "pyreceptor"
+
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def version() -> str:
@@ -11,9 +13,9 @@ def version() -> str:
     A source tree is asked before the installed metadata: those of an editable install date from the day of its
     installation, and the check against the library is there to notice exactly that.
     """
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     try:
-        text = project.read_text(encoding="utf-8")
+        with open(os.path.join(os.path.dirname(_PACKAGES), "pyproject.toml"), encoding="utf-8") as project:
+            text = project.read()
     except OSError:
         return _installed()
     import tomllib
@@ -23,6 +25,16 @@ def version() -> str:
 
 
 def _installed() -> str:
-    from importlib import metadata
+    """What the metadata beside the package say; importing ``importlib.metadata`` would take longer than all else."""
+    found = [name for name in os.listdir(_PACKAGES) if name.startswith(f"{DISTRIBUTION}-") and name.endswith("-info")]
+    if len(found) == 1:
+        try:
+            with open(os.path.join(_PACKAGES, found[0], "METADATA"), encoding="utf-8") as metadata:
+                for line in metadata:
+                    if line.startswith("Version: "):
+                        return line.removeprefix("Version: ").strip()
+        except OSError:
+            pass  # Not what pip makes.
+    from importlib import metadata as finder
 
-    return metadata.version(DISTRIBUTION)
+    return finder.version(DISTRIBUTION)

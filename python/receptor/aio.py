@@ -279,9 +279,7 @@ class Node:
         tls: TLSProfile | None = None,
     ) -> BackendID:
         """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
-        if isinstance(address, str):
-            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers), tls)
-        return await self._run(_ops.add_peer(address, self.timeout_s))
+        return await self._run(_ops.add_peer(address, cost, redial, allowed_peers, tls, self.timeout_s))
 
     async def add_listener(
         self,
@@ -293,10 +291,7 @@ class Node:
         tls: TLSProfile | None = None,
     ) -> BoundListener:
         """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
-        if isinstance(address, str):
-            allowed = None if allowed_peers is None else list(allowed_peers)
-            address = LinkListener(address, cost, dict(node_cost or {}), allowed, tls)
-        return await self._run(_ops.add_listener(address, self.timeout_s))
+        return await self._run(_ops.add_listener(address, cost, node_cost, allowed_peers, tls, self.timeout_s))
 
     async def remove(self, backend: BackendID | BoundListener) -> None:
         """End a dialer or a listener and the links it made."""

@@ -16,6 +16,10 @@ the node as well. Every wait is a plain read of a socket: signals act at once. N
 that carries log records if ``log_level`` is given.
 """
 
+# The annotations stay text, and the modules of values are read with the first value that needs them: most of what
+# importing this module would cost is the making of their dataclasses.
+from __future__ import annotations
+
 import os
 import socket
 import threading
@@ -25,32 +29,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _modes, _ops, _process
+from ._address import Address
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
 from ._session import Descriptor, Op, Reply
 from ._streams import DatagramSocket, EventStream, Listener, MeshSocket, Proxy
 from .errors import ClosedError, MeshTimeout, ReceptorError
-from .types import (
-    JSON,
-    TLS,
-    Address,
-    BackendID,
-    BoundListener,
-    EventKind,
-    Hop,
-    LinkListener,
-    LogLevel,
-    LogRecord,
-    Peer,
-    PingResult,
-    Route,
-    Status,
-    TLSProfile,
-    Topology,
-    WorkCommand,
-)
 
 if TYPE_CHECKING:
     from ._functions import Offer
+    from .types import (
+        JSON,
+        TLS,
+        BackendID,
+        BoundListener,
+        EventKind,
+        Hop,
+        LinkListener,
+        LogLevel,
+        Peer,
+        PingResult,
+        Route,
+        Status,
+        TLSProfile,
+        Topology,
+        WorkCommand,
+    )
     from .work import Work
 
 __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"]
@@ -194,7 +197,7 @@ class Node:
         return self._closed
 
     @property
-    def work(self) -> "Work":
+    def work(self) -> Work:
         """Units of work: submit them, look at them, end them."""
         from .work import Work
 
@@ -212,6 +215,8 @@ class Node:
 
     def topology(self) -> Topology:
         """The whole mesh as the node sees it now."""
+        from .types import Topology
+
         return Topology.of(self.status())
 
     def ping(self, node: str, *, hops: int = 30, timeout_s: float | None = 10.0) -> PingResult:
@@ -243,9 +248,7 @@ class Node:
         tls: TLSProfile | None = None,
     ) -> BackendID:
         """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
-        if isinstance(address, str):
-            address = Peer(address, cost, redial, None if allowed_peers is None else list(allowed_peers), tls)
-        return self._run(_ops.add_peer(address, self.timeout_s))
+        return self._run(_ops.add_peer(address, cost, redial, allowed_peers, tls, self.timeout_s))
 
     def add_listener(
         self,
@@ -257,10 +260,7 @@ class Node:
         tls: TLSProfile | None = None,
     ) -> BoundListener:
         """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
-        if isinstance(address, str):
-            allowed = None if allowed_peers is None else list(allowed_peers)
-            address = LinkListener(address, cost, dict(node_cost or {}), allowed, tls)
-        return self._run(_ops.add_listener(address, self.timeout_s))
+        return self._run(_ops.add_listener(address, cost, node_cost, allowed_peers, tls, self.timeout_s))
 
     def remove(self, backend: BackendID | BoundListener) -> None:
         """End a dialer or a listener and the links it made."""
@@ -499,6 +499,7 @@ class _LogForwarder:
 
     def _forward(self) -> None:
         from ._logs import emit
+        from .types import LogRecord
 
         deadline = Deadline(None, "logs")
         while True:

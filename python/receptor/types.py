@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
+from ._address import Address
 from .errors import ReceptorError, from_wire
 
 __all__ = [
@@ -134,11 +135,6 @@ class Peer:
             keys["headers"] = dict(self.headers)
         return keys | tls_keys(self.tls)
 
-    @classmethod
-    def of(cls, value: "str | Peer") -> "Peer":
-        """Take an address or a whole Peer."""
-        return cls(value) if isinstance(value, str) else value
-
 
 @dataclass(frozen=True, slots=True)
 class LinkListener:
@@ -166,11 +162,6 @@ class LinkListener:
         if self.allowed_peers is not None:
             keys["allowed_peers"] = _names("allowed_peers", self.allowed_peers)
         return keys | tls_keys(self.tls)
-
-    @classmethod
-    def of(cls, value: "str | LinkListener") -> "LinkListener":
-        """Take an address or a whole LinkListener."""
-        return cls(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,22 +193,6 @@ class WorkCommand:
 
 
 # What comes out of it.
-
-
-class Address(NamedTuple):
-    """A service of a node. Services named at random belong to clients."""
-
-    node: str
-    service: str
-
-    def __str__(self) -> str:
-        return f"{self.node}:{self.service}"
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any] | None) -> Self:
-        """Decode ``{"node", "service"}``."""
-        raw = raw or {}
-        return cls(str(raw.get("node", "")), str(raw.get("service", "")))
 
 
 @dataclass(frozen=True, slots=True)

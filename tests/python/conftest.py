@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import os
 import sys
 import threading
 import time
@@ -35,8 +36,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 def real_mesh(mode: str) -> Iterator[Mesh]:
     """A mesh of real nodes of one mode."""
-    if mode == "in-process" and not _library.PATH.exists():
-        pytest.skip(f"{_library.PATH.name} is not built: pip install -e .")
+    if mode == "in-process" and not os.path.exists(_library.PATH):
+        pytest.skip(f"{os.path.basename(_library.PATH)} is not built: pip install -e .")
     if mode != "in-process" and _daemon.find() is None:
         pytest.skip("there is no receptor daemon of this version: set RECEPTOR_DAEMON")
     mesh = Mesh(mode, None)

@@ -20,7 +20,9 @@ from receptor import _library
 SOURCES = Path(receptor.__file__).parents[1]
 EXITS = int(os.environ.get("RECEPTOR_EXITS", "5"))
 
-pytestmark = pytest.mark.skipif(not _library.PATH.exists(), reason=f"{_library.PATH.name} is not built")
+pytestmark = pytest.mark.skipif(
+    not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built"
+)
 
 
 def interpreters() -> dict[str, str]:

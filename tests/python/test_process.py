@@ -134,7 +134,7 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
 
 
 NEEDS_LIBRARY = pytest.mark.skipif(
-    not _library.PATH.exists(), reason=f"{_library.PATH.name} is not built: pip install -e ."
+    not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built: pip install -e ."
 )
 
 

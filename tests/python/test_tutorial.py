@@ -11,7 +11,7 @@ from receptor import _daemon, _library
 TUTORIAL = Path(__file__).resolve().parents[2] / "python" / "README.md"
 
 
-@pytest.mark.skipif(not _library.PATH.exists(), reason=f"{_library.PATH.name} is not built")
+@pytest.mark.skipif(not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built")
 def test_tutorial(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = os.path.dirname(_daemon.require("the tutorial"))
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
