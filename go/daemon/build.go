@@ -72,7 +72,7 @@ func (o Options) withDefaults(cfg *config.Config) (Options, error) {
 			handler.configure(l)
 		}
 		o.setLog(cfg.Log())
-		o.Logger = slog.New(handler)
+		o.Logger = slog.New(&tappedHandler{Handler: handler, taps: new(taps)})
 	}
 	if o.Environ == nil {
 		o.managerEnviron = os.Environ()

@@ -107,9 +107,9 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 		return &Error{Code: BadConfig, Msg: configText(err)}
 	}
 	if c.LogLevel != "" {
-		level, ok := levels[c.LogLevel]
-		if !ok {
-			return badRequest(fmt.Sprintf("key \"log_level\": %q is not error, warning, info or debug", c.LogLevel))
+		level, err := logLevel(c.LogLevel)
+		if err != nil {
+			return err
 		}
 		h.level.Set(level)
 	}

@@ -134,6 +134,14 @@ var levels = map[string]slog.Level{
 	"error": slog.LevelError, "warning": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug,
 }
 
+func logLevel(name string) (slog.Level, error) {
+	level, ok := levels[name]
+	if !ok {
+		return 0, badRequest(fmt.Sprintf("key \"log_level\": %q is not error, warning, info or debug", name))
+	}
+	return level, nil
+}
+
 func levelName(level slog.Level) string {
 	switch {
 	case level >= slog.LevelError:

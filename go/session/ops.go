@@ -131,6 +131,13 @@ func opEvents(_ context.Context, s *session, req *request) (reply, error) {
 			return failed(badRequest(fmt.Sprintf("key \"kinds\": %q is not one of %v", k, eventKinds)))
 		}
 	}
+	if req.LogLevel != "" {
+		level, err := logLevel(req.LogLevel)
+		if err != nil {
+			return failed(err)
+		}
+		s.host.level.Set(level)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kinds = slices.Clone(req.Kinds)

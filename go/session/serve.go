@@ -64,6 +64,7 @@ func Attach(ctx context.Context, d *daemon.Daemon, conn *net.UnixConn) {
 	h := newHost(daemon.Version, "attached", os.Environ())
 	h.attached, h.opening, h.opened = true, true, true
 	h.adopt(d)
+	defer d.TapLog(&logHandler{host: h})()
 	defer context.AfterFunc(ctx, h.stop)()
 	serve(h, conn, true)
 }

@@ -35,7 +35,8 @@ type request struct {
 	Datagram  uint64            `json:"datagram"`
 	ErrorCode uint64            `json:"error_code"`
 
-	Kinds []string `json:"kinds"`
+	Kinds    []string `json:"kinds"`
+	LogLevel string   `json:"log_level"`
 
 	WorkType string            `json:"worktype"`
 	Params   map[string]string `json:"params"`

@@ -312,13 +312,14 @@ def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[No
     return Op("stream.abort", {"stream": stream, "error_code": error_code}, _nothing, timeout_s)
 
 
-def events(kinds: Sequence[str] | None, timeout_s: float | None) -> Op[None]:
+def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogLevel | None = None) -> Op[None]:
     """``events``; no kinds means all but log records, None none at all."""
     wanted = [] if kinds is None else list(dict.fromkeys(kinds)) or [kind for kind in EVENT_KINDS if kind != "log"]
     unknown = [kind for kind in wanted if kind not in EVENT_KINDS]
     if unknown:
         raise ConfigError(f"event kind {unknown[0]!r}: want one of {', '.join(EVENT_KINDS)}")
-    return Op("events", {"kinds": wanted}, _nothing, timeout_s)
+    level = {} if log_level is None else {"log_level": log_level}
+    return Op("events", {"kinds": wanted, **level}, _nothing, timeout_s)
 
 
 def offer(worktype: str, concurrency: int, verify_signature: bool, timeout_s: float | None) -> Op[None]:

@@ -143,7 +143,7 @@ class Node:
 
         What is opened and added through it goes when it is closed or this program ends; the daemon's node stays.
         Whoever may open the control socket may do this.
-        log_level: forward what the node logs about this program's doings.
+        log_level: forward what the daemon logs, and what its node has to say about this program's doings.
 
         Starting it raises ControlError if there is no such daemon, MeshTimeout if it does not answer.
         """
@@ -179,9 +179,10 @@ class Node:
         session = AsyncSession(sock)
         try:
             if self._log_level is not None:
-                session.on_event = _log_forwarder(self._id)
+                session.on_event = _log_forwarder(self)
             # The answer comes behind the greeting.
-            (await session.call(_ops.events(("log",) if self._log_level else None, self.timeout_s))).result()
+            kinds = ("log",) if self._log_level else None
+            (await session.call(_ops.events(kinds, self.timeout_s, self._log_level))).result()
             hello = session.session.hello
             assert hello is not None
             self._mode, self._version = hello.mode, hello.version
@@ -533,11 +534,11 @@ def _tell_failure(task: asyncio.Task[Any]) -> None:  # Any: its result is not us
         task.get_loop().call_exception_handler({"message": "a function could not be offered", "exception": error})
 
 
-def _log_forwarder(node_id: str) -> Callable[[Event], None]:
+def _log_forwarder(node: Node) -> Callable[[Event], None]:
     from ._logs import emit
 
     def forward(event: Event) -> None:
         if isinstance(event, LogRecord):
-            emit(event, node_id)
+            emit(event, node.id)  # Which an attached node knows from its greeting on.
 
     return forward

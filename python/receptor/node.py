@@ -134,7 +134,7 @@ class Node:
 
         What is opened and added through it goes when it is closed or this program ends; the daemon's node stays.
         Whoever may open the control socket may do this.
-        log_level: forward what the node logs about this program's doings.
+        log_level: forward what the daemon logs, and what its node has to say about this program's doings.
 
         Raises ControlError if there is no such daemon, MeshTimeout if it does not answer.
         """
@@ -157,7 +157,7 @@ class Node:
         self._root = self._main = Channel(sock)  # The node lives as long as the root.
         try:
             if log_level is not None:
-                self._root.call(_ops.events(("log",), self.timeout_s)).result()  # "open" has much to say.
+                self._root.call(_ops.events(("log",), self.timeout_s, log_level)).result()  # "open" has much to say.
             self._root.greeting(Deadline(self.timeout_s, "greeting"))
             hello = self._root.session.hello
             assert hello is not None

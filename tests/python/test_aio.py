@@ -282,8 +282,6 @@ async def test_events(mesh: Mesh) -> None:
 
 async def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
     mesh.node("hub")
-    if mesh.mode == "attached":
-        pytest.skip("the log of a daemon goes where its configuration says")
     arrived = asyncio.Event()
 
     class Tell(logging.Handler):
@@ -295,6 +293,7 @@ async def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None
     try:
         with caplog.at_level(logging.DEBUG, logger="receptor.node"):
             async with mesh.aio_node("a", log_level="debug") as node:
+                await node.add_peer("tcp://127.0.0.1:1")
                 await arrived.wait()  # Opening has its records, too.
                 assert (await node.status()).node == "a"
     finally:

@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import logging
 import os
 import signal
 import socket
@@ -173,6 +174,31 @@ def test_two_programs_share_a_daemons_node(in_thread: InThread) -> None:
             with pytest.raises(receptor.ClosedError):
                 third.wait_route("nowhere", timeout_s=60)
     finally:
+        daemon.close()
+
+
+def test_an_attached_program_hears_the_daemons_log(caplog: pytest.LogCaptureFixture) -> None:
+    heard = threading.Event()
+
+    class Tell(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "Connection established with other" in record.getMessage() and record.node == "host":  # type: ignore[attr-defined]
+                heard.set()
+
+    logger, handler = logging.getLogger("receptor.node"), Tell()
+    daemon = Daemon("host")
+    logger.addHandler(handler)
+    try:
+        with (
+            caplog.at_level(logging.DEBUG, logger="receptor.node"),
+            receptor.Node.attach(daemon.socket) as quiet,
+            receptor.Node.attach(daemon.socket, log_level="debug"),
+        ):
+            address = quiet.add_listener().address
+            with receptor.Node("other", mode="sidecar", peers=[address]):
+                assert heard.wait(60)  # What another program's link does is the daemon's news.
+    finally:
+        logger.removeHandler(handler)
         daemon.close()
 
 
