@@ -239,7 +239,7 @@ func TestF012BashCompletion(t *testing.T) {
 	}
 }
 
-func TestArgumentErrors(t *testing.T) {
+func TestF014F015F018F019F057F059F060F061ArgumentErrors(t *testing.T) {
 	for _, tc := range []struct{ row, args, want string }{
 		{"F014", "--version --node id=a", "cannot specify any other options with version"},
 		{"F015", "--node id=a --node id=b", `directive "node" is only allowed once (first given at argument 1)`},
@@ -481,7 +481,7 @@ func TestF031CaseRules(t *testing.T) {
 // columns are in all positions; one test checks them.
 var columns = regexp.MustCompile(`(\.yml:\d+):\d+`)
 
-func TestFileErrors(t *testing.T) {
+func TestF032FileErrors(t *testing.T) {
 	for _, tc := range []struct{ row, text, want string }{
 		{"F032", "node:\n  id: a\n", "yaml: unmarshal errors:\n  line 1: cannot unmarshal !!map into []interface {} (@:1"},
 		{"F032", "hello", "yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `hello` into []interface {}"},

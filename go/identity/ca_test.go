@@ -224,7 +224,7 @@ func TestF186Keys(t *testing.T) {
 	}
 }
 
-func TestF191SignErrors(t *testing.T) {
+func TestF190F191SignErrors(t *testing.T) {
 	d := newCertDir(t, nodes("n1"))
 	other := newCertDir(t, Names{})
 	if err := d.sign(nil); err != nil {
