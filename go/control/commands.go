@@ -158,7 +158,11 @@ func (r request) fullName() string {
 	if r.command != "work" {
 		return r.command
 	}
-	if sub, _, err := subcommand(r); err == nil && slices.Contains(workSubcommands, sub) {
+	sub, _, err := subcommand(r)
+	if sub == submitOnce {
+		sub = "submit"
+	}
+	if err == nil && slices.Contains(workSubcommands, sub) {
 		return "work " + sub
 	}
 	return "work" // What is no sub-command gets its error.

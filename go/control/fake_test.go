@@ -164,6 +164,7 @@ type fakeWork struct {
 	readers  chan error // How each results stream ended, if not nil.
 	startErr error      // Of Start.
 	watchers []chan workceptor.Change
+	begun    map[string]workceptor.UnitID // By the names of their submissions.
 }
 
 func (w *fakeWork) Exec(workceptor.ExecRequest) (interactive, error) {
@@ -262,6 +263,12 @@ func (w *fakeWork) VerifyUnit(id workceptor.UnitID, signature string, trusted bo
 }
 
 func (w *fakeWork) Submit(req workceptor.SubmitRequest) (submission, error) {
+	if id := w.begun[req.Submission]; id != "" {
+		return nil, &workceptor.BegunError{ID: id}
+	}
+	if _, ok := req.Params["submission"]; ok && req.Submission != "" {
+		return nil, errors.New("the name of the submission is taken for a parameter of the work")
+	}
 	local := req.Node == "alpha" || strings.EqualFold(string(req.Node), "localhost")
 	if local {
 		switch {

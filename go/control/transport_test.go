@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -125,6 +126,33 @@ func TestSubmit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSubmitOnce: another node names its submission, and is told of the unit if that has its payload.
+func TestSubmitOnce(t *testing.T) {
+	eachTransport(t, func(t *testing.T, r *rig, c net.Conn, in *bufio.Reader) {
+		r.work.nextID = "unitAAAA"
+		r.work.begun = map[string]workceptor.UnitID{"Before": "unitBBBB"}
+		const once = `{"command":"work","subcommand":"submit-once","node":"alpha","worktype":"cat"`
+		fmt.Fprint(c, once+"}\nwork submit-once alpha cat\n")
+		wantLine(t, in, "ERROR: field submission missing")
+		wantLine(t, in, "ERROR: field submission missing")
+		go func() {
+			fmt.Fprint(c, once+`,"submission":"Name","x":"y"}`+"\npayload")
+			closeWrite(t, c)
+		}()
+		wantLine(t, in, "Work unit created with ID unitAAAA. Send stdin data and EOF.")
+		wantLine(t, in, `{"result":"Job Started","unitid":"unitAAAA"}`)
+		wantEnd(t, in, "")
+	})
+	r := newRig(t)
+	r.work.begun = map[string]workceptor.UnitID{"Before": "unitBBBB"}
+	c := r.dialUnix(t)
+	in := bufio.NewReader(c)
+	wantLine(t, in, "Receptor Control, node alpha")
+	fmt.Fprint(c, `{"command":"work","subcommand":"submit-once","node":"alpha","worktype":"cat","submission":"Before"}`+"\n")
+	wantLine(t, in, `{"result":"Job Started","unitid":"unitBBBB"}`)
+	wantEnd(t, in, "")
 }
 
 // TestSubmitBareFIN ends a payload under TLS as some clients do: by closing the TCP connection's sending direction, with

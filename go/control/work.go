@@ -88,8 +88,8 @@ func (s *session) workCommand(req request) (any, error) {
 		return nil, err
 	}
 	switch sub {
-	case "submit":
-		return nil, s.workSubmit(req, args)
+	case "submit", submitOnce:
+		return nil, s.workSubmit(req, sub, args)
 	case "list":
 		return s.workList(req, args)
 	case "status":

@@ -16,6 +16,8 @@ var (
 	errSubmitTooShort  = errors.New("work submit requires a target node and work type")
 	errNodeMissing     = errors.New("field node missing")
 	errWorkTypeMissing = errors.New("field worktype missing")
+
+	errSubmissionMissing = errors.New("field submission missing")
 )
 
 // reservedKeys of a submit request are not parameters of the work.
@@ -25,8 +27,11 @@ var reservedKeys = map[string]bool{
 }
 
 // workSubmit makes a unit, takes its payload from the rest of the connection, and starts it.
-func (s *session) workSubmit(req request, args []string) error {
+func (s *session) workSubmit(req request, sub string, args []string) error {
 	submit, signature, err := submitOf(req, args)
+	if err == nil && sub == submitOnce {
+		err = takeSubmission(&submit)
+	}
 	if err != nil {
 		return err
 	}
@@ -34,6 +39,10 @@ func (s *session) workSubmit(req request, args []string) error {
 		return err
 	}
 	unit, err := s.srv.work.Submit(submit)
+	if begun, ok := errors.AsType[*workceptor.BegunError](err); ok {
+		_ = s.reply(map[string]any{"result": workceptor.JobStarted, "unitid": begun.ID})
+		return errSessionOver
+	}
 	if err != nil {
 		return err
 	}
@@ -54,6 +63,19 @@ func (s *session) workSubmit(req request, args []string) error {
 	}
 	_ = s.reply(map[string]any{"result": result, "unitid": unit.ID()})
 	return errSessionOver
+}
+
+// submitOnce is a submit that another node may repeat, with the key submission. For rules and statistics it is a submit.
+const submitOnce = "submit-once"
+
+// takeSubmission reads the key that a plain submit would take for a parameter of the work.
+func takeSubmission(submit *workceptor.SubmitRequest) error {
+	submit.Submission = submit.Params["submission"]
+	delete(submit.Params, "submission")
+	if submit.Submission == "" {
+		return errSubmissionMissing
+	}
+	return nil
 }
 
 // payload is what follows the request. It is complete only if the client still waits for the answer: one that has closed

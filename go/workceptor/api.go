@@ -99,7 +99,15 @@ type SubmitRequest struct {
 	TLSClient string // Remote work only.
 	TTL       string // Go duration text, "" none. Remote work only.
 	SignWork  bool   // Remote work only.
+	// Submission names the submission, if it is not "", such that it can be repeated: a unit that was made by one of the same name
+	// is ended and deleted if its payload is not complete, and answered with [*BegunError] if it is. A unit with such a name is also
+	// deleted, instead of kept as Failed, when its payload breaks off or the engine ends before it is complete. At most
+	// [MaxSubmission] letters and digits; nobody must be able to guess it.
+	Submission string
 }
+
+// MaxSubmission is the longest [SubmitRequest.Submission].
+const MaxSubmission = 64
 
 // Results of [Submission.Start].
 const (

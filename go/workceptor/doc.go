@@ -64,6 +64,9 @@
 // Output of more than 1 MiB is told of before it is durable, see package runner: a loss of power in that moment may leave
 // less than StdoutSize says, and StdoutSHA256 shows it.
 //
+// Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
+// StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.
+//
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
 // most. Of a remote unit, StdoutSize in the file is brought up to date with each change of state.
 //
@@ -74,7 +77,10 @@
 //
 // A remote submit that breaks off is tried again. If the executor had named its unit already, that unit is asked about
 // first: one that has its payload counts as started, a half one is released. A half payload is never ended such that
-// the executor could take it for whole. A refusal fails the unit, also in the background. "unknown work unit" is success
+// the executor could take it for whole. Submissions have names: an executor of this implementation makes one unit of a
+// submission however often it is repeated, and deletes units whose payload broke off, so nothing is left of an attempt whose
+// answer was lost. One that does not know names keeps such a unit as Failed until somebody releases it there, and is asked twice,
+// a second apart, whether a unit is half before that is given up. A refusal fails the unit, also in the background. "unknown work unit" is success
 // for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
 // a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
 //

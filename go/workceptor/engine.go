@@ -2,6 +2,7 @@ package workceptor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ type Engine struct {
 	limits        Limits
 	types         map[string]workType
 	units         map[UnitID]*job
+	named         map[string]*named // By the names of submissions.
 	subscriptions map[*Subscription]struct{}
 	started       bool
 	closed        bool
@@ -66,7 +68,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
-		hungRunner: hungRunner, stubborn: stubborn, types: map[string]workType{}, units: map[UnitID]*job{}, subscriptions: map[*Subscription]struct{}{},
+		hungRunner: hungRunner, stubborn: stubborn, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e, nil
@@ -95,6 +97,13 @@ func (e *Engine) Start() error {
 	e.mu.Unlock()
 	slices.SortStableFunc(loaded, func(a, b *job) int { return a.rec.Created.Compare(b.rec.Created) }) // The order of the queue.
 	for _, j := range loaded {
+		if j.half() {
+			e.log.Info("unit whose payload never became complete is deleted: its submitter makes another", "unit", j.id)
+			if err := j.remove(); err != nil {
+				e.log.Error("unit cannot be deleted", "unit", j.id, "err", err)
+			}
+			continue
+		}
 		if j.work != nil {
 			j.work.resume()
 		}
@@ -279,9 +288,13 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 		return nil, err
 	}
 	s := &Submission{}
+	if err := e.repeat(req.Submission); err != nil {
+		return nil, err
+	}
 	if s.j, err = e.create(rec, &s.stdin); err != nil {
 		return nil, err
 	}
+	s.begin(req.Submission)
 	if f, ok := s.j.work.(*functionWorker); ok {
 		f.params = req.Params
 	}
@@ -339,7 +352,7 @@ func (e *Engine) planLocal(req SubmitRequest) (*unit.CommandExtra, error) {
 		return nil, fmt.Errorf("unknown work type %s", req.WorkType)
 	}
 	params, err := t.plan(req.Params)
-	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil}, err
+	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil, Submission: req.Submission}, err
 }
 
 func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
@@ -348,7 +361,7 @@ func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
 	}
 	x := unit.RemoteExtra{
 		RemoteNode: string(req.Node), RemoteWorkType: req.WorkType, RemoteParams: map[string]string{},
-		SignWork: req.SignWork, TLSClient: req.TLSClient,
+		SignWork: req.SignWork, TLSClient: req.TLSClient, Submission: rand.Text(),
 	}
 	for name, value := range req.Params {
 		if unit.IsSecret(name) && req.TLSClient == "" {
@@ -379,6 +392,9 @@ func (s *Submission) ID() UnitID { return s.j.id }
 // with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled].
 func (s *Submission) ReadPayload(r io.Reader) error {
 	n, err := io.CopyBuffer(s, onlyReader{r}, make([]byte, 128<<10))
+	if err == nil {
+		s.j.payloadCame()
+	}
 	if err == nil && n > 0 {
 		err = s.stdin.Sync()
 	}
@@ -386,7 +402,7 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 		s.stdin.Truncate(0) // Of no use, and the disk may be full.
 		s.j.failBecause("Error reading input data: "+err.Error(), unit.ReasonPayload)
 	}
-	return errors.Join(err, s.stdin.Close())
+	return errors.Join(err, s.stdin.Close(), s.end(err))
 }
 
 // onlyReader keeps io.Copy from handing the whole transfer to the reader, so that a cancel is noticed.

@@ -30,6 +30,7 @@ type worker interface {
 type job struct {
 	e          *Engine
 	id         UnitID
+	name       string // Of its submission. Guarded by the engine's mu.
 	dir        *store.Dir
 	work       worker
 	configured bool
@@ -157,6 +158,17 @@ func (j *job) failBecause(detail string, reason unit.Reason) bool {
 	return j.apply(true, unit.Event{
 		Kind: unit.Fail, Detail: detail, Size: unit.KeepSize, At: time.Now().UTC(), Outcome: unit.Because(reason),
 	})
+}
+
+// payloadCame has the unit say that it waits for its payload no longer. The file says so with the next change: until then it is
+// as if it had not come.
+func (j *job) payloadCame() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.rec.State == Pending && j.rec.Detail == unit.DetailWaiting {
+		j.rec.Detail = unit.DetailStarting
+		j.tellLocked()
+	}
 }
 
 // startFailed fails the unit if err is the end of its start.
@@ -356,6 +368,9 @@ func (j *job) remove() error {
 func (j *job) forget() {
 	j.e.mu.Lock()
 	delete(j.e.units, j.id)
+	if n := j.e.named[j.name]; n != nil && n.j == j {
+		delete(j.e.named, j.name)
+	}
 	j.e.mu.Unlock()
 	j.e.gate.leave(j)
 	j.mu.Lock()

@@ -186,7 +186,7 @@ func file(t testing.TB, e *Engine, id UnitID, name string) string {
 	return string(text)
 }
 
-var ownKeys = regexp.MustCompile(`"(Created|Started|Finished|Signal|Reason|StdoutSHA256)":"[^"]*",?|"ExitCode":\d+,?`)
+var ownKeys = regexp.MustCompile(`"(Created|Started|Finished|Signal|Reason|StdoutSHA256|Submission)":"[^"]*",?|"ExitCode":\d+,?`)
 
 // base is a status file or reply without the keys that other implementations do not write.
 func base(text string) string {

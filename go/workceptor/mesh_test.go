@@ -286,6 +286,12 @@ func (c *controlServer) command(s Stream, r *bufio.Reader, keys map[string]any) 
 	text := func(name string) string { v, _ := keys[name].(string); return v }
 	id := UnitID(text("unitid"))
 	switch text("subcommand") {
+	case "submit-once":
+		if c.base {
+			fmt.Fprintf(s, "ERROR: bad command\n")
+			return false
+		}
+		return c.submit(s, r, keys)
 	case "submit":
 		return c.submit(s, r, keys)
 	case "cancel":
@@ -338,11 +344,17 @@ func (c *controlServer) submit(s Stream, r io.Reader, keys map[string]any) bool 
 			req.Node = wire.NodeID(text)
 		case "worktype":
 			req.WorkType = text
+		case "submission":
+			req.Submission = text
 		default:
 			req.Params[name] = text
 		}
 	}
 	sub, err := c.e.Submit(req)
+	if begun, ok := errors.AsType[*BegunError](err); ok {
+		c.reply(s)(map[string]string{"result": JobStarted, "unitid": string(begun.ID)}, nil)
+		return true
+	}
 	if err != nil {
 		c.reply(s)(nil, err)
 		return false

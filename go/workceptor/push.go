@@ -14,7 +14,7 @@ import (
 // forgetAfter is how long a node is not asked again that did not know how to push, unless its sessions break before.
 const forgetAfter = 10 * time.Minute
 
-// pushers remembers which nodes do not push the progress of units. The zero value knows none.
+// pushers remembers which nodes do not push the progress of units, nor know names of submissions. The zero value knows none.
 type pushers struct {
 	mu   sync.Mutex
 	lack map[string]time.Time // When it said so.

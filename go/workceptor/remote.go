@@ -370,7 +370,7 @@ func (w *remoteWorker) submit(ctx context.Context) error {
 	}
 	defer conn.Close()
 	if x.RemoteUnitID != "" {
-		if started, err := w.inquire(conn, x.RemoteUnitID); started || err != nil {
+		if started, err := w.inquire(ctx, conn, x.RemoteUnitID); started || err != nil {
 			return err
 		}
 	}
@@ -398,20 +398,32 @@ func (w *remoteWorker) dialBefore(ctx context.Context, expiration time.Time) (*r
 
 // inquire settles an exchange that was broken off after the executor had made its unit: started, if the executor has
 // the whole payload, or not, and then the half unit is given up.
-func (w *remoteWorker) inquire(conn *remote.Conn, id unit.ID) (started bool, err error) {
+func (w *remoteWorker) inquire(ctx context.Context, conn *remote.Conn, id unit.ID) (started bool, err error) {
+	offers := w.j.e.pushers.mayOffer(w.extra().RemoteNode)
 	s, err := conn.Status(id)
+	if err == nil && half(s) && !offers {
+		// What was on its way when the link broke may have arrived all the same, and then the unit is about to run.
+		select {
+		case <-time.After(firstRetry):
+			s, err = conn.Status(id)
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 	switch {
 	case errors.Is(err, remote.ErrUnknownUnit):
 		return false, w.setRemoteID("")
 	case err != nil:
 		return false, err
 	}
-	half := s.State == Pending && (s.Detail == unit.DetailWaiting || s.Detail == unit.DetailCreated)
 	// What a node of this implementation calls a restart has surely not started; of others one cannot know.
 	failed := strings.HasPrefix(s.Detail, "Error reading input data: ") ||
 		s.Detail == unit.DetailPendingAtRestart && s.Outcome.Reason == unit.ReasonRestart
-	if !half && !failed {
+	switch {
+	case !half(s) && !failed:
 		return true, w.setStarted()
+	case half(s) && offers:
+		return false, nil // The executor settles that when the submission is repeated.
 	}
 	signature, err := w.sign()
 	if err != nil {
@@ -422,6 +434,11 @@ func (w *remoteWorker) inquire(conn *remote.Conn, id unit.ID) (started bool, err
 		return false, err
 	}
 	return false, w.setRemoteID("")
+}
+
+// half reports whether an executor's unit waits for its payload.
+func half(s remote.Status) bool {
+	return s.State == Pending && (s.Detail == unit.DetailWaiting || s.Detail == unit.DetailCreated)
 }
 
 func (w *remoteWorker) edit(change func(*unit.RemoteExtra)) error { return w.write(true, change) }
@@ -453,15 +470,31 @@ func (w *remoteWorker) exchange(conn *remote.Conn) error {
 		return &remote.RefusedError{Text: "error opening stdin file: " + err.Error()}
 	}
 	defer stdin.Close()
-	id, err := conn.Submit(remote.Request{
+	req := remote.Request{
 		Node: x.RemoteNode, WorkType: x.RemoteWorkType, TLSClient: x.TLSClient, Params: x.RemoteParams, Signature: signature,
-	})
+	}
+	pushers := &w.j.e.pushers
+	if pushers.mayOffer(x.RemoteNode) {
+		req.Submission = x.Submission
+	}
+	id, begun, err := conn.Submit(req)
+	if errors.Is(err, remote.ErrNotOffered) {
+		pushers.refused(x.RemoteNode)
+		if x.RemoteUnitID != "" {
+			return err // The half unit that it has is to be settled first.
+		}
+		req.Submission = ""
+		id, begun, err = conn.Submit(req)
+	}
 	if err != nil {
 		return err
 	}
 	// Written before the payload is complete: whatever breaks from here on, we know whom to ask about.
 	if err := w.setRemoteID(id); err != nil {
 		return err
+	}
+	if begun {
+		return w.setStarted()
 	}
 	if err := conn.SendPayload(x.RemoteNode, stdin); err != nil {
 		return err

@@ -21,8 +21,8 @@ const (
 	MaxOutput = 1 << 20
 )
 
-// ErrNotOffered is the answer of a node that does not know "work follow". The session goes on.
-var ErrNotOffered = errors.New("the node does not offer to push the progress of units")
+// ErrNotOffered is the answer of a node that does not know "work follow" or "work submit-once". The session goes on.
+var ErrNotOffered = errors.New("the node offers only what all nodes do")
 
 const followBanner = "Following work unit "
 
@@ -77,6 +77,8 @@ type News struct {
 	Released bool
 }
 
+func unknownCommand(text string) bool { return text == "bad command" || text == "Unknown command" }
+
 // Follow asks the other node to push status and output of a unit, from offset on. After [ErrNotOffered], or another
 // refusal, the session may be used for other requests.
 func (c *Conn) Follow(id unit.ID, offset int64, signature string) (*Following, error) {
@@ -90,7 +92,7 @@ func (c *Conn) Follow(id unit.ID, offset int64, signature string) (*Following, e
 		return nil, err
 	}
 	switch text, refused := refusal(line); {
-	case refused && (text == "bad command" || text == "Unknown command"):
+	case refused && unknownCommand(text):
 		return nil, ErrNotOffered
 	case refused:
 		return nil, asError(line)

@@ -153,33 +153,57 @@ type Request struct {
 	Node, WorkType, TLSClient string
 	Params                    map[string]string
 	Signature                 string // "" sends none.
+	Submission                string // "" is for nodes that do not know names of submissions.
 }
 
 var prompt = regexp.MustCompile(`with ID ([a-zA-Z0-9]+)\.`)
 
-// Submit asks for a unit and returns its ID; the payload is sent next. A [*RefusedError] is final.
-func (c *Conn) Submit(req Request) (unit.ID, error) {
+// Submit asks for a unit and returns its ID; the payload is sent next. begun: the other node has all it needs, from an earlier
+// submission of that name; nothing is to be sent. A [*RefusedError] is final. After [ErrNotOffered], which
+// is for a Submission only, the session may be used for the same request without.
+func (c *Conn) Submit(req Request) (id unit.ID, begun bool, err error) {
 	keys := map[string]any{}
 	for name, value := range req.Params {
 		keys[name] = value
 	}
 	keys["command"], keys["subcommand"], keys["node"], keys["worktype"] = "work", "submit", req.Node, req.WorkType
 	keys["tlsclient"] = req.TLSClient
+	if req.Submission != "" {
+		keys["subcommand"], keys["submission"] = "submit-once", req.Submission
+	}
 	sign(keys, req.Signature)
 	// From here on the other node may wait for the payload, and a plain close would be its end.
 	c.sending.Store(true)
 	if err := c.sendJSON(keys); err != nil {
-		return "", fmt.Errorf("write error sending to %s: %w", req.Node, err)
+		return "", false, fmt.Errorf("write error sending to %s: %w", req.Node, err)
 	}
 	line, err := c.answer(ActionWait)
 	if err != nil {
-		return "", fmt.Errorf("read error reading from %s: %w", req.Node, err)
+		return "", false, fmt.Errorf("read error reading from %s: %w", req.Node, err)
+	}
+	if text, refused := refusal(line); refused && req.Submission != "" && unknownCommand(text) {
+		c.sending.Store(false)
+		return "", false, ErrNotOffered
+	}
+	if id, ok := begunUnit(line); ok && req.Submission != "" {
+		c.sending.Store(false)
+		return id, true, nil
 	}
 	match := prompt.FindStringSubmatch(line)
 	if match == nil || !unit.ID(match[1]).Valid() {
-		return "", &RefusedError{"could not parse response: " + shorten(line)}
+		return "", false, &RefusedError{"could not parse response: " + shorten(line)}
 	}
-	return unit.ID(match[1]), nil
+	return unit.ID(match[1]), false, nil
+}
+
+// begunUnit reads the last line of a submit where the first is expected.
+func begunUnit(line string) (unit.ID, bool) {
+	var last struct {
+		Result string  `json:"result"`
+		UnitID unit.ID `json:"unitid"`
+	}
+	err := json.Unmarshal([]byte(line), &last)
+	return last.UnitID, err == nil && last.Result != "" && last.UnitID.Valid()
 }
 
 func sign(keys map[string]any, signature string) {

@@ -115,7 +115,7 @@ func TestHalfPayloadIsAborted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Submit(Request{Node: "beta"}); err != nil {
+	if _, _, err := c.Submit(Request{Node: "beta"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.SendPayload("beta", &endless{stop: cancel}); err == nil {

@@ -38,7 +38,10 @@ type CommandExtra struct {
 	Params string // The complete parameter string.
 	// InProcess says that a function of the node's own program does the work. It is not shown to clients.
 	InProcess bool
-	other     map[string]json.RawMessage
+	// Submission is the name that another node has given to the submission that made the unit, for the time until its payload
+	// is complete: see [RemoteExtra]. It is not shown to clients.
+	Submission string
+	other      map[string]json.RawMessage
 }
 
 // RemoteExtra is the ExtraData of a unit that lives on another node. It is shared between copies of a record: use
@@ -54,7 +57,10 @@ type RemoteExtra struct {
 	SignWork       bool
 	TLSClient      string
 	Expiration     time.Time // Zero: never.
-	other          map[string]json.RawMessage
+	// Submission names the submission for the executor, which makes one unit of it, however often it has to be repeated. It is not
+	// shown to clients: who knows it could end the unit before its payload is complete.
+	Submission string
+	other      map[string]json.RawMessage
 }
 
 // RawExtra is ExtraData of a kind of work that this package does not know, kept as it was read.
@@ -153,7 +159,7 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	}
 	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra
-		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess}); err != nil {
+		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess, "Submission": &c.Submission}); err != nil {
 			return nil, fmt.Errorf("ExtraData.%w", err)
 		}
 		c.other = keys
@@ -168,6 +174,7 @@ func parseRemote(keys map[string]json.RawMessage) (Extra, error) {
 		"RemoteNode": &x.RemoteNode, "RemoteWorkType": &x.RemoteWorkType, "RemoteParams": &x.RemoteParams,
 		"RemoteUnitID": &x.RemoteUnitID, "RemoteStarted": &x.RemoteStarted, "LocalCancelled": &x.LocalCancelled,
 		"LocalReleased": &x.LocalReleased, "SignWork": &x.SignWork, "TLSClient": &x.TLSClient, "Expiration": &x.Expiration,
+		"Submission": &x.Submission,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ExtraData.%w", err)
@@ -206,6 +213,7 @@ func (c *CommandExtra) appendJSON(dst []byte) []byte {
 	if c.InProcess {
 		dst = appendKey(append(dst, ','), "InProcess", true)
 	}
+	dst = appendText(dst, "Submission", c.Submission)
 	return append(appendOther(dst, c.other), '}')
 }
 
@@ -224,6 +232,7 @@ func (x *RemoteExtra) appendJSON(dst []byte) []byte {
 	dst = appendKey(append(dst, ','), "SignWork", x.SignWork)
 	dst = appendKey(append(dst, ','), "TLSClient", x.TLSClient)
 	dst = appendKey(append(dst, ','), "Expiration", x.Expiration)
+	dst = appendText(dst, "Submission", x.Submission)
 	return append(appendOther(dst, x.other), '}')
 }
 
@@ -347,7 +356,7 @@ func withhold(x Extra) Extra {
 		return &CommandExtra{Pid: x.Pid, Params: x.Params}
 	case *RemoteExtra:
 		shown := *x
-		shown.other = nil
+		shown.other, shown.Submission = nil, ""
 		shown.RemoteParams = make(map[string]string, len(x.RemoteParams))
 		for name, value := range x.RemoteParams {
 			if !IsSecret(name) {
