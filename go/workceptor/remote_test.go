@@ -796,12 +796,12 @@ func TestOutputThatWasLostIsCopiedAnew(t *testing.T) {
 	}
 }
 
-// TestOldNodeIsAskedOnce: a node that does not push is remembered, until a session with it breaks.
+// TestOldNodeIsAskedOnce: a node that does not push, nor know names of submissions, is remembered, until a session with it breaks.
 func TestOldNodeIsAskedOnce(t *testing.T) {
 	asked := 0
 	_, alpha, s := scripted(t, nil)
 	s.say = func(line string) string {
-		if strings.Contains(line, `"follow"`) {
+		if strings.Contains(line, `"submit-once"`) || strings.Contains(line, `"follow"`) {
 			asked++
 			return "ERROR: bad command\n"
 		}
