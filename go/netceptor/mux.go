@@ -249,6 +249,9 @@ func (m *mux) open(ctx context.Context, to Addr) (*Stream, error) {
 		err = statusError(status, text)
 		_ = s.Close()
 	default:
+		if reset, ok := errors.AsType[*quic.StreamError](err); ok && reset.Remote && reset.ErrorCode != codeRefused && ctx.Err() == nil {
+			return s, nil // It was accepted and then reset, which discards the answer on its way. Who reads it hears that.
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		} else if m.qc.Context().Err() != nil {
