@@ -280,7 +280,7 @@ def _compress(wheel: Path) -> None:
                 continue
             entry.compress_type = zipfile.ZIP_DEFLATED
             with new.open(entry, "w") as member:
-                setattr(member, "_compressor", _Smallest())  # noqa: B010  # The one way in; sizes are tested.
+                setattr(member, "_compressor", _Smallest())  # noqa: B010  # The one way in; a test notices if it closes.
                 member.write(data)
     packed.replace(wheel)
 

@@ -1,6 +1,7 @@
 """What is in the wheel and in the source distribution, and what a build says when it cannot go on."""
 
 import importlib.util
+import operator
 import os
 import platform
 import re
@@ -114,6 +115,30 @@ def test_the_wheel_holds_the_packages_the_library_and_the_daemon(wheel: Path) ->
     assert top == {"receptor", "receptorctl", f"pyreceptor-{VERSION}.data", f"pyreceptor-{VERSION}.dist-info"}
     assert not [name for name in files if name.endswith((".h", ".go", ".new")) or "/build/" in name]
     assert wheel.stat().st_size < SIZE_BUDGET_BYTES
+
+
+def test_members_are_as_small_as_their_format_allows(tmp_path: Path) -> None:
+    """Packed again, a wheel says the same and is smaller: nothing but this tells if zipfile stops being told how."""
+    deflate = pytest.importorskip("deflate")
+    sources = sorted((ROOT / "python" / "receptor").glob("*.py"))
+    wheel = tmp_path / "a.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sources:
+            archive.write(path, path.name)
+        archive.writestr("empty", b"")
+    with zipfile.ZipFile(wheel) as archive:
+        before = archive.infolist()
+    commands()._compress(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.testzip() is None
+        after = archive.infolist()
+        for path in sources:
+            data = path.read_bytes()
+            assert archive.read(path.name) == data
+            assert archive.getinfo(path.name).compress_size == len(deflate.deflate_compress(data, 12)), path.name
+    about = operator.attrgetter("filename", "date_time", "external_attr")
+    assert [about(entry) for entry in after] == [about(entry) for entry in before]
+    assert sum(entry.compress_size for entry in after) < sum(entry.compress_size for entry in before)
 
 
 def test_the_tag_says_what_the_library_needs(wheel: Path, unpacked: Path) -> None:
