@@ -10,7 +10,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -166,34 +166,109 @@ def test_a_lost_node_ends_streams_with_an_error(mesh: Mesh) -> None:
                     client.recv(1)
 
 
-def test_no_descriptors_left_costs_refusals_only(receptor: Path, tmp_path: Path) -> None:
-    """A proxy out of descriptors goes on when there are some again, and logs the shortage once."""
-    front = tmp_path / "front"
-    limited = tmp_path / "limited"
-    limited.write_text(f'#!/bin/sh\nulimit -n 64\nexec {receptor} "$@"\n')
-    limited.chmod(0o755)
-    daemon = Daemon(
-        limited, tmp_path, "alone", "--local-only", "--command-service", "service=hi", "command=echo hello",
-        "--unix-socket-server", f"filename={front}", "remotenode=localhost", "remoteservice=hi",
-    )  # fmt: skip
-    try:
-        waiting = []
+@pytest.fixture
+def limited(receptor: Path, tmp_path: Path) -> Path:
+    """The daemon with 64 descriptors."""
+    program = tmp_path / "limited"
+    program.write_text(f'#!/bin/sh\nulimit -n 64\nexec {receptor} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def tcp(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    user, system = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def exhausted(daemon: Daemon, connect: Callable[[], socket.socket]) -> Iterator[None]:
+    """Holds connections of which the daemon says that it has no descriptors left for them, and sees that it rests."""
+    with ExitStack() as clients:
         for _ in range(200):
             with suppress(OSError):
-                waiting.append(unix(front))
+                clients.enter_context(connect())
         wait_for("the shortage to be told", lambda: "too many open files" in daemon.log.read_text())
-        for s in waiting:
-            s.close()
+        before = cpu_seconds(daemon)
+        with socket.create_server(("127.0.0.1", 0)) as nobody, suppress(TimeoutError):
+            nobody.settimeout(1)  # A second in which nothing happens but the shortage.
+            nobody.accept()
+        used = cpu_seconds(daemon) - before
+        assert used < 0.5, f"{used} s of CPU in a second without descriptors"
+        assert daemon.log.read_text().count("Error accepting connection") < 20
+        yield
+
+
+@pytest.mark.parametrize("kind", ["tcp-server", "unix-socket-server"])
+def test_no_descriptors_left_costs_refusals_only(limited: Path, tmp_path: Path, kind: str) -> None:
+    """A proxy out of descriptors rests, goes on when there are some again, and logs the shortage once."""
+    front, port = tmp_path / "front", free_port()
+    where = [f"filename={front}"] if kind == "unix-socket-server" else [f"port={port}", "bindaddr=127.0.0.1"]
+
+    def connect() -> socket.socket:
+        return unix(front) if kind == "unix-socket-server" else tcp(port)
+
+    daemon = Daemon(
+        limited, tmp_path, "alone", "--local-only", "--command-service", "service=hi", "command=echo hello",
+        f"--{kind}", *where, "remotenode=localhost", "remoteservice=hi",
+    )  # fmt: skip
+    try:
+        with exhausted(daemon, connect):
+            pass
 
         def served() -> bool:
             with suppress(OSError):
-                return everything(unix(front)) == b"hello\r\n"
+                return everything(connect()) == b"hello\r\n"
             return False
 
         wait_for("service again", served)
-        assert daemon.log.read_text().count("Error accepting connection") < 20
     finally:
         daemon.end()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ws"])
+def test_a_listener_without_descriptors_keeps_its_links(
+    receptor: Path, limited: Path, tmp_path: Path, kind: str
+) -> None:
+    """Links that are up stay while strangers take all descriptors, and new ones come up when there are some again."""
+    port = free_port()
+    address = f"127.0.0.1:{port}" if kind == "tcp" else f"ws://127.0.0.1:{port}"
+    daemons = [Daemon(limited, tmp_path, "hub", f"--{kind}-listener", f"port={port}", "bindaddr=127.0.0.1")]
+    try:
+        daemons.append(Daemon(receptor, tmp_path, "old", f"--{kind}-peer", address))
+        hub, old = daemons
+        wait_for("the first route", lambda: old.reaches("hub"))
+        with exhausted(hub, lambda: tcp(port)):
+            assert json.loads(old.ask("ping hub")[0])["Success"], "the link that was up carries a ping"
+        daemons.append(Daemon(receptor, tmp_path, "new", f"--{kind}-peer", address))
+        wait_for("a route of a new node", lambda: daemons[2].reaches("old"))
+        assert "Backend connection exited" not in old.log.read_text()
+    finally:
+        for daemon in daemons:
+            daemon.end()
+
+
+def test_f093_datagrams_at_the_limit_and_over(mesh: Mesh) -> None:
+    """65,499 bytes pass a TCP link; one more is dropped, and nothing happens to the link."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(PATIENCE_S)
+        port = free_port()
+        near, far = mesh(
+            ["--udp-server", f"port={port}", "bindaddr=127.0.0.1", "remotenode=far", "remoteservice=svc"],
+            ["--udp-client", "service=svc", f"address=127.0.0.1:{server.getsockname()[1]}"],
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", port))
+            for size in (65499, 65500, 65507, 3):
+                client.send(bytes(size))
+                if size not in (65500, 65507):
+                    assert len(server.recv(1 << 16)) == size
+        for daemon in (near, far):
+            assert "Backend connection exited" not in daemon.log.read_text()
 
 
 def test_many_connections_at_once(mesh: Mesh, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ func ServeWebSocket(tcp net.Listener, path string, conf *tls.Config) (Listener, 
 		return nil, fmt.Errorf("websocket listener %s: path %q must begin with /", tcp.Addr(), path)
 	}
 	l := &webSocketListener{
-		path: path, listener: tcp,
+		path:  path,
 		ready: make(chan Conn), failed: make(chan error, 1), young: newest[net.Conn]{limit: maxHTTPRequests},
 	}
+	l.listener = tellingListener{tcp, l.report}
 	if conf != nil {
 		l.listener = secureListener{newTLSAcceptor(tcp, conf, "http/1.1"), l.report}
 	}
@@ -98,6 +99,21 @@ func ServeWebSocket(tcp net.Listener, path string, conf *tls.Config) (Listener, 
 		}
 	})
 	return l, nil
+}
+
+// tellingListener tells why nothing can be accepted, file descriptors that have run out, say. The HTTP server says
+// nothing and tries again by itself, after a rest.
+type tellingListener struct {
+	net.Listener
+	report func(error)
+}
+
+func (t tellingListener) Accept() (net.Conn, error) {
+	conn, err := t.Listener.Accept()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		t.report(err)
+	}
+	return conn, err
 }
 
 // secureListener is a TLS acceptor as the HTTP server wants it: what goes wrong with one connection is told elsewhere.
