@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +43,8 @@ type commandWorker struct {
 	over     bool        // No runner will be started any more.
 	stopping bool        // Somebody sees to it that the runner ends.
 	ended    chan struct{}
+	warm     *warmRunner   // Not nil: the runner is one of the pool, and does this unit.
+	attended atomic.Bool   // The runner tells of the status; the file may be behind.
 	pollLock chan struct{} // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
 }
 
@@ -55,6 +58,9 @@ func (w *commandWorker) start(context.Context) (string, error) {
 
 // launch starts the runner and follows it.
 func (w *commandWorker) launch(t workType) error {
+	if t.command != "" && w.client == nil {
+		return w.launchWarm(t)
+	}
 	j, e := w.j, w.j.e
 	e.watch.add(j.dir.Path(), j)
 	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}) {
@@ -201,14 +207,19 @@ func (w *commandWorker) lockChanged() {
 
 // runnerEnded settles a unit whose runner is no more.
 func (w *commandWorker) runnerEnded() {
-	j := w.j
 	w.mu.Lock()
-	w.over = true
+	w.over, w.warm = true, nil
 	process := w.runner
 	w.mu.Unlock()
 	if process != nil {
 		process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
 	}
+	w.settle()
+}
+
+// settle ends a unit that no runner has any more.
+func (w *commandWorker) settle() {
+	j := w.j
 	j.reload()
 	switch {
 	case !j.complete():
@@ -305,7 +316,9 @@ func (w *commandWorker) resume() {
 		w.finish()
 		return
 	}
-	if t, ok := j.e.workType(rec.WorkType); ok && t.argv != nil && rec.State == Pending && rec.Detail == unit.DetailQueued {
+	_, known := j.dir.RunnerAlive()
+	t, ok := j.e.workType(rec.WorkType)
+	if ok && t.argv != nil && rec.State == Pending && rec.Detail == unit.DetailQueued && !known {
 		j.queue(t, func() error { return w.launch(t) })
 		return
 	}
@@ -319,24 +332,29 @@ func (w *commandWorker) resume() {
 		j.e.gate.occupy(j, rec.WorkType)
 		w.follow(pid)
 		j.reload()
+		if info, err := j.dir.RunnerInfo(); err == nil && info.Program != 0 && j.look().rec.State == Pending {
+			running := unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(info.Program), Size: unit.KeepSize, At: time.Now().UTC()}
+			j.note(func(rec *unit.Record) bool { return rec.Apply(running) }) // The file will say so in a moment.
+		}
 		j.outputChanged()
 		return
 	}
 	j.reload() // The runner may have finished since the directory was read.
-	if rec := j.look().rec; rec.State == Pending {
+	info, _ := j.dir.RunnerInfo()
+	if rec := j.look().rec; rec.State == Pending && info.Program == 0 {
 		if w.relaunch(rec) {
 			return
 		}
 		w.killOrphans()
 		reason := unit.ReasonRestart
-		if rec.Detail == unit.DetailNotStarted {
+		if rec.Detail == unit.DetailNotStarted || info.Runner != 0 {
 			reason = unit.ReasonRunnerDied // It may have started the command, and had no time to say so.
 		}
 		j.failBecause(unit.DetailPendingAtRestart, reason)
 	} else if !rec.State.Complete() {
 		w.killOrphans()
 		reason := unit.ReasonRunnerDied
-		if info, err := j.dir.RunnerInfo(); err == nil && info.Boot != "" && info.Boot != proc.BootID() {
+		if info.Boot != "" && info.Boot != proc.BootID() {
 			reason = unit.ReasonRebooted
 		}
 		size := j.dir.StdoutSize()
@@ -430,12 +448,21 @@ func (w *commandWorker) stopSignal() syscall.Signal {
 }
 
 // signalLocked asks the runner to stop, or kills it. The process handle cannot hit another process that got the same ID, except
-// on kernels without pidfds, where the lock and the command line are asked first.
+// on kernels without pidfds, where the lock or the command line is asked first.
 func (w *commandWorker) signalLocked(sig syscall.Signal) {
-	if w.pollLock != nil && !runner.IsRunnerOf(w.runner.Pid, w.j.dir.Path()) {
+	if w.runner == nil {
 		return
 	}
-	if err := w.runner.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if w.pollLock != nil {
+		if pid, alive := w.findRunner(w.j.look().rec); !alive || pid != w.runner.Pid {
+			return
+		}
+	}
+	signal := w.runner.Signal
+	if w.warm != nil {
+		signal = func(os.Signal) error { return w.warm.signal(sig, w.j.dir.Path()) }
+	}
+	if err := signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		w.j.e.log.Error("runner cannot be stopped", "unit", w.j.id, "err", err)
 	}
 }

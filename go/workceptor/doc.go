@@ -14,8 +14,10 @@
 //
 // # Promises
 //
-// A unit is durable before [Engine.Submit] returns its ID, its payload before the unit starts, its output (of
-// which there may be too much to wait for: up to 1 MiB) before a final state is written. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
+// A unit is durable before [Engine.Submit] returns its ID, and its payload before the unit waits in the queue, or is sent to
+// another node. A command that starts at once is not run again after a loss of power, so nothing waits for its payload to be
+// durable. The result of a command is durable about 50 ms after it was told of, unless it is released before; if the node
+// dies meanwhile the kernel writes it in its own time. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
 // tells of status and output files and of the end of a runner, and every reader, waiter and subscriber is woken at
 // once. Replies come from memory, which follows the files. [Engine.Close] waits for all goroutines; runners and their
 // commands go on and are taken up by the next engine. Unit IDs that come from outside are looked up in memory only, so
@@ -61,8 +63,13 @@
 // instead of a runner, without a cgroup; one that goes on 10 s after a cancel gets SIGTERM and then SIGKILL, with all that it
 // has started.
 //
-// Output of more than 1 MiB is told of before it is durable, see package runner: a loss of power in that moment may leave
-// less than StdoutSize says, and StdoutSHA256 shows it.
+// A loss of power in the moment before a result is durable may leave the unit Failed, "Runner died", with the Reason "rebooted", or
+// less output than StdoutSize says, which StdoutSHA256 shows.
+//
+// Commands are run by a pool of runners, each of which does one unit at a time. Up to eight for each processor wait for the next
+// unit, for five seconds at most. The first is started while the payload of its unit is on its way. A runner that was started
+// under another umask, user, directory, priority, signal disposition, set of capabilities or limit than the process has now is
+// not used. A unit whose runner was killed before it began is given to another one.
 //
 // Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.

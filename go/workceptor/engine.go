@@ -34,6 +34,8 @@ type Engine struct {
 	wg     sync.WaitGroup
 
 	pushers pushers // Of remote units.
+	runners runnerPool
+	durable durable
 
 	hungRunner, stubborn time.Duration // Tests are less patient.
 
@@ -70,6 +72,7 @@ func New(cfg Config) (*Engine, error) {
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
 		hungRunner: hungRunner, stubborn: stubborn, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
+	e.runners.e, e.durable.e = e, e
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e, nil
 }
@@ -165,6 +168,7 @@ func (e *Engine) Close() error {
 	e.stop()
 	e.wg.Wait()
 	if first {
+		e.runners.close()
 		e.watch.close()
 		for s := range subscriptions {
 			s.end()
@@ -287,6 +291,9 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t, _ := e.workType(rec.WorkType); t.command != "" {
+		e.runners.startAhead()
+	}
 	s := &Submission{}
 	if err := e.repeat(req.Submission); err != nil {
 		return nil, err
@@ -395,7 +402,7 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 	if err == nil {
 		s.j.payloadCame()
 	}
-	if err == nil && n > 0 {
+	if err == nil && n > 0 && s.j.keepsPayload() {
 		err = s.stdin.Sync()
 	}
 	if err != nil && !errors.Is(err, ErrCancelled) {
@@ -403,6 +410,13 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 		s.j.failBecause("Error reading input data: "+err.Error(), unit.ReasonPayload)
 	}
 	return errors.Join(err, s.stdin.Close(), s.end(err))
+}
+
+// keepsPayload reports whether the payload must be durable when it is complete. That of a command that starts at once is needed
+// by nobody after a loss of power, as the unit has Failed then; one that must wait is made durable when that turns out.
+func (j *job) keepsPayload() bool {
+	t, _ := j.e.workType(j.look().rec.WorkType)
+	return t.command == ""
 }
 
 // onlyReader keeps io.Copy from handing the whole transfer to the reader, so that a cancel is noticed.

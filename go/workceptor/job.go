@@ -145,6 +145,18 @@ func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 	return err
 }
 
+// note changes the record in memory. The file says so already, or does not matter.
+func (j *job) note(edit func(*unit.Record) bool) bool {
+	j.files.Lock()
+	defer j.unlockFiles()
+	rec := j.look().rec
+	if !edit(&rec) {
+		return false
+	}
+	j.adopt(rec)
+	return true
+}
+
 // apply tells the state machine of an event; true if it was accepted.
 func (j *job) apply(sync bool, e unit.Event) (accepted bool) {
 	j.update(sync, func(rec *unit.Record) bool {
@@ -181,6 +193,9 @@ func (j *job) startFailed(err error) {
 // admit starts the unit, at once or when its turn comes.
 func (j *job) admit(t workType, launch func() error) (result string, err error) {
 	if !j.e.gate.enter(j, t) {
+		if err := j.dir.SyncStdin(); err != nil {
+			return "", err
+		}
 		if !j.apply(true, unit.Event{Kind: unit.Prepare, Detail: unit.DetailQueued, Size: unit.KeepSize}) {
 			return "", ErrCancelled
 		}
@@ -284,6 +299,9 @@ func (j *job) reload() {
 }
 
 func (j *job) read() {
+	if w, ok := j.work.(*commandWorker); ok && w.attended.Load() {
+		return
+	}
 	rec, err := j.dir.Peek()
 	if err != nil {
 		// Another implementation's runner writes in place: an event follows when it is done. A directory that is gone

@@ -349,7 +349,7 @@ func TestDirectoryTakenAway(t *testing.T) {
 	id := submit(t, e, request("localhost", "sh", `"echo a; exec sleep 60"`), "")
 	until(t, e, id, "Running", running)
 	j, _ := e.find(id)
-	if err := os.RemoveAll(j.dir.Path()); err != nil {
+	if err := os.Rename(j.dir.Path(), filepath.Join(t.TempDir(), "elsewhere")); err != nil {
 		t.Fatal(err)
 	}
 	if s := wait(t, e, id); s.State != Failed || s.Detail != unit.DetailDirectoryGone {

@@ -19,8 +19,10 @@ type workType struct {
 	// plan checks the parameters of a request and returns what ExtraData says of them.
 	plan func(params map[string]string) (string, error)
 
-	// One of the two: a function of this program, or the arguments of the process that runs a unit, program first.
+	// One of the two: a function of this program, or the arguments of the process that runs a unit, program first. A command
+	// is run by a runner of the pool, and has these for a unit with a client attached.
 	handler Handler
+	command string
 	argv    func(params, unitDir string) []string
 }
 
@@ -30,7 +32,7 @@ func (e *Engine) RegisterCommand(t CommandType) error {
 		return fmt.Errorf("work type %q: a name and a command are required", t.WorkType)
 	}
 	return e.register(workType{
-		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, exec: t.AllowExec,
+		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, exec: t.AllowExec, command: t.Command,
 		plan: func(params map[string]string) (string, error) { return t.combine(params["params"]) },
 		argv: func(params, unitDir string) []string {
 			return append([]string{e.cfg.Runner}, runner.Arguments(e.cfg.LogLevel, t.Command, params, unitDir)...)

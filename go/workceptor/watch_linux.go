@@ -92,7 +92,14 @@ const watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix
 	unix.IN_MOVE_SELF | unix.IN_ONLYDIR | unix.IN_DONT_FOLLOW
 
 // add begins to watch path for t. What changed before is not told. If the kernel refuses, the directory is polled.
-func (w *watcher) add(path string, t watched) {
+func (w *watcher) add(path string, t watched) { w.addMask(path, t, watchMask) }
+
+// addFile is add for an output file, of which nothing but new output is told.
+func (w *watcher) addFile(path string, t watched) {
+	w.addMask(path, t, unix.IN_MODIFY|unix.IN_DONT_FOLLOW)
+}
+
+func (w *watcher) addMask(path string, t watched, mask uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.startLocked()
@@ -102,7 +109,7 @@ func (w *watcher) add(path string, t watched) {
 	}
 	wd := -1
 	err := w.control(func(fd int) (err error) {
-		wd, err = unix.InotifyAddWatch(fd, path, watchMask)
+		wd, err = unix.InotifyAddWatch(fd, path, mask)
 		return err
 	})
 	if err == nil {
@@ -187,6 +194,8 @@ func (n *news) note(mask uint32, name string) {
 	switch {
 	case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF) != 0:
 		n.gone = true
+	case name == "" && mask&unix.IN_MODIFY != 0: // Of a watched output file.
+		n.output = true
 	case name == store.StatusFile && mask&(unix.IN_MOVED_TO|unix.IN_CLOSE_WRITE) != 0:
 		n.status = true
 	case name == store.StdoutFile && mask&(unix.IN_CREATE|unix.IN_MODIFY|unix.IN_MOVED_TO) != 0:

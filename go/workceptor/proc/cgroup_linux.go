@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,8 +28,8 @@ type Cgroup struct {
 // permitted in a subtree that was delegated: the directory is the caller's own and the caller is not root, or it is marked
 // as delegated, or it is the root of what the caller sees (as in a container).
 func NewCgroup(unitDir string) *Cgroup {
-	parent := ownCgroup()
-	if parent == "" || !delegated(parent) {
+	parent := cgroupParent()
+	if parent == "" {
 		return nil
 	}
 	g := &Cgroup{path: filepath.Join(parent, cgroupPrefix+filepath.Base(unitDir))}
@@ -37,6 +38,14 @@ func NewCgroup(unitDir string) *Cgroup {
 	}
 	return g
 }
+
+// cgroupParent is where the process may make cgroups; "" is nowhere.
+var cgroupParent = sync.OnceValue(func() string {
+	if parent := ownCgroup(); parent != "" && delegated(parent) {
+		return parent
+	}
+	return ""
+})
 
 // ownCgroup is the directory of the calling process's cgroup; "" if there is none.
 func ownCgroup() string {

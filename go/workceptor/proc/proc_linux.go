@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -19,10 +20,12 @@ type Stat struct {
 }
 
 // BootID names this run of the kernel; start times mean nothing in another one.
-func BootID() string {
+func BootID() string { return bootID() }
+
+var bootID = sync.OnceValue(func() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
-}
+})
 
 // Read returns what is known about process pid.
 func Read(pid int) (Stat, error) {

@@ -43,6 +43,13 @@ func (d *digest) follow(size int64) {
 	}
 }
 
+func (d *digest) close() {
+	if d != nil {
+		d.busy.Wait()
+		d.file.Close()
+	}
+}
+
 func (d *digest) take(size int64) (ok bool) {
 	if size < d.done.Load() { // The command has cut its output.
 		d.hash.Reset()

@@ -51,10 +51,10 @@ func (r *runner) start() error {
 	}
 	select {
 	case <-r.stops:
+		r.stopped = unit.ReasonKilled
 		return errStopped
 	default:
 	}
-	adoptOrphans()
 	r.group = proc.NewCgroup(r.unitDir)
 	pid, err := r.launch(path, append([]string{r.command}, words...), files)
 	if err != nil {
@@ -63,9 +63,10 @@ func (r *runner) start() error {
 	}
 	r.ended = make(chan ending, 1)
 	go func() { r.ended <- await(pid) }() // Ends with the command, which the runner always waits for.
-	r.client.begin(pid)
 	r.info.Program, r.info.ProgramStart, r.info.Cgroup = pid, proc.Start(pid), r.group.Path()
-	return r.lock.Write(r.info)
+	err = r.lock.Write(r.info)
+	r.client.begin(pid)
+	return err
 }
 
 // files opens what the command gets as standard input, output and error.

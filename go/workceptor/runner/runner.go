@@ -5,6 +5,14 @@
 // in a session of its own, and the runner outlives the node: it starts the command, keeps the unit's status file, and
 // ends with the command's exit code (255 for a signal, a stop, or trouble of its own).
 //
+// # One unit after another
+//
+// With the argument serve=FD instead of these three, the runner does units for the node at the other end of that descriptor
+// (serve.go has the messages), one at a time, so that a unit costs no start of a program. It tells the node of the start and the
+// end of a command and leaves it to the node to make the result durable; the status file says Running if the command is not over
+// after 10 ms. A runner whose node has gone ends the unit that it has, makes it durable itself, and ends. It also ends after a
+// unit that was stopped or left processes behind.
+//
 // # What the command gets
 //
 // The node's environment, and in it as RECEPTOR_UNIT_DIR the unit's directory; the node's directory and umask; the file stdin as standard input; the file stdout, appended to, as
@@ -43,6 +51,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -61,8 +70,9 @@ const (
 	// Output that grows is reported this often; the pauses get longer while it does not grow. This polls because inotify
 	// instances are few per user (128 by default), so thousands of runners cannot have one each. The node has one and
 	// sees output at once.
-	minTick = 250 * time.Millisecond
-	maxTick = time.Second
+	firstTick = 10 * time.Millisecond
+	minTick   = 250 * time.Millisecond
+	maxTick   = time.Second
 
 	tries = 4 // How often the final status is tried to be written.
 )
@@ -85,11 +95,11 @@ func IsRunnerOf(pid int, unitDir string) bool {
 // IsRunner reports whether a process with these arguments, program name left out, is to be a runner.
 func IsRunner(args []string) bool { return slices.Contains(args, directive) }
 
-type options struct{ command, params, unitDir, attach string }
+type options struct{ command, params, unitDir, attach, serve string }
 
 func parse(args []string) (options, error) {
 	var o options
-	fields := map[string]*string{"command": &o.command, "params": &o.params, "unitdir": &o.unitDir, "attach": &o.attach}
+	fields := map[string]*string{"command": &o.command, "params": &o.params, "unitdir": &o.unitDir, "attach": &o.attach, "serve": &o.serve}
 	missing := map[string]bool{"command": true, "params": true, "unitdir": true}
 	at := slices.Index(args, directive)
 	for _, arg := range args[at+1:] {
@@ -105,6 +115,9 @@ func parse(args []string) (options, error) {
 		delete(missing, strings.ToLower(name))
 	}
 	for _, name := range []string{"command", "params", "unitdir"} {
+		if o.serve != "" {
+			break
+		}
 		if missing[name] || name != "params" && *fields[name] == "" {
 			return o, fmt.Errorf("%s: %s= is required", directive, name)
 		}
@@ -117,6 +130,13 @@ func Main(args []string) int {
 	o, err := parse(args)
 	if err != nil {
 		return complain(err)
+	}
+	if o.serve != "" {
+		fd, err := strconv.Atoi(o.serve)
+		if err != nil || fd < clientFD {
+			return complain(fmt.Errorf("%s: serve=%s: want a file descriptor from %d", directive, o.serve, clientFD))
+		}
+		return serve(fd)
 	}
 	r := &runner{options: o, dir: store.At(o.unitDir), stops: make(chan os.Signal, 4)}
 	signal.Notify(r.stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -136,6 +156,7 @@ type runner struct {
 	info  store.RunnerInfo
 	stops chan os.Signal
 
+	node     *node    // nil: the process is there for this unit only.
 	client   *client  // nil: the output goes to the file.
 	stdout   *os.File // nil: it does not.
 	digest   *digest
@@ -144,6 +165,8 @@ type runner struct {
 	reported int64 // Size of the output in the status file.
 	stopped  unit.Reason
 	kill     <-chan time.Time // Fires killAfter after the stop.
+	final    []byte           // The final status file, once it is written.
+	late     bool             // There was too much output to make it durable before the final state.
 }
 
 // ending is how the command ended.
@@ -153,19 +176,11 @@ type ending struct {
 }
 
 func (r *runner) run() int {
-	lock, err := r.dir.LockRunner()
-	if err != nil {
+	defer r.release()
+	if err := r.take(); err != nil {
 		return complain(err)
 	}
-	r.lock = lock
-	defer lock.Close()
-	if before, err := r.dir.RunnerInfo(); err == nil && before.Runner != 0 {
-		return complain(fmt.Errorf("unit in %s has had a runner already", r.unitDir))
-	}
-	r.info = store.RunnerInfo{Boot: proc.BootID(), Runner: os.Getpid(), RunnerStart: proc.Start(os.Getpid())}
-	if err := lock.Write(r.info); err != nil {
-		return complain(err)
-	}
+	adoptOrphans()
 	accepted, err := r.report(unit.Event{Kind: unit.Prepare, Detail: unit.DetailNotStarted, Size: unit.KeepSize}, false)
 	if err != nil {
 		return complain(err)
@@ -182,22 +197,35 @@ func (r *runner) run() int {
 // report applies e to the status file and reports whether the state machine accepted it.
 func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
 	e.At = time.Now().UTC()
-	_, err = r.dir.Update(sync, func(rec *unit.Record) bool {
-		accepted = rec.Apply(e)
+	rec, err := r.dir.Update(sync, func(rec *unit.Record) bool {
+		if accepted = rec.Apply(e); accepted && r.node != nil {
+			rec.SetPid(os.Getpid())
+			if rec.State.Complete() && !r.node.lost() {
+				rec.Extra = nil // As the node would have it when the runner has ended.
+			}
+		}
 		return accepted
 	})
 	if err == nil && e.Size >= 0 {
 		r.reported = e.Size
+	}
+	if err == nil && rec.State.Complete() {
+		r.final = rec.Append(nil)
 	}
 	return accepted, err
 }
 
 // watch reports on the command until it has ended.
 func (r *runner) watch() int {
-	if _, err := r.report(r.running(), false); err != nil {
-		complain(err)
-	}
 	pause := minTick
+	if r.node.lost() {
+		if _, err := r.report(r.running(), false); err != nil {
+			complain(err)
+		}
+	} else {
+		// The node knows already. The status file need not be written for a command that ends at once.
+		pause, r.reported = firstTick, unit.KeepSize
+	}
 	tick := time.NewTimer(pause)
 	gone := r.client.gone()
 	for {
@@ -206,6 +234,10 @@ func (r *runner) watch() int {
 			return r.conclude(end)
 		case <-r.stops:
 			r.stop(unit.ReasonKilled, syscall.SIGINT)
+		case unitDir := <-r.node.stops():
+			if unitDir == r.unitDir {
+				r.stop(unit.ReasonKilled, syscall.SIGINT)
+			}
 		case <-gone:
 			gone = nil
 			r.stop(unit.ReasonHangup, syscall.SIGHUP)
@@ -290,8 +322,9 @@ const sumFirst = 32 << 20
 // finish writes the final state.
 func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, code int) int {
 	e := unit.Event{Kind: kind, Detail: detail, Size: r.size(), Outcome: outcome}
-	late := e.Size > syncFirst
-	if e.Size > 0 && !late {
+	told := !r.node.lost() // Then the node makes it durable.
+	r.late = e.Size > syncFirst
+	if e.Size > 0 && !r.late && !told {
 		r.syncOutput()
 	}
 	sum := ""
@@ -299,10 +332,11 @@ func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, cod
 		sum = r.digest.sum(e.Size)
 	}
 	e.Outcome.SHA256 = sum
-	if !r.conclusion(e, !late) {
+	if !r.conclusion(e, !r.late && !told) {
 		return exitError
 	}
-	if late {
+	if r.late {
+		r.node.send(msgFinal, r.finalText())
 		r.afterwards(e.Size, sum)
 	}
 	return code
@@ -319,13 +353,15 @@ func (r *runner) afterwards(size int64, sum string) {
 }
 
 func (r *runner) amend(sync bool, sum string) {
-	_, err := r.dir.Update(sync, func(rec *unit.Record) bool {
+	rec, err := r.dir.Update(sync, func(rec *unit.Record) bool {
 		if rec.SHA256 == "" {
 			rec.SHA256 = sum
 		}
 		return true
 	})
-	if err != nil && r.dir.Exists() {
+	if err == nil {
+		r.final = rec.Append(nil)
+	} else if r.dir.Exists() {
 		complain(err)
 	}
 }

@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -15,6 +17,9 @@ const (
 	groupGrace = time.Second      // From SIGTERM to SIGKILL for what a stopped command leaves behind.
 	killGrace  = 5 * time.Second  // How long killed processes may take to go; one in the kernel may take longer.
 )
+
+// ownStart is the start time of this process.
+var ownStart = sync.OnceValue(func() uint64 { return proc.Start(os.Getpid()) })
 
 // adoptOrphans makes descendants whose parents end children of the runner, so that it can find them.
 func adoptOrphans() { unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }

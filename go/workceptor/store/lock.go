@@ -79,11 +79,10 @@ func (l *RunnerLock) Write(info RunnerInfo) error {
 	if info.Cgroup != "" && !strings.ContainsAny(info.Cgroup, "\n ") {
 		text += "cgroup " + info.Cgroup + "\n"
 	}
-	if err := l.f.Truncate(0); err != nil {
+	if _, err := l.f.WriteAt([]byte(text), 0); err != nil { // Before the cut: a reader never finds nothing.
 		return err
 	}
-	_, err := l.f.WriteAt([]byte(text), 0)
-	return err
+	return l.f.Truncate(int64(len(text)))
 }
 
 // Close gives the lock up.

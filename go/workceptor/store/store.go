@@ -121,7 +121,11 @@ func (d *Dir) fill(rec unit.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(stdin.Close(), d.Overwrite(rec)); err != nil {
+	data, err := encode(rec)
+	if err == nil { // Nobody sees a draft, so there is nothing to lock or to replace.
+		err = d.write(StatusFile, data, true)
+	}
+	if err := errors.Join(stdin.Close(), err); err != nil {
 		return err
 	}
 	return syncDir(d.path)
@@ -255,11 +259,11 @@ func (d *Dir) Overwrite(rec unit.Record) error {
 }
 
 func (d *Dir) replace(rec unit.Record, sync bool) error {
-	data := rec.Append(nil)
-	if len(data) > unit.MaxRecord {
-		return fmt.Errorf("status would have %d bytes, at most %d are allowed: send large values as payload", len(data), unit.MaxRecord)
+	data, err := encode(rec)
+	if err != nil {
+		return err
 	}
-	err := d.writeTemp(data, sync)
+	err = d.write(tempFile, data, sync)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		os.Remove(d.File(tempFile))
 		if d.writeInPlace(data) == nil {
@@ -272,8 +276,16 @@ func (d *Dir) replace(rec unit.Record, sync bool) error {
 	return os.Rename(d.File(tempFile), d.File(StatusFile))
 }
 
-func (d *Dir) writeTemp(data []byte, sync bool) error {
-	f, err := openRegular(d.File(tempFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+func encode(rec unit.Record) ([]byte, error) {
+	data := rec.Append(nil)
+	if len(data) > unit.MaxRecord {
+		return nil, fmt.Errorf("status would have %d bytes, at most %d are allowed: send large values as payload", len(data), unit.MaxRecord)
+	}
+	return data, nil
+}
+
+func (d *Dir) write(name string, data []byte, sync bool) error {
+	f, err := openRegular(d.File(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -333,6 +345,33 @@ func (d *Dir) StatusTime() time.Time {
 		return time.Time{}
 	}
 	return info.ModTime()
+}
+
+// SyncResult makes the output and the status durable. What is gone already is no error.
+func (d *Dir) SyncResult() error {
+	for _, name := range []string{StdoutFile, StatusFile} {
+		if err := d.syncFile(name); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(d.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// SyncStdin makes the payload durable.
+func (d *Dir) SyncStdin() error { return d.syncFile(StdinFile) }
+
+func (d *Dir) syncFile(name string) error {
+	f, err := openRegular(d.File(name), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Sync makes the directory's entries durable.

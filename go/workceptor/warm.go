@@ -1,0 +1,170 @@
+package workceptor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
+)
+
+// launchWarm has a runner of the pool do the unit. Until the unit ends the runner writes the status file and tells of it;
+// the file need not be read.
+func (w *commandWorker) launchWarm(t workType) error {
+	j, e := w.j, w.j.e
+	w.attended.Store(true)
+	launching := unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}
+	if !j.note(func(rec *unit.Record) bool { return rec.Apply(launching) }) {
+		w.attended.Store(false)
+		return ErrCancelled
+	}
+	r, err := w.handOver(t.command)
+	if err != nil {
+		w.attended.Store(false)
+		e.watch.remove(j)
+		if !errors.Is(err, ErrCancelled) {
+			j.failBecause("Failed to start command runner: "+err.Error(), unit.ReasonStart)
+		}
+		return err
+	}
+	if !e.begin(func() { w.attend(r, t.command) }) {
+		r.conn.Close() // It goes on, and the next engine takes it up.
+	}
+	return nil
+}
+
+// handOver gives the unit to a runner, unless it has been cancelled.
+func (w *commandWorker) handOver(command string) (*warmRunner, error) {
+	j, e := w.j, w.j.e
+	if stdout, err := j.dir.OpenStdout(); err == nil {
+		stdout.Close()
+		e.watch.addFile(j.dir.File(store.StdoutFile), j)
+	}
+	for try := 0; ; try++ {
+		r, err := e.runners.take()
+		if err != nil {
+			w.mu.Lock()
+			w.over = true
+			w.mu.Unlock()
+			return nil, err
+		}
+		w.mu.Lock()
+		over := w.over
+		if !over {
+			if err = r.send(runner.RunMessage(command, j.dir.Path())); err == nil {
+				w.runner, w.warm = r.process, r
+			}
+		}
+		w.over = over || err != nil && try == idlePerCore
+		w.mu.Unlock()
+		switch {
+		case over:
+			e.runners.put(r)
+			return nil, ErrCancelled
+		case err == nil:
+			return r, nil
+		}
+		e.runners.dismiss(r) // Somebody has killed it while it waited.
+		if try == idlePerCore || errors.Is(err, errTooLong) {
+			return nil, err
+		}
+	}
+}
+
+// killedEarly is how many runners may die before they have begun with the unit.
+const killedEarly = 3
+
+// attend sees to it that the unit is done and ends.
+func (w *commandWorker) attend(r *warmRunner, command string) {
+	for try := 0; ; try++ {
+		if !w.hear(r) {
+			return
+		}
+		r.process.Wait()
+		_, begun := w.j.dir.RunnerAlive()
+		if begun || try == killedEarly || w.j.wasCancelled() || !w.j.dir.Exists() {
+			break
+		}
+		w.mu.Lock()
+		w.runner, w.warm = nil, nil
+		w.mu.Unlock()
+		w.j.e.watch.remove(w.j)
+		next, err := w.handOver(command)
+		if err != nil {
+			break
+		}
+		r = next
+	}
+	w.attended.Store(false)
+	w.runnerEnded()
+}
+
+// hear hears what the runner says until the unit has ended; true if the runner died before that.
+func (w *commandWorker) hear(r *warmRunner) (died bool) {
+	defer context.AfterFunc(w.j.e.ctx, func() { r.conn.Close() })()
+	var buf [runner.MaxMessage]byte
+	for {
+		n, err := r.conn.Read(buf[:])
+		report, bad := runner.ParseReport(buf[:n])
+		switch {
+		case w.j.e.ctx.Err() != nil:
+			return false
+		case err != nil || bad != nil:
+			r.conn.Close()
+			return true
+		case report.Ended:
+			w.unitEnded(r, report)
+			return false
+		case report.Program == 0:
+			if rec, err := unit.Parse(report.Status); err == nil && rec.State.Complete() {
+				w.j.note(func(now *unit.Record) bool { *now = rec; return true })
+			}
+		default:
+			w.j.note(func(rec *unit.Record) bool {
+				rec.SetPid(r.process.Pid)
+				detail := unit.DetailRunning(report.Program)
+				return rec.Apply(unit.Event{Kind: unit.Run, Detail: detail, Size: unit.KeepSize, At: time.Now().UTC()})
+			})
+		}
+	}
+}
+
+// unitEnded takes the final status over.
+func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
+	j, e := w.j, w.j.e
+	rec, err := unit.Parse(report.Status)
+	w.mu.Lock()
+	w.over, w.runner, w.warm = true, nil, nil
+	w.mu.Unlock()
+	if report.Last {
+		e.runners.dismiss(r)
+	} else {
+		e.runners.put(r)
+	}
+	w.attended.Store(false)
+	if err != nil || !rec.State.Complete() || j.wasCancelled() {
+		w.settle()
+		return
+	}
+	j.note(func(now *unit.Record) bool { *now = rec; return true })
+	e.watch.remove(j)
+	e.durable.add(j)
+	close(w.ended)
+	e.gate.leave(j)
+}
+
+// signal has the runner of the pool that does the unit stop the command, or kills it.
+func (r *warmRunner) signal(sig syscall.Signal, unitDir string) error {
+	if sig == syscall.SIGKILL {
+		return r.process.Signal(sig)
+	}
+	err := r.send(runner.CancelMessage(unitDir))
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
+		return os.ErrProcessDone
+	}
+	return err
+}
