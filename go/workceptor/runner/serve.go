@@ -173,14 +173,13 @@ func (r *runner) serveOne() (more bool) {
 	if code == exitError && r.final == nil || r.stopped != "" || !childless() {
 		kind = msgLast // What the command has left behind is not for the next unit to end.
 	}
+	r.release() // Before the node hears of the end: a unit that is released has no room on the disk any more.
 	sent := r.node.send(kind, r.finalText())
 	if !sent && !r.late && r.final != nil { // The node has gone in the moment between.
-		if r.stdout != nil {
-			r.syncOutput()
+		if err := r.dir.SyncResult(); err != nil {
+			complain(err)
 		}
-		r.amend(true, "")
 	}
-	r.release()
 	return sent && kind == msgEnded
 }
 
