@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from work_campaign import run
+from work_campaign import HARM, run
 
 
 def test_short_campaign(receptor: Path) -> None:
@@ -10,3 +10,4 @@ def test_short_campaign(receptor: Path) -> None:
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
     assert not problems, "\n".join(problems)
     assert counts.get("succeeded"), f"got {counts}: no unit survived"
+    assert set(counts) >= HARM, f"got {counts}: want each kind of harm"

@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +41,8 @@ from daemons import free_port
 READY_S = 60.0
 SETTLE_S = 180.0
 NODES = ("alpha", "hub", "edge")
+HARM = {"daemon killed", "link cut", "runner killed", "command killed"}
+TAG = re.compile(r"\bu[0-9]{5,}\b")
 SCRIPT = """\
 tag=$1 lines=$2 pause=$3
 exec 2> /dev/null # Where a shell complains of children that were killed.
@@ -145,11 +148,12 @@ class Mesh:
         self.program, self.folder = program, folder
         self.runs = folder / "runs"
         self.runs.mkdir()
-        script = folder / "work.sh"
-        script.write_text(SCRIPT)
+        self.data = folder / "data"
+        self.script = str(folder / "work.sh")
+        Path(self.script).write_text(SCRIPT)
         port = free_port()
         self.relays = [Relay(port), Relay(port)]
-        work = ["--work-command", "worktype=sums", "command=sh", f"params={script}", "allowruntimeparams=true"]
+        work = ["--work-command", "worktype=sums", "command=sh", f"params={self.script}", "allowruntimeparams=true"]
         peer = [["--tcp-peer", f"address=127.0.0.1:{relay.port}"] for relay in self.relays]
         links = {"alpha": peer[0], "hub": ["--tcp-listener", "bindaddr=127.0.0.1", f"port={port}"], "edge": peer[1]}
         self.arguments = {name: [*links[name], *work] for name in NODES}
@@ -162,7 +166,7 @@ class Mesh:
         return str(self.folder / f"{name}.sock")
 
     def start(self, name: str) -> None:
-        node = ["--node", f"id={name}", f"datadir={self.folder / 'data'}"]
+        node = ["--node", f"id={name}", f"datadir={self.data}"]
         control = ["--control-service", "service=control", f"filename={self.socket_of(name)}"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -227,20 +231,47 @@ class Mesh:
         for process in self.processes.values():
             process.kill()
             process.wait()
-        for pid, _ in processes_of(str(self.folder)):
+        for pid, _ in processes_of(self.folder):
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def processes_of(text: str) -> list[tuple[int, list[str]]]:
-    """Every process with ``text`` in its command line."""
+def processes_of(folder: Path) -> list[tuple[int, list[str]]]:
+    """Every process that one of the daemons has started, with its arguments: all have its environment."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            line = path.read_bytes()
-            if text.encode() in line:
-                found.append((int(path.parent.name), line.decode(errors="replace").split("\0")))
+            if os.fsencode(folder) in (path / "environ").read_bytes():
+                line = (path / "cmdline").read_bytes().decode(errors="replace")
+                found.append((int(path.name), line.split("\0")))
     return found
+
+
+def units_done_by(runner: int, data: Path) -> list[Path]:
+    """The directories of the units that a runner does: it has their runner.lock open."""
+    found = []
+    for path in Path(f"/proc/{runner}/fd").glob("*"):
+        with suppress(OSError):
+            file = path.readlink()
+            if file.name == "runner.lock" and file.is_relative_to(data):
+                found.append(file.parent)
+    return found
+
+
+def stop_process(pid: int) -> bool:
+    """Stop all threads of a process; False if it has ended."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        while True:
+            stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+            states = {stat.rpartition(")")[2].split()[0] for stat in stats}
+            if states <= {"T"}:
+                return bool(states)
+            if states & {"Z", "X"}:
+                return False
+            time.sleep(0.0005)
+    except OSError:
+        return False
 
 
 class Campaign:
@@ -309,6 +340,10 @@ class Campaign:
 
     def harm(self) -> None:
         kind = self.random.choices(("daemon", "link", "runner", "command"), (3, 4, 3, 3))[0]
+        if kind == "runner":
+            if done := self.kill_runner():
+                self.done[done] += 1
+            return
         if kind == "daemon":
             name = self.random.choice(NODES)
             self.mesh.kill(name)
@@ -319,26 +354,38 @@ class Campaign:
             relay.cut()
             time.sleep(self.random.choice((0, 0.2, 1.5)))
             relay.mend()
-        elif not self.kill_process(kind):
+        elif kind == "command" and not self.kill_command():
             return
         self.done[f"{kind} killed" if kind != "link" else "link cut"] += 1
 
-    def kill_process(self, kind: str) -> bool:
+    def kill_command(self) -> bool:
         found = []
-        for pid, arguments in processes_of(str(self.mesh.folder / "work.sh")):
-            is_runner = "--command-runner" in arguments
-            is_daemon = "--control-service" in arguments
-            if not is_daemon and is_runner == (kind == "runner"):
+        for pid, arguments in processes_of(self.mesh.folder):
+            if self.mesh.script in arguments:
                 found.append((pid, arguments))
         if not found:
             return False
         pid, arguments = self.random.choice(sorted(found))
-        words = " ".join(arguments).split()
-        with self.lock:
-            self.harmed |= {word for word in words if word[0] == "u" and word[1:].isdigit()}
+        self.harmed |= set(TAG.findall(" ".join(arguments)))
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
         return True
+
+    def kill_runner(self) -> str:
+        """Kill a runner, one that does a unit if there is any; it is stopped before, to be sure of the unit."""
+        runners = [pid for pid, arguments in processes_of(self.mesh.folder) if "--command-runner" in arguments]
+        busy = [pid for pid in runners if units_done_by(pid, self.mesh.data)]
+        if not runners:
+            return ""
+        pid = self.random.choice(sorted(busy or runners))
+        if not stop_process(pid):
+            return ""
+        units = units_done_by(pid, self.mesh.data)
+        for unit in units:
+            with suppress(OSError):  # It has been released.
+                self.harmed |= set(TAG.findall((unit / "status").read_text()))
+        os.kill(pid, signal.SIGKILL)
+        return "runner killed" if units else "idle runner killed"
 
     # Judgement
 
@@ -419,9 +466,10 @@ class Campaign:
             thread.start()
         end = time.monotonic() + seconds
         limit = end + SETTLE_S
-        while time.monotonic() < end or sum(unit.accepted for unit in self.units) < units:
+        while time.monotonic() < end or sum(unit.accepted for unit in self.units) < units or not HARM <= set(self.done):
             if time.monotonic() > limit:
-                self.problems.append(f"not {units} units accepted in {seconds + SETTLE_S:.0f} s")
+                text = f"not {units} units accepted, or not each kind of harm done, in {seconds + SETTLE_S:.0f} s"
+                self.problems.append(f"{text}: {dict(self.done)}")
                 break
             time.sleep(self.random.random() * 0.6)
             self.harm()
@@ -445,7 +493,7 @@ class Campaign:
 def run(
     program: str, seed: int, seconds: float, clients: int = 8, units: int = 0, keep: bool = False
 ) -> tuple[dict[str, int], list[str]]:
-    """Kill for ``seconds`` and until ``units`` units were accepted.
+    """Kill for ``seconds``, and until ``units`` units were accepted and each kind of harm was done.
 
     Returns counts, and what went wrong with the ends of the logs behind it.
     """

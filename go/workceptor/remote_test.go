@@ -210,6 +210,15 @@ func TestF173RemoteRefusal(t *testing.T) {
 // later submits to beta while it cannot be reached.
 func later(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload string) UnitID {
 	t.Helper()
+	id := unreachable(t, m, e, req, payload)
+	status, _ := e.Status(id)
+	wantStatus(t, status, Pending, "Starting Worker", 0)
+	return id
+}
+
+// unreachable is later for a unit that may expire at any moment.
+func unreachable(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload string) UnitID {
+	t.Helper()
 	m.cut("beta")
 	s, err := e.Submit(req)
 	if err != nil {
@@ -221,8 +230,6 @@ func later(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload stri
 	if result, err := s.Start(testContext(t)); result != JobSubmitted || err != nil {
 		t.Fatalf("start: got %q, %v, want %q", result, err, JobSubmitted)
 	}
-	status, _ := e.Status(s.ID())
-	wantStatus(t, status, Pending, "Starting Worker", 0)
 	return s.ID()
 }
 
@@ -268,7 +275,7 @@ func TestF175Expires(t *testing.T) {
 	m, alpha, beta := pair(t)
 	req := request("beta", "upper", "")
 	req.TTL = "50ms"
-	id := later(t, m, alpha, req, "")
+	id := unreachable(t, m, alpha, req, "")
 	s := wait(t, alpha, id)
 	x := s.Extra.(*unit.RemoteExtra)
 	wantStatus(t, s, Failed, unit.DetailExpired(x.Expiration), 0)
