@@ -466,7 +466,7 @@ class Campaign:
             thread.start()
         end = time.monotonic() + seconds
         limit = end + SETTLE_S
-        while time.monotonic() < end or sum(unit.accepted for unit in self.units) < units or not HARM <= set(self.done):
+        while time.monotonic() < end or sum(unit.accepted for unit in self.units) < units or HARM - set(self.done):
             if time.monotonic() > limit:
                 text = f"not {units} units accepted, or not each kind of harm done, in {seconds + SETTLE_S:.0f} s"
                 self.problems.append(f"{text}: {dict(self.done)}")

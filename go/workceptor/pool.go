@@ -115,9 +115,10 @@ func (p *runnerPool) expire() {
 	}
 }
 
-// dismiss has a runner without a unit end, and buries it.
+// dismiss ends a runner without a unit, also one that somebody has stopped, and buries it.
 func (p *runnerPool) dismiss(r *warmRunner) {
 	r.conn.Close()
+	r.process.Kill()
 	if !p.e.begin(func() { r.process.Wait() }) {
 		r.process.Wait()
 	}
