@@ -41,7 +41,7 @@ type workCommand struct {
 }
 
 // arguments writes the configuration as a daemon's command line, so that one parser judges all of it.
-func (c *openConfig) arguments(dataDir string) ([]string, error) {
+func (c *openConfig) arguments(dataDir, trust string) ([]string, error) {
 	var args []string
 	switch {
 	case c.File != "" && c.Node != "":
@@ -57,7 +57,7 @@ func (c *openConfig) arguments(dataDir string) ([]string, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
-		args = append(args, c.Profiles[name].directives(name)...)
+		args = append(args, c.Profiles[name].directives(name, trust)...)
 	}
 	for _, w := range c.WorkCommands {
 		args = append(args, "--work-command", "worktype="+w.WorkType, "command="+w.Command, "params="+w.Params,
@@ -98,7 +98,7 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 	if err != nil {
 		return err
 	}
-	args, err := c.arguments(dataDir)
+	args, err := c.arguments(dataDir, h.trust)
 	if err != nil {
 		return err
 	}

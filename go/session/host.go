@@ -24,6 +24,7 @@ const finishedStreams = 4096
 type host struct {
 	version, mode string
 	environ       []string // The host program's environment as it was when the session was made.
+	trust         string   // File of the CAs that are trusted where none are named; "" is what the system trusts.
 	runner        string   // The program that runs commands of units, if the client names none.
 	attached      bool     // The node is a daemon's: it goes on when this host ends.
 

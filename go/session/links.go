@@ -82,11 +82,16 @@ func (h *host) webSocketDialer(b *backendConfig, profile *identity.ClientProfile
 	for name, value := range b.Headers {
 		opt.Header.Set(name, value)
 	}
-	if profile != nil {
-		u, err := url.Parse(b.Address)
-		if err != nil {
-			return nil, badRequest(err.Error())
+	u, err := url.Parse(b.Address)
+	if err != nil {
+		return nil, badRequest(err.Error())
+	}
+	if profile == nil && u.Scheme == "wss" && h.trust != "" {
+		if profile, err = h.clientTLS(&tlsProfile{files: &tlsFiles{}}); err != nil {
+			return nil, err
 		}
+	}
+	if profile != nil {
 		if u.Scheme != "wss" {
 			return nil, errNoTLS(b.Address)
 		}

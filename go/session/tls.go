@@ -40,7 +40,8 @@ func (p *tlsProfile) UnmarshalJSON(b []byte) error {
 }
 
 // directives are the profiles of a name as a daemon's command line: a client's, and a server's if there is a certificate.
-func (f tlsFiles) directives(name string) []string {
+// trust is what the client's trusts if it names no CAs.
+func (f tlsFiles) directives(name, trust string) []string {
 	common := []string{
 		"name=" + name, "skipreceptornamescheck=" + strconv.FormatBool(f.SkipNamesCheck),
 		"mintls13=" + strconv.FormatBool(f.MinTLS13),
@@ -50,7 +51,7 @@ func (f tlsFiles) directives(name string) []string {
 	}
 	args := append([]string{"--tls-client"}, common...)
 	args = append(args, "insecureskipverify="+strconv.FormatBool(f.InsecureSkipVerify))
-	args = appendGiven(args, "rootcas", f.CAs)
+	args = appendGiven(args, "rootcas", f.rootCAs(trust))
 	args = appendGiven(args, "pinnedservercert", list(f.Pins))
 	if f.Cert == "" {
 		return args
@@ -90,10 +91,18 @@ func (h *host) clientTLS(p *tlsProfile) (*identity.ClientProfile, error) {
 	}
 	f := p.files
 	profile, err := identity.NewClient(identity.ClientOptions{
-		Name: "of a request", Cert: f.Cert, Key: f.Key, RootCAs: f.CAs, InsecureSkipVerify: f.InsecureSkipVerify,
+		Name: "of a request", Cert: f.Cert, Key: f.Key, RootCAs: f.rootCAs(h.trust), InsecureSkipVerify: f.InsecureSkipVerify,
 		PinnedServerCert: f.Pins, SkipReceptorNamesCheck: f.SkipNamesCheck, MinTLS13: f.MinTLS13,
 	}, h.built().ProfileOwner())
 	return profile, configError(err)
+}
+
+// rootCAs is the file of the CAs that may have signed the certificates of servers; trust if none is given.
+func (f tlsFiles) rootCAs(trust string) string {
+	if f.CAs != "" || f.InsecureSkipVerify {
+		return f.CAs
+	}
+	return trust
 }
 
 // serverTLS is the profile for those who dial this node; nil without one.

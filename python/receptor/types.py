@@ -67,7 +67,8 @@ class TLS:
     """Certificates and rules of one side of a TLS connection, as PEM files that are read again when they change.
 
     cert, key: what this side shows; needed where it is the server. A node's certificate carries its node ID.
-    cas: the authorities that may have signed the other side's; None trusts what the system does.
+    cas: the authorities that may have signed the other side's; None trusts SSL_CERT_FILE of the node's environment,
+        or what the system does.
     require_client_cert: where this side is the server: the other side must show a certificate, too. Then ``cas`` and
         ``pins`` are about it.
     pins: fingerprints (SHA-256 or SHA-512, hexadecimal); the other side's certificate must have one of them.

@@ -11,13 +11,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from meshes import Daemon, InThread, Mesh
 
 import receptor
-from receptor import _daemon
+from receptor import _daemon, _library
 
 
 def issue(folder: Path, *nodes: str) -> dict[str, receptor.TLS]:
@@ -67,6 +69,32 @@ def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
     assert a.wait_route("b", timeout_s=60).next_hop == "b"
     with pytest.raises(receptor.ConfigError, match="unknown TLS config nonesuch"):
         b.listen("x", tls="nonesuch")
+
+
+@pytest.mark.parametrize("mode", ["in-process", "sidecar"])
+def test_the_environment_says_whom_to_trust(mode: Literal["in-process", "sidecar"], tmp_path: Path) -> None:
+    """A library does not see what its program puts into the environment: SSL_CERT_FILE gets there all the same."""
+    if mode == "in-process" and not os.path.exists(_library.PATH):
+        pytest.skip("the library is not built")
+    tls = issue(tmp_path, "a", "b")
+    server = replace(tls["a"], require_client_cert=False)
+    named = {"public": replace(tls["b"], cas=None, require_client_cert=False)}
+    environ = {**os.environ, "SSL_CERT_FILE": f"{tmp_path}/ca.crt"}
+    with receptor.Node("a") as a, receptor.Node("b", mode=mode, environ=environ, tls_profiles=named) as b:
+        secure = a.add_listener("wss://127.0.0.1:0", tls=server).address
+        plain = a.add_listener("tcp://127.0.0.1:0", tls=server).address
+        ways: list[tuple[str, receptor.TLS | str | None]] = [
+            (f"wss://{secure}", None),
+            (f"wss://{secure}", receptor.TLS()),
+            (f"tcp://{plain}", receptor.TLS()),
+            (f"tcp://{plain}", "public"),
+        ]
+        for address, profile in ways:
+            with b.events("peer") as events:
+                added = b.add_peer(address, tls=profile)
+                assert isinstance(events.get(timeout_s=60), receptor.PeerUp), (address, profile)
+                b.remove(added)
+                assert isinstance(events.get(timeout_s=60), receptor.PeerDown), (address, profile)
 
 
 @contextmanager
