@@ -24,7 +24,7 @@ type WorkKubernetes struct {
 // kubernetesDirectives are the types of work that run in a cluster.
 func kubernetesDirectives() []*directive {
 	return []*directive{
-		of(directive{name: "work-kubernetes", help: "Offer a type of work that runs as a Kubernetes pod", group: workers, plural: "work-kubernetes"},
+		of(directive{name: "work-kubernetes", help: "Offer a type of work that runs as a Kubernetes pod: checked and advertised, but refused when submitted", group: workers, plural: "work-kubernetes"},
 			WorkKubernetes{AuthMethod: "incluster", StreamMethod: "logger", DeletePodOnRestart: true}, checkWorkKubernetes,
 			text("worktype", "Name of the type of work", func(k *WorkKubernetes) *string { return &k.WorkType }).need().names(),
 			text("namespace", "Namespace of the pods", func(k *WorkKubernetes) *string { return &k.Namespace }),

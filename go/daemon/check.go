@@ -100,11 +100,10 @@ func (c *checkup) directive(d config.Directive) {
 			c.program(d.Pos, words[0], "")
 		}
 	case config.WorkKubernetes:
-		for _, file := range []string{s.KubeConfig, s.Pod} {
-			if file != "" {
-				_, err := os.Stat(file)
-				c.add(d.Pos, err)
-			}
+		c.add(d.Pos, kubeConfigFile(s))
+		if s.Pod != "" {
+			_, err := os.Stat(s.Pod)
+			c.add(d.Pos, err)
 		}
 	case config.WorkSigning:
 		_, err := identity.LoadRSAKey(s.PrivateKey)

@@ -357,11 +357,7 @@ func (w *commandWorker) resume() {
 		if info.Boot != "" && info.Boot != proc.BootID() {
 			reason = unit.ReasonRebooted
 		}
-		size := j.dir.StdoutSize()
-		j.apply(true, unit.Event{
-			Kind: unit.Fail, Detail: unit.DetailRunnerDied, Size: size,
-			At: time.Now().UTC(), Outcome: unit.Outcome{Reason: reason, SHA256: digest(j, size)},
-		})
+		j.abandon(unit.DetailRunnerDied, reason)
 	}
 	j.e.watch.remove(j)
 	w.finish()

@@ -37,7 +37,9 @@
 // away while its command runs ends the command and fails the unit with "Unit directory is gone". A Pending unit found at
 // start is failed with "Pending at restart" unless its runner lives, or it has its payload and never had a runner: then it
 // is started now. A unit directory sees one runner in its life, whoever starts a second. A unit whose type is not offered any more is shown
-// with "Unknown WorkType", but is watched, and can be cancelled and released.
+// with "Unknown WorkType", but is watched, and can be cancelled and released. An unfinished unit of a kind that this package
+// does not know, such as one of Kubernetes that another node has left, fails with "Failed to restart: ..." and the Reason
+// "restart": what it has on other machines is not touched.
 //
 // Units of this node beyond the limits (of all, or of their type) wait as Pending, "Queued", with their whole payload on
 // disk, and are started in the order of their submits; the queue of one type does not hold up another. They go on waiting
@@ -87,7 +89,18 @@
 // the executor could take it for whole. Submissions have names: an executor of this implementation makes one unit of a
 // submission however often it is repeated, and deletes units whose payload broke off, so nothing is left of an attempt whose
 // answer was lost. One that does not know names keeps such a unit as Failed until somebody releases it there, and is asked twice,
-// a second apart, whether a unit is half before that is given up. A refusal fails the unit, also in the background. "unknown work unit" is success
+// a second apart, whether a unit is half before that is given up.
+//
+// So work is done once, but for two windows. On a node that does not know names: the session broke with the end of the
+// payload on its way, and that arrives later than the second question, a second or more after the break, and before the
+// release that follows it. The unit then begins there, the release kills it, and it is begun anew. Closing that needs an
+// executor that compares and deletes in one step, which the base protocol has no word for. On every node: it does not know the
+// unit any more when it is asked, since somebody has released it there, or its directory is lost, between the break and
+// the question. That looks like a unit that was never begun, and it is submitted again. Work that must not be
+// done twice under these two has to recognise its own traces. In the other direction nothing is lost in silence: a unit
+// that such a node has failed with "Pending at restart" counts as started, since one cannot know, and ends as Failed here.
+//
+// A refusal fails the unit, also in the background. "unknown work unit" is success
 // for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
 // a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
 //

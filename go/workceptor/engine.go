@@ -107,8 +107,11 @@ func (e *Engine) Start() error {
 			}
 			continue
 		}
-		if j.work != nil {
+		switch {
+		case j.work != nil:
 			j.work.resume()
+		case !j.complete():
+			j.abandon("Failed to restart: this node cannot go on with work of this kind", unit.ReasonRestart)
 		}
 	}
 	e.begin(e.sweep)
@@ -139,8 +142,8 @@ func (e *Engine) load(f store.Found) *job {
 	return j
 }
 
-// equip gives a job the worker that its record asks for. A unit whose work type is not offered any more is still
-// watched and can be cancelled if a command runner has it.
+// equip gives a job the worker that its record asks for, none if it is of a kind that is unknown here. A unit whose work
+// type is not offered any more is still watched and can be cancelled if a command runner has it.
 func (e *Engine) equip(j *job) {
 	_, j.configured = e.types[j.rec.WorkType]
 	switch {
@@ -149,7 +152,7 @@ func (e *Engine) equip(j *job) {
 		j.work = newRemoteWorker(j)
 	case j.rec.Command() != nil && j.rec.Command().InProcess:
 		j.work = &functionWorker{j: j, ended: make(chan struct{})}
-	case j.rec.Command() != nil, j.configured && j.rec.Extra == nil:
+	case j.rec.Command() != nil, j.rec.Extra == nil:
 		j.work = &commandWorker{j: j, ended: make(chan struct{})}
 	}
 }

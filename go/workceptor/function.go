@@ -187,11 +187,7 @@ func (w *functionWorker) resume() {
 		w.j.failBecause(unit.DetailPendingAtRestart, unit.ReasonRestart)
 	case Succeeded, Failed, Canceled:
 	default:
-		size := w.j.dir.StdoutSize()
-		w.j.apply(true, unit.Event{
-			Kind: unit.Fail, Detail: "Failed to restart: the program that did the work has ended", Size: size,
-			At: time.Now().UTC(), Outcome: unit.Outcome{Reason: unit.ReasonRestart, SHA256: digest(w.j, size)},
-		})
+		w.j.abandon("Failed to restart: the program that did the work has ended", unit.ReasonRestart)
 	}
 	w.mu.Lock()
 	w.over = true

@@ -172,6 +172,15 @@ func (j *job) failBecause(detail string, reason unit.Reason) bool {
 	})
 }
 
+// abandon fails a unit that was found on disk and whose work nobody does any more. What there is of its output is all of it.
+func (j *job) abandon(detail string, reason unit.Reason) {
+	size := j.dir.StdoutSize()
+	j.apply(true, unit.Event{
+		Kind: unit.Fail, Detail: detail, Size: size,
+		At: time.Now().UTC(), Outcome: unit.Outcome{Reason: reason, SHA256: digest(j, size)},
+	})
+}
+
 // payloadCame has the unit say that it waits for its payload no longer. The file says so with the next change: until then it is
 // as if it had not come.
 func (j *job) payloadCame() {

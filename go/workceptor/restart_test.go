@@ -3,6 +3,7 @@ package workceptor
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -247,6 +248,45 @@ func TestF154UnitWithoutWorkType(t *testing.T) {
 	wantStatus(t, wait(t, e, id), Canceled, "Canceled", 0)
 	if pending, err := e.Release(testContext(t), id, false); pending || err != nil {
 		t.Errorf("release: got %v, %v", pending, err)
+	}
+}
+
+// TestUnitsNobodyGoesOnWith: a unit of a kind or a type that is unknown here does not stay Pending or Running for ever.
+func TestUnitsNobodyGoesOnWith(t *testing.T) {
+	const pod = `{"Image":"i","Command":"","Params":"","KubeNamespace":"ns","KubeConfig":"sometoken","KubePod":"","PodName":"pod-abc"}`
+	const kind = "Failed to restart: this node cannot go on with work of this kind"
+	for name, tc := range map[string]struct {
+		state       State
+		extra, want string
+		reason      unit.Reason
+	}{
+		"pod running":  {Running, pod, kind, unit.ReasonRestart},
+		"pod pending":  {Pending, pod, kind, unit.ReasonRestart},
+		"no object":    {Running, `[7]`, kind, unit.ReasonRestart},
+		"null running": {Running, `null`, unit.DetailRunnerDied, unit.ReasonRunnerDied},
+		"null pending": {Pending, `null`, unit.DetailPendingAtRestart, unit.ReasonRestart},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			place(t, dir, "Unit0001", fmt.Sprintf(`{"State":%d,"Detail":"x","StdoutSize":1,"WorkType":"stranger","ExtraData":%s}`, tc.state, tc.extra), "abc")
+			e := openEngine(t, dir, noMesh{"alpha"})
+			s := wait(t, e, "Unit0001")
+			wantStatus(t, s, Failed, tc.want, s.StdoutSize)
+			if s.Reason != tc.reason {
+				t.Errorf("got reason %q, want %q", s.Reason, tc.reason)
+			}
+			if tc.state == Running {
+				if got := output(t, e, "Unit0001", 0); got != "abc" {
+					t.Errorf("got output %q, want all of it", got)
+				}
+			}
+			if reply, err := json.Marshal(s); err != nil || strings.Contains(string(reply), "sometoken") {
+				t.Errorf("got %s, %v", reply, err)
+			}
+			if _, err := e.Release(testContext(t), "Unit0001", false); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
