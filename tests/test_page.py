@@ -100,6 +100,21 @@ def test_the_mesh_is_shown_as_it_changes(browser: webdriver.Chrome, mesh: Mesh) 
     assert [entry["message"] for entry in entries if "net::ERR" not in entry["message"]] == []
 
 
+def test_the_page_connects_again_when_the_daemon_does(browser: webdriver.Chrome, mesh: Mesh) -> None:
+    """The page stays open over a restart of its node and shows the new one without being loaded again."""
+    listener = mesh.hub.command.index("--metrics-listener")
+    mesh.hub.command[listener + 1] = f"port={mesh.address.rpartition(':')[2]}"
+    browser.get(f"http://{mesh.address}/")
+    until(browser, "a live page", lambda: text(browser, "#live") == "live")
+    browser.execute_script("window.sameDocument = true")
+    mesh.hub.end()
+    until(browser, "the loss of the node", lambda: text(browser, "#live") == "disconnected, trying again")
+    mesh.hub.start()
+    until(browser, "the node again", lambda: text(browser, "#live") == "live")
+    assert "hub" in text(browser, "#title")
+    assert browser.execute_script("return window.sameDocument"), "the page was not loaded again"
+
+
 def test_units_and_their_output(browser: webdriver.Chrome, mesh: Mesh) -> None:
     browser.get(f"http://{mesh.address}/")
     until(browser, "a live page", lambda: text(browser, "#live") == "live")

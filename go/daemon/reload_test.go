@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,6 +191,89 @@ func TestF194BadFilesChangeNothing(t *testing.T) {
 	}
 	if changes := d.reloads(t, base); changes != "" {
 		t.Errorf("the file as it was: got changes %s", changes)
+	}
+}
+
+// TestOneBadChangeUndoesAll reloads a file in which all but the link changes, is new or is gone, and one of the new ones cannot
+// start. Everything stays as it was, and starts to change once the bad one is gone from the file.
+func TestOneBadChangeUndoesAll(t *testing.T) {
+	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port, front, added := idlePort(t), idlePort(t), idlePort(t)
+	socket := filepath.Join(dir, "ctl.sock")
+	base := fmt.Sprintf(`- node: {id: a, datadir: %s}
+- tcp-listener: {port: %d, bindaddr: 127.0.0.1}
+- work-command: {worktype: w, command: cat}
+- work-command: {worktype: gone, command: cat}
+- control-service: {service: ctl, filename: %s}
+- tcp-server: {port: %d, bindaddr: 127.0.0.1, remotenode: b, remoteservice: s}
+`, dir, port, socket, front)
+	good := fmt.Sprintf(`- node: {id: a, datadir: %s, firewallrules: [{action: reject, toservice: ping}]}
+- log-level: error
+- tcp-listener: {port: %d, bindaddr: 127.0.0.1}
+- tcp-listener: {port: %d, bindaddr: 127.0.0.1}
+- work-command: {worktype: w, command: dog}
+- work-command: {worktype: new, command: cat}
+- unix-socket-server: {filename: %s, remotenode: b, remoteservice: s}
+`, dir, port, added, filepath.Join(dir, "new.sock"))
+	d := fromFile(t, base)
+	peer, _ := relay(t, nil, "b", "--tcp-peer", fmt.Sprintf("127.0.0.1:%d", port))
+	for _, from := range []struct {
+		*Daemon
+		to wire.NodeID
+	}{{peer, "a"}, {d.Daemon, "b"}} {
+		if err := (workMesh{from.Node, from.Daemon}).WaitRoute(withinAMinute(t), from.to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looks := func() string {
+		text, err := json.Marshal([]any{d.effective(), d.Work.WorkTypes()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := looks()
+	bad := fmt.Sprintf("- tcp-server: {port: %d, bindaddr: 127.0.0.1, remotenode: b, remoteservice: x}\n", taken.Addr().(*net.TCPAddr).Port)
+	for name, text := range map[string]string{"first": bad + good, "last": good + bad} {
+		d.write(t, text)
+		_, err := d.Reload(t.Context(), false)
+		var re *control.ReloadError
+		if !errors.As(err, &re) || re.Code != control.ReloadFailed || !strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("%s: got %v, want that the address is in use", name, err)
+		}
+		if after := looks(); after != before {
+			t.Errorf("%s: it was\n%s\nand is\n%s", name, before, after)
+		}
+		if ping := d.Node.Ping(withinAMinute(t), "b", wire.MaxHops); ping.Err != nil || d.Node.Policy() != nil {
+			t.Errorf("%s: ping of the neighbour: %v, firewall %v; want both as before", name, ping.Err, d.Node.Policy())
+		}
+		for network, address := range map[string]string{"unix": socket, "tcp": fmt.Sprintf("127.0.0.1:%d", front)} {
+			c, err := net.Dial(network, address)
+			switch {
+			case err == nil:
+				_ = c.Close()
+			case !errors.Is(err, syscall.ECONNRESET): // There is no service s: a reset may be quicker than the dial.
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", added)); err == nil {
+			_ = c.Close()
+			t.Errorf("%s: the new listener is there", name)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "new.sock")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the new socket: %v, want none", name, err)
+		}
+	}
+	if strings.Contains(d.out.String(), "Backend connection exited") {
+		t.Errorf("a link was lost:\n%s", d.out)
+	}
+	if changes := d.reloads(t, good); strings.Count(changes, ";") < 6 || d.Node.Policy() == nil {
+		t.Errorf("without the bad one: got changes %q", changes)
 	}
 }
 
