@@ -220,6 +220,25 @@ def test_sending_into_a_reset_says_so(mesh: Mesh, in_thread: InThread) -> None:
                     sock.sendall(b"x" * 65536)
 
 
+def test_closing_with_data_unread_reaches_the_other_end(nodes: Mesh) -> None:
+    """Whether it sends for ever or says nothing more: what is closed is closed both ways."""
+    a, b = nodes.pair()
+    with b.listen("talk") as listener:
+        for shut in (False, True):
+            sock = a.connect("b", "talk", timeout_s=60)
+            with listener.accept(timeout_s=60) as far:
+                far.settimeout(60)
+                far.sendall(b"x" * 1000)
+                assert sock.recv(1) == b"x"
+                if shut:
+                    sock.shutdown(socket.SHUT_WR)
+                sock.close()
+                with pytest.raises(ConnectionError):
+                    while True:
+                        far.sendall(b"x" * 65536)
+    assert a.status().node == "a"
+
+
 def test_a_service_that_does_not_exist(mesh: Mesh) -> None:
     a, _ = mesh.pair()
     with pytest.raises(receptor.Unreachable) as caught:
