@@ -166,6 +166,9 @@ func ParseArgs(args []string) (*Config, error) {
 		return &Config{Action: ShowHelp}, nil
 	}
 	if args[0] == "cert" && len(args) > 1 { // cert doctor FILE is --cert-doctor FILE.
+		if args[1] == "--help" || args[1] == "-h" {
+			return &Config{Action: ShowHelp}, nil
+		}
 		args = append([]string{"--cert-" + args[1]}, args[2:]...)
 	}
 	p := newParser()

@@ -165,6 +165,7 @@ func TestF009F010F013Actions(t *testing.T) {
 		{"", ShowHelp},
 		{"--help", ShowHelp}, {"-h", ShowHelp}, {"-H", ShowHelp}, {"--HELP", ShowHelp},
 		{"--node id=a --help", ShowHelp},
+		{"cert --help", ShowHelp}, {"cert -h", ShowHelp}, {"cert doctor --help", ShowHelp},
 		{"--help --bogus", ShowHelp},
 		{"--bash-completion --bogus", ShowCompletion},
 		{"--version", ShowVersion},

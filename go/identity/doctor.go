@@ -196,9 +196,12 @@ func (d *Diagnosis) authority(all []any, x Examination) {
 		d.problem("CA %s: %v", x.CA, err)
 		return
 	}
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots, between, itself := x509.NewCertPool(), x509.NewCertPool(), false
 	for _, item := range found {
-		if c, ok := item.(*x509.Certificate); ok {
+		switch c, ok := item.(*x509.Certificate); {
+		case ok && !leaf.IsCA && c.Equal(leaf): // It would vouch for itself.
+			itself = true
+		case ok:
 			roots.AddCert(c)
 		}
 	}
@@ -208,11 +211,14 @@ func (d *Diagnosis) authority(all []any, x Examination) {
 		}
 	}
 	_, err = withReadNames(leaf).Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: x.Now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
+	switch {
+	case err == nil:
+		d.good("a CA of %s signed it", x.CA)
+	case itself:
+		d.warn("no CA of %s signed it: it is trusted only because the file holds itself", x.CA)
+	default:
 		d.problem("no CA of %s signed it: %v", x.CA, err)
-		return
 	}
-	d.good("a CA of %s signed it", x.CA)
 }
 
 func (d *Diagnosis) names(item any, x Examination) {

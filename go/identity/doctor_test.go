@@ -42,6 +42,8 @@ func TestExamine(t *testing.T) {
 		"another key":   {Examination{File: file("hub.crt"), Key: file("edge ü.key")}, "valid", "", "private key does not match public key"},
 		"wrong order":   {Examination{File: file("swapped.crt"), Key: file("hub.key")}, "valid", "", "comes first"},
 		"another CA":    {Examination{File: file("hub.crt"), CA: filepath.Join(other, "ca.crt")}, "valid", "", "no CA of"},
+		"its own CA":    {Examination{File: file("hub.crt"), CA: file("hub.crt")}, "valid", "holds itself", ""},
+		"among the CAs": {Examination{File: file("hub.crt"), CA: file("swapped.crt")}, "a CA of", "", ""},
 		"expired":       {Examination{File: file("hub.crt"), Now: year.AddDate(0, 0, 2)}, "", "", "expired on"},
 		"not yet":       {Examination{File: file("hub.crt"), Now: time.Now().AddDate(0, 0, -2)}, "", "", "is the clock right?"},
 		"expires soon":  {Examination{File: file("hub.crt"), Now: year.AddDate(0, 0, -10)}, "", "expires in", ""},
