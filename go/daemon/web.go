@@ -38,7 +38,7 @@ func (d *Daemon) metricsListener(s config.MetricsListener) (_ io.Closer, err err
 			w.Header().Set("Content-Type", metrics.ContentType)
 			_, _ = io.WriteString(w, d.Metrics())
 		}),
-		Ready: d.notReady, Pprof: s.Pprof, Username: s.Username,
+		Ready: d.notReady, Pprof: s.Pprof, Username: s.Username, Log: d.log,
 	}
 	if s.Page {
 		cfg.State, cfg.Watch, cfg.Tail = d.pageState, d.pageChanges, d.unitTail

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -58,6 +59,8 @@ type Config struct {
 	// Username and Password let in a client by basic authentication, Token by "Authorization: Bearer". If all are empty
 	// nobody is asked.
 	Username, Password, Token string
+	// Log hears, at level debug, of connections that failed before there was a request; nil is nobody.
+	Log *slog.Logger
 }
 
 //go:embed page
@@ -90,8 +93,13 @@ func Handler(cfg Config) http.Handler {
 
 // Serve answers on l until ctx ends, and closes l. It returns nil then.
 func Serve(ctx context.Context, l net.Listener, cfg Config) error {
+	said := slog.DiscardHandler
+	if cfg.Log != nil {
+		said = cfg.Log.Handler()
+	}
 	srv := &http.Server{
 		Handler:           Handler(cfg),
+		ErrorLog:          slog.NewLogLogger(said, slog.LevelDebug),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
