@@ -1,7 +1,9 @@
 package workceptor
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,4 +113,30 @@ func atoi(t *testing.T, text string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestUnitOfASlowRunner: an engine that ends does not leave a unit to a runner that has not begun with it, where the next
+// engine would take it for one that nobody does.
+func TestUnitOfASlowRunner(t *testing.T) {
+	dir := t.TempDir()
+	slow, ready := filepath.Join(dir, "slow"), filepath.Join(dir, "ready")
+	script := fmt.Sprintf("#!/bin/sh\nuntil test -e %s; do sleep 0.01; done\nexec %s \"$@\"\n", ready, os.Args[0])
+	if err := os.WriteFile(slow, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	units := filepath.Join(dir, "units")
+	e := openEngine(t, units, noMesh{"alpha"}, func(cfg *Config) { cfg.Runner = slow })
+	id := submit(t, e, request("localhost", "cat", ""), "payload")
+	closed := make(chan error)
+	go func() { closed <- e.Close() }()
+	<-e.ctx.Done()
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	e = openEngine(t, units, noMesh{"alpha"})
+	releaseAll(t, e)
+	wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 7)
 }

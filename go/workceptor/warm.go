@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -103,15 +104,26 @@ func (w *commandWorker) attend(r *warmRunner, command string) {
 	w.runnerEnded()
 }
 
+// beginLimit is how long the end of an engine waits for a runner that has a unit, and has not begun with it: until it has the
+// lock of the unit, the next engine cannot know of it.
+const beginLimit = 5 * time.Second
+
 // hear hears what the runner says until the unit has ended; true if the runner died before that.
 func (w *commandWorker) hear(r *warmRunner) (died bool) {
-	defer context.AfterFunc(w.j.e.ctx, func() { r.conn.Close() })()
+	var begun atomic.Bool
+	defer context.AfterFunc(w.j.e.ctx, func() {
+		if begun.Load() || r.conn.SetReadDeadline(time.Now().Add(beginLimit)) != nil {
+			r.conn.Close()
+		}
+	})()
 	var buf [runner.MaxMessage]byte
 	for {
 		n, err := r.conn.Read(buf[:])
 		report, bad := runner.ParseReport(buf[:n])
+		begun.Store(true)
 		switch {
 		case w.j.e.ctx.Err() != nil:
+			r.conn.Close() // The runner goes on, and the next engine takes it up.
 			return false
 		case err != nil || bad != nil:
 			r.conn.Close()
