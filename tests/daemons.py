@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE_S = 60.0  # After this a wait counts as a hang.
@@ -89,3 +90,14 @@ class Daemon:
 
     def reaches(self, node: str) -> bool:
         return node in json.loads(self.ask("status")[0])["RoutingTable"]
+
+
+def units_done_by(runner: int, data: Path) -> list[Path]:
+    """The directories of the units that a runner does: it has their runner.lock open."""
+    found = []
+    for path in Path(f"/proc/{runner}/fd").glob("*"):
+        with suppress(OSError):
+            file = path.readlink()
+            if file.name == "runner.lock" and file.is_relative_to(data):
+                found.append(file.parent)
+    return found

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from daemons import units_done_by
 
 import receptor
 from receptor._daemon import find
@@ -164,9 +165,8 @@ def test_a_killed_runner_fails_its_unit(mesh: Mesh) -> None:
     counter = Counter(mesh)
     counter.write("1")
     take(counter.unit.stdout(timeout_s=PATIENCE_S), len(counter.expected))
-    runners = [
-        pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if runs_unit(pid, mesh.folder / "edge")
-    ]
+    everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
+    runners = [pid for pid in everybody if units_done_by(pid, mesh.folder / "edge")]
     assert runners, "the unit has no runner process"
     for pid in runners:
         os.kill(pid, signal.SIGKILL)
@@ -174,14 +174,6 @@ def test_a_killed_runner_fails_its_unit(mesh: Mesh) -> None:
     assert result.state is receptor.WorkState.FAILED
     assert "unner" in result.detail
     counter.unit.release()
-
-
-def runs_unit(pid: int, folder: Path) -> bool:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return b"--command-runner" in arguments and any(str(folder).encode() in a for a in arguments)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemons import free_port
+from daemons import free_port, units_done_by
 
 READY_S = 60.0
 SETTLE_S = 180.0
@@ -244,17 +244,6 @@ def processes_of(folder: Path) -> list[tuple[int, list[str]]]:
             if os.fsencode(folder) in (path / "environ").read_bytes():
                 line = (path / "cmdline").read_bytes().decode(errors="replace")
                 found.append((int(path.name), line.split("\0")))
-    return found
-
-
-def units_done_by(runner: int, data: Path) -> list[Path]:
-    """The directories of the units that a runner does: it has their runner.lock open."""
-    found = []
-    for path in Path(f"/proc/{runner}/fd").glob("*"):
-        with suppress(OSError):
-            file = path.readlink()
-            if file.name == "runner.lock" and file.is_relative_to(data):
-                found.append(file.parent)
     return found
 
 
