@@ -93,6 +93,7 @@ func (s *Submission) end(err error) error {
 // half reports whether a unit that was found on disk is one that its submitter does not miss.
 func (j *job) half() bool {
 	c := j.rec.Command()
-	return c != nil && c.Submission != "" && j.rec.State == Pending &&
+	_, begun := j.dir.RunnerAlive() // The status file may be behind the runner.
+	return c != nil && c.Submission != "" && j.rec.State == Pending && !begun &&
 		(j.rec.Detail == unit.DetailWaiting || j.rec.Detail == unit.DetailCreated)
 }

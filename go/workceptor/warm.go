@@ -19,7 +19,13 @@ func (w *commandWorker) launchWarm(t workType) error {
 	j, e := w.j, w.j.e
 	w.attended.Store(true)
 	launching := unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}
-	if !j.note(func(rec *unit.Record) bool { return rec.Apply(launching) }) {
+	accepted := false
+	if j.name != "" { // On the disk a unit of a named submission must not look half any more.
+		accepted = j.apply(false, launching)
+	} else {
+		accepted = j.note(func(rec *unit.Record) bool { return rec.Apply(launching) })
+	}
+	if !accepted {
 		w.attended.Store(false)
 		return ErrCancelled
 	}
