@@ -19,7 +19,7 @@ func (w *commandWorker) launchWarm(t workType) error {
 	j, e := w.j, w.j.e
 	w.attended.Store(true)
 	launching := unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}
-	accepted := false
+	var accepted bool
 	if j.name != "" { // On the disk a unit of a named submission must not look half any more.
 		accepted = j.apply(false, launching)
 	} else {
