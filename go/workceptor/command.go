@@ -325,13 +325,8 @@ func (w *commandWorker) resume() {
 	j.e.watch.add(j.dir.Path(), j)
 	pid, alive := w.findRunner(rec)
 	if alive {
-		w.mu.Lock()
-		w.runner, _ = os.FindProcess(pid)
-		w.found = true
-		w.mu.Unlock()
 		j.e.gate.occupy(j, rec.WorkType)
-		w.follow(pid)
-		j.reload()
+		w.takeUp(pid)
 		if info, err := j.dir.RunnerInfo(); err == nil && info.Program != 0 && j.look().rec.State == Pending {
 			running := unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(info.Program), Size: unit.KeepSize, At: time.Now().UTC()}
 			j.note(func(rec *unit.Record) bool { return rec.Apply(running) }) // The file will say so in a moment.
@@ -361,6 +356,16 @@ func (w *commandWorker) resume() {
 	}
 	j.e.watch.remove(j)
 	w.finish()
+}
+
+// takeUp follows a runner that this engine has not started.
+func (w *commandWorker) takeUp(pid int) {
+	w.mu.Lock()
+	w.runner, _ = os.FindProcess(pid)
+	w.found, w.over, w.warm = true, false, nil
+	w.mu.Unlock()
+	w.follow(pid)
+	w.j.reload()
 }
 
 // summing reports whether a runner is about to tell the checksum of a complete unit's output.

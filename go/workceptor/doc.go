@@ -72,6 +72,8 @@
 // unit, for five seconds at most. The first is started while the payload of its unit is on its way. A runner that was started
 // under another umask, user, directory, priority, signal disposition, set of capabilities or limit than the process has now is
 // not used. A unit whose runner was killed before it began is given to another one.
+// After a node was killed in the moment before a runner began, its unit is given to another runner, too; whichever takes the lock
+// of the unit first does it.
 //
 // Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.

@@ -37,7 +37,7 @@ type Engine struct {
 	runners runnerPool
 	durable durable
 
-	hungRunner, stubborn time.Duration // Tests are less patient.
+	hungRunner, stubborn, beginLimit time.Duration // Tests are less patient.
 
 	mu            sync.Mutex
 	limits        Limits
@@ -70,7 +70,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
-		hungRunner: hungRunner, stubborn: stubborn, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
+		hungRunner: hungRunner, stubborn: stubborn, beginLimit: beginLimit, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.runners.e, e.durable.e = e, e
 	e.ctx, e.stop = context.WithCancel(context.Background())

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // runnerOf is the process that did the unit.
@@ -115,28 +116,80 @@ func atoi(t *testing.T, text string) int {
 	return n
 }
 
-// TestUnitOfASlowRunner: an engine that ends does not leave a unit to a runner that has not begun with it, where the next
-// engine would take it for one that nobody does.
-func TestUnitOfASlowRunner(t *testing.T) {
+// slowRunner is a runner that starts when the file at ready exists.
+func slowRunner(t *testing.T, name string) (program, ready string) {
+	t.Helper()
 	dir := t.TempDir()
-	slow, ready := filepath.Join(dir, "slow"), filepath.Join(dir, "ready")
-	script := fmt.Sprintf("#!/bin/sh\nuntil test -e %s; do sleep 0.01; done\nexec %s \"$@\"\n", ready, os.Args[0])
-	if err := os.WriteFile(slow, []byte(script), 0o700); err != nil {
+	program, ready = filepath.Join(dir, name), filepath.Join(dir, "ready")
+	script := fmt.Sprintf("#!/bin/sh\nuntil test -e %s || ! test -d %s; do sleep 0.01; done\nexec %s \"$@\"\n", ready, dir, os.Args[0])
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	units := filepath.Join(dir, "units")
+	return program, ready
+}
+
+func touch(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnitOfASlowRunner: an engine that ends does not leave a unit to a runner that has not begun with it.
+func TestUnitOfASlowRunner(t *testing.T) {
+	units := t.TempDir()
+	slow, ready := slowRunner(t, "slow")
 	e := openEngine(t, units, noMesh{"alpha"}, func(cfg *Config) { cfg.Runner = slow })
 	id := submit(t, e, request("localhost", "cat", ""), "payload")
 	closed := make(chan error)
 	go func() { closed <- e.Close() }()
 	<-e.ctx.Done()
-	if err := os.WriteFile(ready, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	touch(t, ready)
 	if err := <-closed; err != nil {
 		t.Fatal(err)
 	}
 	e = openEngine(t, units, noMesh{"alpha"})
 	releaseAll(t, e)
 	wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 7)
+}
+
+// TestTwoRunnersOnTheirWay: a node that was killed in that moment has another runner do the unit, and the one that is first
+// does it.
+func TestTwoRunnersOnTheirWay(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		t.Run(strconv.Itoa(first), func(t *testing.T) {
+			units := t.TempDir()
+			var ready [2]string
+			var e *Engine
+			var id UnitID
+			for i := range ready {
+				var program string
+				program, ready[i] = slowRunner(t, strconv.Itoa(i))
+				e = openEngine(t, units, noMesh{"alpha"}, func(cfg *Config) { cfg.Runner = program })
+				if i == 0 {
+					id = submit(t, e, request("localhost", "sh", `"cat; until test -e `+filepath.Join(units, "go")+`; do sleep 0.01; done"`), "payload")
+					e.beginLimit = 0
+					e.Close()
+				}
+			}
+			releaseAll(t, e)
+			touch(t, ready[first])
+			j, err := e.find(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for begun := false; !begun; _, begun = j.dir.RunnerAlive() { // What it says to the first engine, nobody hears.
+				time.Sleep(time.Millisecond)
+			}
+			touch(t, ready[1-first])
+			w := j.work.(*commandWorker)
+			for taken := false; first == 0 && !taken; time.Sleep(time.Millisecond) {
+				w.mu.Lock()
+				taken = w.found
+				w.mu.Unlock()
+			}
+			touch(t, filepath.Join(units, "go"))
+			wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 7)
+		})
+	}
 }

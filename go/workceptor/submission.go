@@ -93,7 +93,6 @@ func (s *Submission) end(err error) error {
 // half reports whether a unit that was found on disk is one that its submitter does not miss.
 func (j *job) half() bool {
 	c := j.rec.Command()
-	_, begun := j.dir.RunnerAlive() // The status file may be behind the runner.
-	return c != nil && c.Submission != "" && j.rec.State == Pending && !begun &&
+	return c != nil && c.Submission != "" && j.rec.State == Pending &&
 		(j.rec.Detail == unit.DetailWaiting || j.rec.Detail == unit.DetailCreated)
 }

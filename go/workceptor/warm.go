@@ -19,13 +19,7 @@ func (w *commandWorker) launchWarm(t workType) error {
 	j, e := w.j, w.j.e
 	w.attended.Store(true)
 	launching := unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}
-	var accepted bool
-	if j.name != "" { // On the disk a unit of a named submission must not look half any more.
-		accepted = j.apply(false, launching)
-	} else {
-		accepted = j.note(func(rec *unit.Record) bool { return rec.Apply(launching) })
-	}
-	if !accepted {
+	if !j.apply(false, launching) { // On the disk, too: a node that is killed now goes on with the unit.
 		w.attended.Store(false)
 		return ErrCancelled
 	}
@@ -107,7 +101,28 @@ func (w *commandWorker) attend(r *warmRunner, command string) {
 		r = next
 	}
 	w.attended.Store(false)
-	w.runnerEnded()
+	if !w.overtaken() {
+		w.runnerEnded()
+	}
+}
+
+// overtaken goes on with a runner of an earlier engine, if one was on its way when this one started its own, and was first.
+func (w *commandWorker) overtaken() bool {
+	w.j.reload()
+	rec := w.j.look().rec
+	pid, alive := w.findRunner(rec)
+	if rec.State.Complete() || !alive {
+		return false
+	}
+	w.j.e.watch.remove(w.j)
+	w.j.e.watch.add(w.j.dir.Path(), w.j)
+	w.takeUp(pid)
+	if w.j.wasCancelled() {
+		w.mu.Lock()
+		w.signalLocked(w.stopSignal())
+		w.mu.Unlock()
+	}
+	return true
 }
 
 // beginLimit is how long the end of an engine waits for a runner that has a unit, and has not begun with it: until it has the
@@ -118,7 +133,7 @@ const beginLimit = 5 * time.Second
 func (w *commandWorker) hear(r *warmRunner) (died bool) {
 	var begun atomic.Bool
 	defer context.AfterFunc(w.j.e.ctx, func() {
-		if begun.Load() || r.conn.SetReadDeadline(time.Now().Add(beginLimit)) != nil {
+		if begun.Load() || r.conn.SetReadDeadline(time.Now().Add(w.j.e.beginLimit)) != nil {
 			r.conn.Close()
 		}
 	})()
@@ -165,7 +180,9 @@ func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
 	}
 	w.attended.Store(false)
 	if err != nil || !rec.State.Complete() || j.wasCancelled() {
-		w.settle()
+		if !w.overtaken() {
+			w.settle()
+		}
 		return
 	}
 	j.note(func(now *unit.Record) bool { *now = rec; return true })
