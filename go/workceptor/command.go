@@ -327,11 +327,6 @@ func (w *commandWorker) resume() {
 	if alive {
 		j.e.gate.occupy(j, rec.WorkType)
 		w.takeUp(pid)
-		if info, err := j.dir.RunnerInfo(); err == nil && info.Program != 0 && j.look().rec.State == Pending {
-			running := unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(info.Program), Size: unit.KeepSize, At: time.Now().UTC()}
-			j.note(func(rec *unit.Record) bool { return rec.Apply(running) }) // The file will say so in a moment.
-		}
-		j.outputChanged()
 		return
 	}
 	j.reload() // The runner may have finished since the directory was read.
@@ -366,6 +361,11 @@ func (w *commandWorker) takeUp(pid int) {
 	w.mu.Unlock()
 	w.follow(pid)
 	w.j.reload()
+	if info, err := w.j.dir.RunnerInfo(); err == nil && info.Program != 0 && w.j.look().rec.State == Pending {
+		running := unit.Event{Kind: unit.Run, Detail: unit.DetailRunning(info.Program), Size: unit.KeepSize, At: time.Now().UTC()}
+		w.j.note(func(rec *unit.Record) bool { return rec.Apply(running) }) // The file will say so in a moment.
+	}
+	w.j.outputChanged()
 }
 
 // summing reports whether a runner is about to tell the checksum of a complete unit's output.

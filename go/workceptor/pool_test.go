@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // runnerOf is the process that did the unit.
@@ -159,6 +158,10 @@ func TestTwoRunnersOnTheirWay(t *testing.T) {
 	for _, first := range []int{0, 1} {
 		t.Run(strconv.Itoa(first), func(t *testing.T) {
 			units := t.TempDir()
+			gate := filepath.Join(units, "gate")
+			if err := syscall.Mkfifo(gate, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			var ready [2]string
 			var e *Engine
 			var id UnitID
@@ -167,28 +170,20 @@ func TestTwoRunnersOnTheirWay(t *testing.T) {
 				program, ready[i] = slowRunner(t, strconv.Itoa(i))
 				e = openEngine(t, units, noMesh{"alpha"}, func(cfg *Config) { cfg.Runner = program })
 				if i == 0 {
-					id = submit(t, e, request("localhost", "sh", `"cat; until test -e `+filepath.Join(units, "go")+`; do sleep 0.01; done"`), "payload")
+					id = submit(t, e, request("localhost", "sh", `"cat; cat `+gate+`"`), "payload")
 					e.beginLimit = 0
 					e.Close()
 				}
 			}
 			releaseAll(t, e)
 			touch(t, ready[first])
-			j, err := e.find(id)
+			begun, err := os.OpenFile(gate, os.O_WRONLY, 0) // Waits for the command.
 			if err != nil {
 				t.Fatal(err)
 			}
-			for begun := false; !begun; _, begun = j.dir.RunnerAlive() { // What it says to the first engine, nobody hears.
-				time.Sleep(time.Millisecond)
-			}
 			touch(t, ready[1-first])
-			w := j.work.(*commandWorker)
-			for taken := false; first == 0 && !taken; time.Sleep(time.Millisecond) {
-				w.mu.Lock()
-				taken = w.found
-				w.mu.Unlock()
-			}
-			touch(t, filepath.Join(units, "go"))
+			until(t, e, id, "news of the runner", func(s Status) bool { return s.State == Running })
+			begun.Close()
 			wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 7)
 		})
 	}
