@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ import pytest
 from fake_daemon import FakeDaemon
 from real_daemon import Mesh, run_mesh
 from receptorctl_support import Certificates, await_rest
+from shells import SHELLS, check_completions
 
 import receptor
 import receptor.aio
@@ -256,52 +255,11 @@ def completions(mesh: Mesh) -> Iterator[list[tuple[str, str]]]:
         yield [(typed, completed.replace("UNIT", unit.id)) for typed, completed in COMPLETIONS]
 
 
-def completion_script(shell: str, folder: Path) -> Path:
-    """Return a file with what ``receptorctl completion`` prints; skips where that shell is not installed."""
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    script = subprocess.run([*COMMAND, "completion", shell], capture_output=True, check=True).stdout
-    (folder / "completion").write_bytes(script)
-    return folder / "completion"
-
-
-@pytest.mark.parametrize(
-    ("shell", "options", "before"),
-    [
-        ("bash", ["--norc", "--noprofile"], ""),
-        ("zsh", ["-f"], "autoload -Uz compinit; compinit -u; "),
-    ],
-)
+@pytest.mark.parametrize("shell", SHELLS)
 def test_shells_complete(
-    shell: str,
-    options: list[str],
-    before: str,
-    completions: list[tuple[str, str]],
-    shell_environment: dict[str, str],
-    tmp_path: Path,
+    shell: str, completions: list[tuple[str, str]], shell_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    script = completion_script(shell, tmp_path)
-    child = pexpect.spawn(
-        shell, options, env=shell_environment, encoding="utf-8", timeout=TIMEOUT_S, dimensions=(24, 200)
-    )
-    child.sendline(f"{before}. {script}; echo rea''dy")
-    child.expect("ready")
-    for typed, completed in completions:
-        child.send(f"{typed}\t\x01")  # control-A: to the start of the line
-        child.sendline("echo It''_is: ")
-        child.expect(rf"It_is: {completed}\s")
-    child.sendline("exit 0")
-    ended(child)
-
-
-def test_fish_completes(completions: list[tuple[str, str]], shell_environment: dict[str, str], tmp_path: Path) -> None:
-    script = completion_script("fish", tmp_path)
-    for typed, completed in completions:
-        asked = ["fish", "--no-config", "-c", f"source {script}; complete --do-complete {shlex.quote(typed)}"]
-        done = subprocess.run(
-            asked, env=shell_environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
-        )
-        assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [completed.rsplit(" ", 1)[1]]
+    check_completions(shell, [*COMMAND, "completion", shell], completions, shell_environment, tmp_path)
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete "), ("zsh", "compdef"), ("fish", "complete ")])
