@@ -7,10 +7,11 @@ import (
 )
 
 const (
-	recordHeader  = 5        // Type, version, length of a TLS record.
-	minRecords    = 4 << 10  // What an idle connection holds for reading.
-	maxRecords    = 64 << 10 // What a busy one does, in both directions.
+	recordHeader  = 5         // Type, version, length of a TLS record.
+	minRecords    = 4 << 10   // What an idle connection holds for reading.
+	maxRecords    = 256 << 10 // What a busy one does, in both directions.
 	largestRecord = recordHeader + 1<<14 + 2048
+	quietReads    = 16 // Small reads after which a connection is idle again.
 )
 
 // recordConn lies below TLS and moves many records by one system call. It reads whatever has arrived and hands it up record by
@@ -21,6 +22,7 @@ type recordConn struct {
 	buf        []byte // Received bytes are buf[start:end].
 	start, end int
 	left       int // Of the record that is being handed up.
+	quiet      int // Small reads since the last larger one.
 
 	mu     sync.Mutex // crypto/tls also writes while it reads.
 	corked bool
@@ -64,17 +66,39 @@ func (c *recordConn) fill() error {
 		c.end = copy(c.buf, c.buf[c.start:c.end])
 		c.start = 0
 	}
-	if full && len(c.buf) < maxRecords {
-		bigger := make([]byte, min(4*len(c.buf), maxRecords))
-		copy(bigger, c.buf[:c.end])
-		c.buf = bigger
+	switch {
+	case full && len(c.buf) < maxRecords:
+		c.resize(min(4*len(c.buf), maxRecords))
+		c.quiet = 0
+	case c.quiet >= quietReads && len(c.buf) > minRecords && c.end <= minRecords:
+		c.resize(minRecords)
 	}
 	n, err := c.Conn.Read(c.buf[c.end:])
 	c.end += n
+	if n > minRecords {
+		c.quiet = 0
+	} else {
+		c.quiet++
+	}
 	if n > 0 {
 		return nil // The error comes again.
 	}
 	return err
+}
+
+// resize moves what has been read to memory of another size.
+func (c *recordConn) resize(size int) {
+	var buf []byte
+	if size == maxRecords {
+		buf = (*recordSlabs.Get().(*[]byte))[:size]
+	} else {
+		buf = make([]byte, size)
+	}
+	copy(buf, c.buf[:c.end])
+	if slab := c.buf[:0]; len(c.buf) == maxRecords {
+		recordSlabs.Put(&slab)
+	}
+	c.buf = buf
 }
 
 // ready reports whether a whole record of data waits, so that reading the TLS connection does not wait. Small ones do not
@@ -100,13 +124,14 @@ func (c *recordConn) uncork() error {
 	defer c.mu.Unlock()
 	c.corked = false
 	c.flushLocked()
-	if slab := c.out; slab != nil {
+	if slab := c.out; slab != nil { // Empty again.
 		recordSlabs.Put(&slab)
 		c.out = nil
 	}
 	return c.failed
 }
 
+// recordSlabs are the buffers of busy connections.
 var recordSlabs = sync.Pool{New: func() any { b := make([]byte, 0, maxRecords+largestRecord); return &b }}
 
 func (c *recordConn) flushLocked() {

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,42 @@ type countedConn struct {
 
 func (c *countedConn) Read(p []byte) (int, error)  { c.reads.Add(1); return c.Conn.Read(p) }
 func (c *countedConn) Write(p []byte) (int, error) { c.writes.Add(1); return c.Conn.Write(p) }
+
+// TestRecordsGiveTheirMemoryBack: a connection that was busy holds little again once it is quiet, and loses nothing.
+func TestRecordsGiveTheirMemoryBack(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	c := newRecordConn(far)
+	defer c.Close()
+	record := func(size int) []byte {
+		return append([]byte{23, 3, 3, byte(size >> 8), byte(size)}, bytes.Repeat([]byte{byte(size)}, size)...)
+	}
+	exchange := func(sizes ...int) {
+		var sent []byte
+		for _, size := range sizes {
+			sent = append(sent, record(size)...)
+		}
+		go func() { _, _ = near.Write(sent) }()
+		got := make([]byte, len(sent))
+		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("records of %v bytes did not arrive as they were sent: %v", sizes, err)
+		}
+	}
+	for range 3 {
+		for range 2 * maxRecords >> 14 {
+			exchange(1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14)
+		}
+		if len(c.buf) != maxRecords {
+			t.Fatalf("a busy connection reads %d bytes at a time, want %d", len(c.buf), maxRecords)
+		}
+		for range quietReads + 2 {
+			exchange(100)
+		}
+		if len(c.buf) != minRecords {
+			t.Errorf("a quiet connection holds %d bytes, want %d", len(c.buf), minRecords)
+		}
+	}
+}
 
 // TestManyRecordsInOneCall: what a batch costs in system calls does not grow with its TLS records.
 func TestManyRecordsInOneCall(t *testing.T) {
