@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
@@ -100,7 +101,12 @@ func hasBackend(cfg *config.Config) bool {
 func (d *Daemon) wait(ctx context.Context, opts Options) error {
 	manager := newNotifier(opts.managerEnviron)
 	defer manager.close()
+	sharing, enough := context.WithCancel(ctx)
+	var sharer sync.WaitGroup
+	sharer.Go(func() { shareCores(sharing, d.packets) })
 	d.attend(ctx, opts, manager)
+	enough()
+	sharer.Wait()
 	manager.send("STOPPING=1", "STATUS=Shutting down")
 	if ctx.Err() != nil {
 		d.log.Info("Shutting down")
@@ -167,6 +173,12 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 			manager.send("WATCHDOG=1")
 		}
 	}
+}
+
+// packets is how many packets the node has had to do with.
+func (d *Daemon) packets() uint64 {
+	c := d.Node.Counters()
+	return c.Originated + c.Forwarded + c.Delivered
 }
 
 // reloadNow reloads and says so to the service manager; what happened is in the log.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
@@ -76,41 +77,113 @@ func (m *memPackets) WriteMsgUDP(p, oob []byte, _ *net.UDPAddr) (int, int, error
 func (m *memPackets) Close() error        { return nil }
 func (m *memPackets) LocalAddr() net.Addr { return m.addr }
 
-// inMemoryQUIC is a QUIC server and a client whose packets never leave memory.
-type inMemoryQUIC struct {
-	near, far *memPackets
-	ln        *quic.Listener
-	dial      func() (*quic.Conn, error)
+// plainPackets is one end of a pair of packet connections in memory that carry one packet at a time, as any
+// net.PacketConn does.
+type plainPackets struct {
+	in, out chan []byte
+	pool    chan []byte
+	addr    net.Addr
+	done    chan struct{}
 }
 
-func newInMemoryQUIC(b *testing.B) *inMemoryQUIC {
+func (m *plainPackets) ReadFrom(p []byte) (int, net.Addr, error) {
+	select {
+	case b := <-m.in:
+		n := copy(p, b)
+		select {
+		case m.pool <- b:
+		default:
+		}
+		return n, m.addr, nil
+	case <-m.done:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (m *plainPackets) WriteTo(p []byte, _ net.Addr) (int, error) {
+	var b []byte
+	select {
+	case b = <-m.pool:
+	default:
+		b = make([]byte, 0, quicPacketSize)
+	}
+	select {
+	case m.out <- append(b[:0], p...):
+	case <-m.done:
+	}
+	return len(p), nil
+}
+
+func (m *plainPackets) Close() error                     { return nil }
+func (m *plainPackets) LocalAddr() net.Addr              { return m.addr }
+func (m *plainPackets) SetReadBuffer(int) error          { return nil }
+func (m *plainPackets) SetWriteBuffer(int) error         { return nil }
+func (m *plainPackets) SetDeadline(time.Time) error      { return nil }
+func (m *plainPackets) SetReadDeadline(time.Time) error  { return nil }
+func (m *plainPackets) SetWriteDeadline(time.Time) error { return nil }
+
+// inMemoryQUIC is a QUIC server and a client whose packets never leave memory.
+type inMemoryQUIC struct {
+	ln   *quic.Listener
+	dial func() (*quic.Conn, error)
+}
+
+func newInMemoryQUIC(b *testing.B, near, far net.PacketConn) *inMemoryQUIC {
 	b.Helper()
 	n := testNode(b, "x")
+	m := &inMemoryQUIC{}
+	conf, err := n.serverTLS(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := &quic.Transport{Conn: far, ConnectionIDLength: 4}
+	if m.ln, err = server.Listen(conf, quicConfig(false)); err != nil {
+		b.Fatal(err)
+	}
+	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
+	m.dial = func() (*quic.Conn, error) {
+		return client.Dial(b.Context(), near.LocalAddr(), n.clientTLS(nil), quicConfig(true))
+	}
+	return m
+}
+
+// batchedPair is a pair of connections that take and give many packets at a time.
+func batchedPair(b *testing.B) (near, far *memPackets) {
+	b.Helper()
 	ab, ba := make(chan memRun, 16), make(chan memRun, 16)
 	pool := make(chan []byte, 64)
 	done := make(chan struct{})
 	b.Cleanup(func() { close(done) })
 	addr := quicAddrOf(Addr{"x", "y"})
-	m := &inMemoryQUIC{
-		near: &memPackets{segmentSocket: inMemory(), in: ba, out: ab, pool: pool, addr: addr, done: done},
-		far:  &memPackets{segmentSocket: inMemory(), in: ab, out: ba, pool: pool, addr: addr, done: done},
-	}
-	conf, err := n.serverTLS(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := &quic.Transport{Conn: m.far, ConnectionIDLength: 4}
-	if m.ln, err = server.Listen(conf, quicConfig(false)); err != nil {
-		b.Fatal(err)
-	}
-	client := &quic.Transport{Conn: m.near, ConnectionIDLength: 4}
-	m.dial = func() (*quic.Conn, error) { return client.Dial(b.Context(), addr, n.clientTLS(nil), quicConfig(true)) }
-	return m
+	near = &memPackets{segmentSocket: inMemory(), in: ba, out: ab, pool: pool, addr: addr, done: done}
+	far = &memPackets{segmentSocket: inMemory(), in: ab, out: ba, pool: pool, addr: addr, done: done}
+	return near, far
 }
 
 // BenchmarkQUICInMemory is the most that streams made of QUIC can reach on this machine.
 func BenchmarkQUICInMemory(b *testing.B) {
-	m := newInMemoryQUIC(b)
+	near, far := batchedPair(b)
+	m := newInMemoryQUIC(b, near, far)
+	m.pump(b, func(client, server *quic.Conn) {
+		near.follow(client, packetSource{})
+		far.follow(server, packetSource{})
+	})
+}
+
+// BenchmarkQUICPlain is the same over packet connections as plain as the library takes them.
+func BenchmarkQUICPlain(b *testing.B) {
+	ab, ba := make(chan []byte, 1024), make(chan []byte, 1024)
+	pool := make(chan []byte, 2048)
+	done := make(chan struct{})
+	b.Cleanup(func() { close(done) })
+	addr := quicAddrOf(Addr{"x", "y"})
+	m := newInMemoryQUIC(b, &plainPackets{ba, ab, pool, addr, done}, &plainPackets{ab, ba, pool, addr, done})
+	m.pump(b, func(_, _ *quic.Conn) {})
+}
+
+// pump measures one stream; made is called with the connections.
+func (m *inMemoryQUIC) pump(b *testing.B, made func(client, server *quic.Conn)) {
+	b.Helper()
 	qc, err := m.dial()
 	if err != nil {
 		b.Fatal(err)
@@ -126,8 +199,7 @@ func BenchmarkQUICInMemory(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m.near.follow(qc, packetSource{})
-	m.far.follow(sc, packetSource{})
+	made(qc, sc)
 	ss, err := sc.AcceptStream(b.Context())
 	if err != nil {
 		b.Fatal(err)
@@ -142,7 +214,8 @@ func BenchmarkQUICInMemory(b *testing.B) {
 // BenchmarkQUICConnections is the most that streams with a connection each can reach on this machine: dialled, opened,
 // accepted and closed, as many at a time as in BenchmarkOpenStream.
 func BenchmarkQUICConnections(b *testing.B) {
-	m := newInMemoryQUIC(b)
+	near, far := batchedPair(b)
+	m := newInMemoryQUIC(b, near, far)
 	go func() {
 		for {
 			qc, err := m.ln.Accept(context.Background())

@@ -96,7 +96,7 @@ func closeRead(src any) {
 
 const (
 	idleBuffer = 1 << 10  // What a direction without traffic holds.
-	busyBuffer = 64 << 10 // What one with traffic borrows.
+	busyBuffer = 128 << 10 // What one with traffic borrows.
 )
 
 var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime"
+	"time"
+)
+
+// A stream passes through several goroutines of every node on its way. Where cores are idle, it is faster to spread them.
+// Where other programs keep the machine busy, spreading frees nothing: it moves the data from the cache of one core into
+// that of another, and three daemons that share two cores then spend a quarter more time on every byte. So while much
+// passes through the node and no core is idle, the process runs its goroutines on no more cores than it is given anyway;
+// it takes more again when some are idle. GOMAXPROCS in the environment switches this off.
+
+const (
+	bulkPackets  = 20_000                 // Packets a second that count as much: about 30 MB/s of streams.
+	bulkInterval = 200 * time.Millisecond // Between looks while much passes; before that, one look a second.
+	bulkEnd      = time.Second            // For so long less has to pass before all cores are taken again.
+
+	fullMachine = 0.10 // Less than this part of the machine is idle: it is full.
+	freeMachine = 0.25 // More than this part is idle: there is something to take.
+	moreAfter   = 500 * time.Millisecond
+	moreAtMost  = time.Minute
+)
+
+// coreShare decides how many cores to use. It is pure: what was measured comes in.
+type coreShare struct {
+	most     int           // What the runtime has chosen.
+	now      int           // What is used at present.
+	bulk     time.Time     // When much passed last.
+	changed  time.Time     // When cores were given up or taken last,
+	took     bool          // and whether they were taken.
+	patience time.Duration // How long to go on with few cores before more are taken; longer after each time that it was no use.
+}
+
+// load is what happened between two looks.
+type load struct {
+	packets float64 // A second.
+	used    float64 // Cores that this process kept busy,
+	idle    float64 // and the part of the machine that had nothing to do, from 0 to 1.
+}
+
+// next returns how many cores to use from now on.
+func (c *coreShare) next(now time.Time, l load) int {
+	if l.packets >= bulkPackets {
+		c.bulk = now
+	}
+	enough := max(1, int(math.Ceil(l.used-0.25)))
+	switch {
+	case now.Sub(c.bulk) >= bulkEnd:
+		c.now, c.patience, c.took = c.most, moreAfter, false
+	case l.idle < fullMachine && enough < c.now:
+		if c.took && now.Sub(c.changed) < 10*c.patience {
+			c.patience = min(2*c.patience, moreAtMost)
+		}
+		c.now, c.changed, c.took = enough, now, false
+	case l.idle > freeMachine && l.used > float64(c.now)-0.2 && c.now < c.most && now.Sub(c.changed) >= c.patience:
+		c.now, c.changed, c.took = c.now+1, now, true
+	}
+	return c.now
+}
+
+// busy reports whether much passes, so that the next look has to come soon.
+func (c *coreShare) busy(now time.Time) bool { return now.Sub(c.bulk) < bulkEnd }
+
+// shareCores looks after the number of cores until ctx ends. packets counts what has passed through the node.
+func shareCores(ctx context.Context, packets func() uint64) {
+	c := coreShare{most: runtime.GOMAXPROCS(0)}
+	if _, set := os.LookupEnv("GOMAXPROCS"); set || c.most < 2 {
+		return
+	}
+	c.now = c.most
+	before, err := measure(packets())
+	if err != nil {
+		return // Where nobody can say what is idle, the runtime's choice stands.
+	}
+	timer := time.NewTimer(untilLook())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		now, err := measure(packets())
+		if err != nil {
+			return
+		}
+		if cores := c.next(now.at, before.until(now)); cores != runtime.GOMAXPROCS(0) {
+			use(cores, c.most)
+		}
+		before = now
+		if c.busy(now.at) {
+			timer.Reset(bulkInterval)
+		} else {
+			timer.Reset(untilLook())
+		}
+	}
+}
+
+func use(cores, most int) {
+	if cores < most {
+		runtime.GOMAXPROCS(cores)
+	} else {
+		runtime.SetDefaultGOMAXPROCS() // It may have changed with the limits of a container.
+	}
+}

@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestCoresFollowTheMachine: what cores a node uses while much passes through it, look by look.
+func TestCoresFollowTheMachine(t *testing.T) {
+	const much = 2 * bulkPackets
+	type look struct {
+		load
+		want int
+	}
+	for name, looks := range map[string][]look{
+		"little passes on a full machine": {{load{100, 0.9, 0}, 4}, {load{bulkPackets - 1, 0.9, 0}, 4}},
+		"full machine":                    {{load{much, 0.9, 0.02}, 1}, {load{much, 0.9, 0.02}, 1}},
+		"full by itself":                  {{load{much, 3.8, 0.02}, 4}},
+		"half of a full machine":          {{load{much, 2.1, 0.02}, 2}},
+		"idle cores":                      {{load{much, 0.9, 0.6}, 4}},
+		"neither full nor free":           {{load{much, 0.9, 0.2}, 4}},
+		"cores become free":               {{load{much, 0.9, 0}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 2}, {load{much, 1.9, 0.4}, 2}},
+		"free, but no need for them":      {{load{much, 0.9, 0}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}},
+		"the end of much":                 {{load{much, 0.9, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := coreShare{most: 4, now: 4, patience: moreAfter}
+			now := time.Unix(1_800_000_000, 0)
+			for i, l := range looks {
+				now = now.Add(bulkInterval)
+				if got := c.next(now, l.load); got != l.want {
+					t.Fatalf("look %d, %+v: %d cores, want %d", i, l.load, got, l.want)
+				}
+			}
+		})
+	}
+}
+
+// TestCoresThatWereNoUse: cores that had to be given up again are asked for less and less often.
+func TestCoresThatWereNoUse(t *testing.T) {
+	c := coreShare{most: 2, now: 2, patience: moreAfter}
+	now := time.Unix(1_800_000_000, 0)
+	taken := 0
+	for range int(10 * time.Minute / bulkInterval) {
+		now = now.Add(bulkInterval)
+		before := c.now
+		idle := 0.4 // What one core leaves free
+		if before == 2 {
+			idle = 0 // is gone with two.
+		}
+		if c.next(now, load{2 * bulkPackets, 0.95, idle}) > before {
+			taken++
+		}
+	}
+	if taken < 5 || taken > 20 {
+		t.Errorf("took a second core %d times in ten minutes, want it to become rare", taken)
+	}
+}
+
+// TestLoadIsMeasured: the counters of the machine are read and say what this process did.
+func TestLoadIsMeasured(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux says what is idle")
+	}
+	before, err := measure(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := before
+	for later.used-before.used < 50*time.Millisecond || later.total == before.total {
+		if later, err = measure(1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := before.until(later)
+	if l.packets <= 0 || l.used <= 0 || l.used > float64(runtime.NumCPU())+0.5 || l.idle < 0 || l.idle > 1 {
+		t.Errorf("measured %+v", l)
+	}
+}
+
+// TestCoresStopWithTheNode: the watch ends with its context and changes nothing while nothing passes.
+func TestCoresStopWithTheNode(t *testing.T) {
+	cores := runtime.GOMAXPROCS(0)
+	synctest.Test(t, func(t *testing.T) {
+		go shareCores(t.Context(), func() uint64 { return 0 })
+		time.Sleep(time.Minute)
+	})
+	if got := runtime.GOMAXPROCS(0); got != cores {
+		t.Errorf("uses %d cores, %d before", got, cores)
+	}
+}
