@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func ListenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 		_ = lock.Close()
 		return nil, err
 	}
-	l.lock = lock
+	l.files.lock = lock
 	return l, nil // Not a nil *unixListener in an interface.
 }
 
@@ -145,28 +146,59 @@ func startListening(file *os.File, path string, mode fs.FileMode) (*unixListener
 	if err != nil {
 		return nil, err
 	}
-	return &unixListener{Listener: nl, path: path, info: info}, nil
+	files := &socketFiles{path: path, info: info}
+	files.users.Store(1)
+	return &unixListener{Listener: nl, files: files}, nil
 }
 
-// unixListener removes its files when it is closed.
+// unixListener is one of those that listen on a socket. The last one that is closed removes the files.
 type unixListener struct {
 	net.Listener
-	path string
-	info fs.FileInfo
-	lock *os.File
-	once sync.Once
-	err  error
+	files *socketFiles
+	once  sync.Once
+	err   error
 }
 
-// Close stops listening and removes the socket, unless somebody has put another one in its place, and the lock file.
+// socketFiles are the socket and its lock file.
+type socketFiles struct {
+	path  string
+	info  fs.FileInfo
+	lock  *os.File
+	users atomic.Int32
+}
+
+// Duplicate returns another listener on the same socket: each connection goes to one of the two. It is not for a listener
+// that is being closed.
+func (l *unixListener) Duplicate() (net.Listener, error) {
+	file, err := l.Listener.(*net.UnixListener).File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	nl, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	l.files.users.Add(1)
+	return &unixListener{Listener: nl, files: l.files}, nil
+}
+
+// Close stops listening. With the last listener on the socket go the socket, unless somebody has put another one in its place,
+// and the lock file.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
 		l.err = l.Listener.Close()
-		if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.info) {
-			_ = os.Remove(l.path)
+		if l.files.users.Add(-1) == 0 {
+			l.files.remove()
 		}
-		_ = os.Remove(l.lock.Name())
-		_ = l.lock.Close()
 	})
 	return l.err
+}
+
+func (f *socketFiles) remove() {
+	if info, err := os.Lstat(f.path); err == nil && os.SameFile(info, f.info) {
+		_ = os.Remove(f.path)
+	}
+	_ = os.Remove(f.lock.Name())
+	_ = f.lock.Close()
 }

@@ -56,6 +56,43 @@ func TestUnixSocketFiles(t *testing.T) {
 	}
 }
 
+// TestUnixSocketOfTwo: the files stay until the last of the listeners on one socket is closed.
+func TestUnixSocketOfTwo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	first, err := ListenUnix(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := first.(*unixListener).Duplicate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(first.Close(), first.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := ListenUnix(path, 0o600); !errors.Is(err, ErrLocked) {
+		t.Errorf("another listener: got %v, want that it is locked", err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	accepted, err := second.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{path, path + ".lock"} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left behind: %v", name, err)
+		}
+	}
+}
+
 // TestUnixSocketUmask: the umask takes nothing away.
 func TestUnixSocketUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o777))

@@ -58,7 +58,7 @@ func (m *manager) open(name, network string) net.Addr {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.all = append(m.all, &givenSocket{file: file, name: name, addr: listeningAt(file)})
+	m.inherit(file, name)
 	return addr
 }
 
@@ -250,7 +250,7 @@ func TestWhatIsNoListeningSocket(t *testing.T) {
 	defer read.Close()
 	defer write.Close()
 	for _, file := range []*os.File{connection, read} {
-		if a := listeningAt(file); a != nil {
+		if h, a := handleOf(file); h != nil || a != nil {
 			t.Errorf("%s listens at %v", file.Name(), a)
 		}
 	}

@@ -81,6 +81,9 @@ func (o Options) withDefaults(cfg *config.Config) (Options, error) {
 			return slices.Contains(managerVariables, name)
 		})
 	}
+	if o.sockets == nil {
+		o.sockets = new(sockets)
+	}
 	if o.Runner == "" {
 		path, err := os.Executable()
 		if err != nil {
@@ -109,8 +112,9 @@ type Daemon struct {
 	signing  atomic.Pointer[signer]
 	setLog   func(config.LogLevel) // nil: the log is not ours.
 	sockets  *sockets
-	target   *config.Config // What is being opened; of who starts or reloads.
-	environ  []string       // Names the proxies of links.
+	target   *config.Config // What is being opened, and which piece of it; of who starts or reloads, like sockets.
+	opening  *piece
+	environ  []string // Names the proxies of links.
 	version  string
 	started  time.Time
 	log      *slog.Logger
@@ -229,11 +233,27 @@ func (d *Daemon) begin(directive config.Directive) error {
 }
 
 func (d *Daemon) openPiece(directive config.Directive) (*piece, error) {
-	closer, err := d.open(directive.Section)
-	if err != nil {
+	p := &piece{directive: directive}
+	if err := d.startPiece(p); err != nil {
 		return nil, located(directive.Pos, err)
 	}
-	return &piece{directive, closer}, nil
+	return p, nil
+}
+
+func (d *Daemon) startPiece(p *piece) (err error) {
+	d.opening = p
+	if p.closer, err = d.open(p.directive.Section); err != nil {
+		d.sockets.leave(p)
+	}
+	return err
+}
+
+// endPiece closes a piece and gives up what it listened on.
+func (d *Daemon) endPiece(p *piece) {
+	if err := p.close(); err != nil {
+		d.log.Debug("end of "+p.directive.Name, "err", err)
+	}
+	d.sockets.leave(p)
 }
 
 // compileFirewall makes the policy of a node; without rules there is none, which costs nothing per packet.

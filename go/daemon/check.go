@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -12,10 +11,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/identity"
+	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
 
@@ -67,40 +68,18 @@ func (c *checkup) add(pos config.Position, err error) {
 }
 
 func (c *checkup) directive(d config.Directive) {
+	c.add(d.Pos, openable(d.Section))
+	for _, e := range endpoints(d.Section) {
+		c.listens(d.Pos, e)
+	}
 	switch s := d.Section.(type) {
-	case config.TCPListener:
-		c.listens(d.Pos, "tcp", bindAddress(s.BindAddr, s.Port))
-	case config.WSListener:
-		c.listens(d.Pos, "tcp", bindAddress(s.BindAddr, s.Port))
-	case config.UDPListener:
-		c.listens(d.Pos, "udp", bindAddress(s.BindAddr, s.Port))
-	case config.TCPServer:
-		c.listens(d.Pos, "tcp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
-	case config.UDPServer:
-		c.listens(d.Pos, "udp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
-	case config.UnixServer:
-		c.socket(d.Pos, s.Filename)
-	case config.ControlService:
-		c.socket(d.Pos, s.Filename)
-		if s.TCPListen != "" {
-			c.listens(d.Pos, "tcp", s.TCPListen)
-		}
-	case config.MetricsListener:
-		c.listens(d.Pos, "tcp", net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)))
-		for _, file := range []string{s.PasswordFile, s.TokenFile} {
-			_, err := secretFile(file)
-			c.add(d.Pos, err)
-		}
 	case config.WorkCommand:
 		c.program(d.Pos, s.Command, s.Params)
 	case config.CommandService:
-		words, err := runner.Split(s.Command)
-		c.add(d.Pos, err)
-		if len(words) > 0 {
+		if words, _ := commandLine(s); len(words) > 0 {
 			c.program(d.Pos, words[0], "")
 		}
 	case config.WorkKubernetes:
-		c.add(d.Pos, kubeConfigFile(s))
 		if s.Pod != "" {
 			_, err := os.Stat(s.Pod)
 			c.add(d.Pos, err)
@@ -118,15 +97,40 @@ func (c *checkup) directive(d config.Directive) {
 	}
 }
 
-// listens tries to open a port.
-func (c *checkup) listens(pos config.Position, network, address string) {
-	var l io.Closer
-	var err error
-	if network == "udp" {
-		l, err = net.ListenPacket(network, address)
-	} else {
-		l, err = net.Listen(network, address)
+// openable reports what would keep a directive from being opened, whatever else is running.
+func openable(section any) error {
+	switch s := section.(type) {
+	case config.MetricsListener:
+		_, password := secretFile(s.PasswordFile)
+		_, token := secretFile(s.TokenFile)
+		return errors.Join(password, token)
+	case config.ControlService:
+		_, err := access.Compile(s.Allow)
+		return err
+	case config.CommandService:
+		_, err := commandLine(s)
+		return err
+	case config.WorkKubernetes:
+		return kubeConfigFile(s)
 	}
+	return nil
+}
+
+// listens tries to open an endpoint.
+func (c *checkup) listens(pos config.Position, e endpoint) {
+	if e.network == "unix" {
+		if c.running && control.Served(e.address) {
+			return
+		}
+		if c.managed {
+			if conn, err := net.Dial("unix", e.address); err == nil {
+				_ = conn.Close()
+				c.warnings = append(c.warnings, located(pos, fmt.Errorf("another program listens on %s", e.address)))
+				return
+			}
+		}
+	}
+	l, _, err := e.open(false)
 	switch {
 	case err == nil:
 		_ = l.Close()
@@ -137,25 +141,8 @@ func (c *checkup) listens(pos config.Position, network, address string) {
 	}
 }
 
-// socket looks whether a Unix socket could be made.
-func (c *checkup) socket(pos config.Position, path string) {
-	if path == "" || c.running && control.Served(path) {
-		return
-	}
-	if c.managed {
-		if conn, err := net.Dial("unix", path); err == nil {
-			_ = conn.Close()
-			c.warnings = append(c.warnings, located(pos, fmt.Errorf("another program listens on %s", path)))
-			return
-		}
-	}
-	l, err := control.ListenUnix(path, 0o600)
-	if err != nil {
-		c.add(pos, fmt.Errorf("error opening Unix socket: %w", err))
-		return
-	}
-	_ = l.Close()
-}
+// inUse reports whether something that runs may be in the way.
+func inUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
 func (c *checkup) program(pos config.Position, name, params string) {
 	if _, err := exec.LookPath(name); err != nil {

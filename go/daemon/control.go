@@ -31,21 +31,20 @@ func (d *Daemon) controlService(s config.ControlService) (_ io.Closer, err error
 			return nil, err
 		}
 	}
-	if s.Filename != "" {
-		l, err := d.listenUnix(s.Filename, s.Permissions, "control-service")
+	for _, e := range endpoints(s) {
+		l, err := d.listenStream(e)
 		if err != nil {
 			return nil, err
 		}
 		open = append(open, l)
-		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.Unix, control.Allow(allow)) })
-	}
-	if s.TCPListen != "" {
-		l, err := d.controlTCP(s)
-		if err != nil {
-			return nil, err
+		kind := control.Unix
+		if e.network == "tcp" {
+			kind = control.TCP
+			if l, err = d.controlTCP(s, l); err != nil {
+				return nil, err
+			}
 		}
-		open = append(open, l)
-		d.serve(func() error { return d.Control.Serve(d.ctx, l, control.TCP, control.Allow(allow)) })
+		d.serve(func() error { return d.Control.Serve(d.ctx, l, kind, control.Allow(allow)) })
 	}
 	if s.Service != "" {
 		conf, err := d.serverStreamTLS(s.TLS)
@@ -73,15 +72,11 @@ func (l listeners) Close() (err error) {
 	return err
 }
 
-// controlTCP opens the TCP listener of a control service, with TLS if it names a profile.
-func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
+// controlTCP is the TCP listener of a control service, with TLS if it names a profile.
+func (d *Daemon) controlTCP(s config.ControlService, l net.Listener) (net.Listener, error) {
 	profile, err := d.ServerProfile(s.TCPTLS)
 	if err != nil {
 		return nil, err
-	}
-	l, err := d.listenTCP(s.TCPListen, "control-service")
-	if err != nil {
-		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
 	}
 	if s.TLS != "" && profile == nil {
 		d.log.Warn(fmt.Sprintf("Control service %s has TLS configured on the Receptor listener but not the TCP listener.", s.Service))
@@ -95,7 +90,6 @@ func (d *Daemon) controlTCP(s config.ControlService) (net.Listener, error) {
 	}
 	conf, err := d.serverTLS(s.TCPTLS, (*identity.ServerProfile).SocketConfig)
 	if err != nil {
-		_ = l.Close()
 		return nil, err
 	}
 	return tls.NewListener(l, conf), nil

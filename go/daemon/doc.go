@@ -26,12 +26,14 @@
 // [Daemon.Reload] reads the files of the command line again and applies the difference ([config.Diff]): links, services,
 // types of work, TLS profiles, signing keys, firewall rules and the log. What did not change is not touched: links stay,
 // streams go on, clients of a control socket stay connected even if their listener goes. It is all or nothing. First all
-// files are read and checked; then what is new is opened while everything old still runs; then what is gone is closed, and
-// last what needed its place is opened. If that last step fails, what was closed is opened again. A TLS profile is changed
+// that can fail is done while everything old still runs: files are read and checked, ports and sockets are opened, and of what one
+// directive leaves to another the reload takes a handle. Then what is new is opened, what is gone is closed, services
+// before links, and what needed its place is opened there: whoever dials it meanwhile is not refused. A port that is in use, even
+// one address of several, is found before anything is touched. A TLS profile is changed
 // in place: handshakes from then on go by it, links that are up stay. The node's ID, its data directory and its idle time
 // need a restart: the reload is refused with code 3.
 //
-// It is asked for by the control command reload (reload dry-run says what would change), by SIGHUP, and, where `process`
+// It is asked for by the control command reload (reload dry-run says what would change, or why it cannot), by SIGHUP, and, where `process`
 // has watchconfig or the file is of version 2, by a change of a file.
 //
 // # Checking

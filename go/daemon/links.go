@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/identity"
@@ -38,7 +37,7 @@ func (d *Daemon) tcpListener(s config.TCPListener) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := d.listenTCP(bindAddress(s.BindAddr, s.Port), "tcp-listener")
+	tcp, err := d.listenStream(endpoints(s)[0])
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +63,11 @@ func (d *Daemon) tcpPeer(s config.TCPPeer) (io.Closer, error) {
 }
 
 func (d *Daemon) udpListener(s config.UDPListener) (io.Closer, error) {
-	l, err := d.udpLinks(bindAddress(s.BindAddr, s.Port))
+	conn, err := d.listenUDP(endpoints(s)[0])
+	if err != nil {
+		return nil, err
+	}
+	l, err := link.ServeUDP(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -72,45 +75,12 @@ func (d *Daemon) udpListener(s config.UDPListener) (io.Closer, error) {
 	return d.listen(l, netceptor.LinkOptions{Cost: s.Cost, NodeCost: s.NodeCost, AllowedPeers: s.AllowedPeers})
 }
 
-func (d *Daemon) udpLinks(address string) (link.Listener, error) {
-	g, err := d.take("udp", address, "udp-listener")
-	if err != nil {
-		return nil, err
-	}
-	if g == nil {
-		return link.ListenUDP(address)
-	}
-	giveBack := sync.OnceFunc(func() { d.sockets.giveBack(g) })
-	conn, err := g.packets()
-	if err != nil {
-		giveBack()
-		return nil, err
-	}
-	l, err := link.ServeUDP(conn)
-	if err != nil {
-		giveBack()
-		return nil, err
-	}
-	return givenLink{l, giveBack}, nil
-}
-
-// givenLink is a listener whose socket can be used again after its end.
-type givenLink struct {
-	link.Listener
-	closed func()
-}
-
-func (l givenLink) Close() error {
-	defer l.closed()
-	return l.Listener.Close()
-}
-
 func (d *Daemon) wsListener(s config.WSListener) (io.Closer, error) {
 	conf, err := d.serverTLS(s.TLS, (*identity.ServerProfile).LinkConfig)
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := d.listenTCP(bindAddress(s.BindAddr, s.Port), "ws-listener")
+	tcp, err := d.listenStream(endpoints(s)[0])
 	if err != nil {
 		return nil, err
 	}

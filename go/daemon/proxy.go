@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/identity"
@@ -24,9 +23,9 @@ func (d *Daemon) tcpServer(s config.TCPServer) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.listenTCP(net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), "tcp-server")
+	l, err := d.listenStream(endpoints(s)[0])
 	if err != nil {
-		return nil, fmt.Errorf("error listening on TCP: %w", err)
+		return nil, err
 	}
 	return keep(service.StartTCPServer(mesh, service.TCPServer{Listener: l, Node: s.RemoteNode, Service: s.RemoteService, TLS: conf}, d.area("services")))
 }
@@ -50,24 +49,11 @@ func (d *Daemon) tcpClient(s config.TCPClient) (io.Closer, error) {
 
 // udpServer starts a proxy from a UDP port to a service in the mesh.
 func (d *Daemon) udpServer(s config.UDPServer) (io.Closer, error) {
-	proxy := service.UDPServer{Address: net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), Node: s.RemoteNode, Service: s.RemoteService}
-	g, err := d.take("udp", proxy.Address, "udp-server")
+	socket, err := d.listenUDP(endpoints(s)[0])
 	if err != nil {
 		return nil, err
 	}
-	if g == nil {
-		return keep(service.StartUDPServer(d.Node, proxy, d.area("services")))
-	}
-	if proxy.Socket, err = g.packets(); err != nil {
-		d.sockets.giveBack(g)
-		return nil, err
-	}
-	p, err := service.StartUDPServer(d.Node, proxy, d.area("services"))
-	if err != nil {
-		d.sockets.giveBack(g)
-		return nil, err
-	}
-	return closing(func() error { defer d.sockets.giveBack(g); return p.Close() }), nil
+	return keep(service.StartUDPServer(d.Node, service.UDPServer{Socket: socket, Node: s.RemoteNode, Service: s.RemoteService}, d.area("services")))
 }
 
 // unixServer starts a proxy from a Unix socket to a service in the mesh.
@@ -76,7 +62,7 @@ func (d *Daemon) unixServer(s config.UnixServer) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.listenUnix(s.Filename, s.Permissions, "unix-socket-server")
+	l, err := d.listenStream(endpoints(s)[0])
 	if err != nil {
 		return nil, err
 	}
@@ -98,11 +84,19 @@ func (d *Daemon) commandService(s config.CommandService) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
+	args, err := commandLine(s)
+	if err != nil {
+		return nil, err
+	}
+	return keep(service.StartCommand(mesh, service.Command{Service: s.Service, Args: args}, d.area("services")))
+}
+
+func commandLine(s config.CommandService) ([]string, error) {
 	args, err := runner.Split(s.Command)
 	if err != nil {
 		return nil, fmt.Errorf("command %q: %w", s.Command, err)
 	}
-	return keep(service.StartCommand(mesh, service.Command{Service: s.Service, Args: args}, d.area("services")))
+	return args, nil
 }
 
 // ipRouter starts an interface of an IP network in the mesh.

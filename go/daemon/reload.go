@@ -5,22 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
-	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/policy"
+	"github.com/pyreceptor/pyreceptor/go/service"
 )
 
 var errNoConfigFile = errors.New("no configuration file was provided, reload function not set")
 
 // Reload reads the command line's files again and brings the node to what they say now: links, services, types of work,
 // TLS profiles, signing keys, firewall rules, the log level and the trace of packets. What did not change is not touched. It is all or
-// nothing: if anything cannot be done, the node goes on as it was and the error says why. dryRun stops before the first
-// thing is done. The changes are those that were (or would be) made. Errors are of type [*control.ReloadError].
+// nothing: if anything cannot be done, the node goes on as it was and the error says why. dryRun stops when all that can
+// fail is prepared. The changes are those that were (or would be) made. Errors are of type [*control.ReloadError].
 func (d *Daemon) Reload(ctx context.Context, dryRun bool) ([]config.Change, error) {
 	changes, err := d.reload(ctx, dryRun)
 	if err != nil {
@@ -70,6 +70,7 @@ func (d *Daemon) reload(ctx context.Context, dryRun bool) ([]config.Change, erro
 	if err := reloadable(changes); err != nil {
 		return nil, err
 	}
+	defer d.sockets.release()
 	t, err := d.prepare(next, changes)
 	if err != nil || dryRun {
 		return changes, err
@@ -106,12 +107,13 @@ type transaction struct {
 
 	gone   []*piece           // To be closed.
 	fresh  []config.Directive // To be opened while everything old still runs.
-	late   []config.Directive // To be opened when what is in their way has been closed.
+	late   []config.Directive // To be opened when the services that are gone have been closed: one of them has what these want.
+	last   []config.Directive // The same of links: nothing that can fail is left when the first link is closed.
 	opened []*piece
 	closed []*piece
 }
 
-// prepare does all that can be done, and can fail, without touching what runs.
+// prepare does all that can be done, and can fail, without touching what runs. The sockets are to be released then.
 func (d *Daemon) prepare(next *config.Config, changes []config.Change) (*transaction, error) {
 	t := &transaction{d: d, next: next}
 	if err := safe(next); err != nil {
@@ -128,22 +130,123 @@ func (d *Daemon) prepare(next *config.Config, changes []config.Change) (*transac
 		return nil, err
 	}
 	for _, c := range changes {
-		if c.Kind != config.Added {
-			i := slices.IndexFunc(d.pieces, func(p *piece) bool {
-				return p.directive.Name == c.Old.Name && p.directive.Pos == c.Old.Pos && !slices.Contains(t.gone, p)
-			})
-			if i >= 0 {
-				t.gone = append(t.gone, d.pieces[i])
+		if c.Kind == config.Added {
+			continue
+		}
+		i := slices.IndexFunc(d.pieces, func(p *piece) bool {
+			return p.directive.Name == c.Old.Name && p.directive.Pos == c.Old.Pos && !slices.Contains(t.gone, p)
+		})
+		if i >= 0 {
+			t.gone = append(t.gone, d.pieces[i])
+			if err := d.sockets.hold(d.pieces[i]); err != nil {
+				return nil, err
 			}
 		}
-		switch c.Kind {
-		case config.Added:
-			t.fresh = append(t.fresh, c.New)
-		case config.Changed:
-			t.late = append(t.late, c.New)
+	}
+	for _, c := range changes {
+		if c.Kind != config.Removed {
+			if err := t.plan(c.New); err != nil {
+				return nil, located(c.New.Pos, err)
+			}
 		}
 	}
 	return t, nil
+}
+
+// plan sees to it that a directive can be opened, and says when.
+func (t *transaction) plan(directive config.Directive) error {
+	if err := openable(directive.Section); err != nil {
+		return err
+	}
+	var before []*piece // What has to be closed before.
+	for _, e := range endpoints(directive.Section) {
+		owner, err := t.d.sockets.reserve(e, t.next, t.gone)
+		if err != nil {
+			return err
+		}
+		if owner != nil {
+			before = append(before, owner)
+		}
+	}
+	free := true
+	for _, p := range t.gone {
+		if name := exclusive(p.directive.Section); name != "" && name == exclusive(directive.Section) {
+			before = append(before, p)
+			free = false
+		}
+	}
+	switch {
+	case isPeer(directive.Section), slices.ContainsFunc(before, func(p *piece) bool { return isLink(p.directive.Section) }):
+		t.last = append(t.last, directive)
+	case before != nil:
+		t.late = append(t.late, directive)
+	default:
+		t.fresh = append(t.fresh, directive)
+		return nil
+	}
+	switch s := directive.Section.(type) {
+	case config.ControlService:
+		if free && s.Service != "" {
+			return t.d.offerable(s.Service)
+		}
+	case config.IPRouter:
+		return nameable(s.Interface, before)
+	}
+	return nil
+}
+
+// offerable reports that a program or something else on this node has the name of a service.
+func (d *Daemon) offerable(name string) error {
+	l, err := d.Node.ListenStream(name, nil, nil)
+	if err != nil {
+		return fmt.Errorf("error listening on Receptor network: %w", err)
+	}
+	return l.Close()
+}
+
+// nameable reports that the system has an interface of that name, other than those of routers that are leaving.
+func nameable(name string, leaving []*piece) error {
+	if _, err := net.InterfaceByName(name); err != nil {
+		return nil
+	}
+	for _, p := range leaving {
+		if r, ok := p.closer.(*service.Router); ok && r.Name() == name {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is an interface %s already", name)
+}
+
+// exclusive is what only one directive can have, its sockets aside; "" for nothing.
+func exclusive(section any) string {
+	var name, workType string
+	switch s := section.(type) {
+	case config.TCPClient:
+		name = s.Service
+	case config.UDPClient:
+		name = s.Service
+	case config.UnixClient:
+		name = s.Service
+	case config.CommandService:
+		name = s.Service
+	case config.ControlService:
+		name = s.Service
+	case config.IPRouter:
+		name = s.NetworkName
+	case config.WorkCommand:
+		workType = s.WorkType
+	case config.WorkPython:
+		workType = s.WorkType
+	case config.WorkKubernetes:
+		workType = s.WorkType
+	}
+	switch {
+	case name != "":
+		return "service " + name
+	case workType != "":
+		return "work type " + workType
+	}
+	return ""
 }
 
 // apply opens what is new, closes what is gone, and makes the rest take effect. On an error everything is as before.
@@ -173,24 +276,19 @@ func (t *transaction) apply() error {
 }
 
 func (t *transaction) exchange() error {
-	for _, directive := range t.fresh {
-		p, err := t.d.openPiece(directive)
-		switch {
-		case err == nil:
-			t.opened = append(t.opened, p)
-		case len(t.gone) > 0 && inUse(err):
-			t.late = append(t.late, directive)
-		default:
-			return err
-		}
+	if err := t.begin(t.fresh); err != nil {
+		return err
 	}
-	for _, p := range t.gone {
-		if err := p.close(); err != nil {
-			t.d.log.Debug("end of "+p.directive.Name, "err", err)
-		}
-		t.closed = append(t.closed, p)
+	t.end(func(p *piece) bool { return !isLink(p.directive.Section) })
+	if err := t.begin(t.late); err != nil {
+		return err
 	}
-	for _, directive := range t.late {
+	t.end(func(p *piece) bool { return isLink(p.directive.Section) })
+	return t.begin(t.last)
+}
+
+func (t *transaction) begin(directives []config.Directive) error {
+	for _, directive := range directives {
 		p, err := t.d.openPiece(directive)
 		if err != nil {
 			return err
@@ -200,24 +298,25 @@ func (t *transaction) exchange() error {
 	return nil
 }
 
-// inUse reports whether something that is still open may be in the way.
-func inUse(err error) bool {
-	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, netceptor.ErrServiceInUse) || errors.Is(err, control.ErrLocked) ||
-		strings.Contains(err.Error(), "already")
+// end closes those of the gone pieces.
+func (t *transaction) end(those func(*piece) bool) {
+	for _, p := range t.gone {
+		if those(p) {
+			t.d.endPiece(p)
+			t.closed = append(t.closed, p)
+		}
+	}
 }
 
 // undo closes what was opened and opens what was closed.
 func (t *transaction) undo() (problems error) {
 	for _, p := range slices.Backward(t.opened) {
-		_ = p.close()
+		t.d.endPiece(p)
 	}
 	for _, p := range t.closed {
-		again, err := t.d.openPiece(p.directive)
-		if err != nil {
+		if err := t.d.startPiece(p); err != nil {
 			problems = errors.Join(problems, fmt.Errorf("%s %s could not be opened again: %w", p.directive.Name, p.directive.Label(), err))
-			continue
 		}
-		p.closer = again.closer
 	}
 	return problems
 }

@@ -75,23 +75,9 @@ func withinAMinute(t *testing.T) context.Context {
 func TestF192F196StreamThroughAHundredReloads(t *testing.T) {
 	_, out := relay(t, nil, "far", "--tcp-listener", "bindaddr=127.0.0.1", "port=0")
 	port := listening(t, out, "Listening on TCP ")
-	other, target := idlePort(t), idlePort(t)
-	base := "- node: {id: near, datadir: " + t.TempDir() + "}\n- tcp-peer: 127.0.0.1:" + port + "\n- tcp-client: {service: echo, address: '127.0.0.1:" + fmt.Sprint(target) + "'}\n"
+	other := idlePort(t)
+	base := "- node: {id: near, datadir: " + t.TempDir() + "}\n- tcp-peer: 127.0.0.1:" + port + "\n- tcp-client: {service: echo, address: '" + echoServer(t).String() + "'}\n"
 	near := fromFile(t, base)
-	echo, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", target))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer echo.Close()
-	go func() { // Ends with the listener.
-		for {
-			c, err := echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
-		}
-	}()
 	far, _ := relay(t, nil, "user", "--tcp-peer", "127.0.0.1:"+port)
 	ctx := withinAMinute(t)
 	if err := (workMesh{far.Node, far}).WaitRoute(ctx, "near"); err != nil {

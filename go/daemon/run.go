@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,11 +89,26 @@ func showVersion(opts Options) error {
 
 // hasBackend reports whether the node would have a reason to run.
 func hasBackend(cfg *config.Config) bool {
-	for _, d := range cfg.Directives {
-		switch d.Section.(type) {
-		case config.TCPListener, config.TCPPeer, config.UDPListener, config.UDPPeer, config.WSListener, config.WSPeer, config.LocalOnly:
-			return true
-		}
+	return slices.ContainsFunc(cfg.Directives, func(d config.Directive) bool {
+		_, local := d.Section.(config.LocalOnly)
+		return local || isLink(d.Section)
+	})
+}
+
+// isLink tells what makes links.
+func isLink(section any) bool {
+	switch section.(type) {
+	case config.TCPListener, config.UDPListener, config.WSListener:
+		return true
+	}
+	return isPeer(section)
+}
+
+// isPeer tells what dials.
+func isPeer(section any) bool {
+	switch section.(type) {
+	case config.TCPPeer, config.UDPPeer, config.WSPeer:
+		return true
 	}
 	return false
 }

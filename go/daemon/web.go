@@ -12,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 
@@ -53,15 +52,14 @@ func (d *Daemon) metricsListener(s config.MetricsListener) (_ io.Closer, err err
 	if err != nil {
 		return nil, err
 	}
-	l, err := d.listenTCP(net.JoinHostPort(s.BindAddr, strconv.Itoa(s.Port)), "metrics-listener")
+	l, err := d.listenStream(endpoints(s)[0])
 	if err != nil {
-		return nil, fmt.Errorf("error listening on TCP socket: %w", err)
+		return nil, err
 	}
 	address := l.Addr().String()
 	if profile != nil {
 		conf, err := d.serverTLS(s.TLS, (*identity.ServerProfile).SocketConfig)
 		if err != nil {
-			_ = l.Close()
 			return nil, err
 		}
 		l = tls.NewListener(l, conf)
