@@ -95,7 +95,7 @@ func closeRead(src any) {
 }
 
 const (
-	idleBuffer = 1 << 10  // What a direction without traffic holds.
+	idleBuffer = 1 << 10   // What a direction without traffic holds.
 	busyBuffer = 128 << 10 // What one with traffic borrows.
 )
 
