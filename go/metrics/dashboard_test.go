@@ -188,3 +188,14 @@ func BenchmarkText(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkReading is what of BenchmarkText is spent before a number is written.
+func BenchmarkReading(b *testing.B) {
+	s := meshOf(b, 1000, 10_000)
+	for b.Loop() {
+		known, routes := s.Node.Inspect()
+		if len(known) < 1000 || routes.Len() < 1000 || len(s.Work.List()) != 10_000 {
+			b.Fatal("the node is not what it was")
+		}
+	}
+}
