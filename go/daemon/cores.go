@@ -72,7 +72,7 @@ func shareCores(ctx context.Context, packets func() uint64) {
 		return
 	}
 	c.now = c.most
-	before, err := measure(packets())
+	before, err := measure(packets(), true)
 	if err != nil {
 		return // Where nobody can say what is idle, the runtime's choice stands.
 	}
@@ -84,7 +84,7 @@ func shareCores(ctx context.Context, packets func() uint64) {
 			return
 		case <-timer.C:
 		}
-		now, err := measure(packets())
+		now, err := measure(packets(), c.busy(time.Now()))
 		if err != nil {
 			return
 		}

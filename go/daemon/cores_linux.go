@@ -15,11 +15,15 @@ type moment struct {
 	at          time.Time
 	packets     uint64
 	used        time.Duration // By this process.
-	idle, total uint64        // Ticks of all cores.
+	idle, total uint64        // Ticks of all cores; 0: the machine was not asked.
 }
 
-func measure(packets uint64) (moment, error) {
+// measure asks the machine only if much passes: a node that does nothing costs nothing.
+func measure(packets uint64, much bool) (moment, error) {
 	m := moment{at: time.Now(), packets: packets}
+	if !much {
+		return m, nil
+	}
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return m, err
@@ -61,12 +65,13 @@ func machineTicks() (idle, total uint64, err error) {
 	return idle, total, nil
 }
 
-// until is what happened from m to a later moment.
+// until is what happened from m to a later moment. Where the machine was not asked, it counts as idle.
 func (m moment) until(later moment) load {
 	seconds := later.at.Sub(m.at).Seconds()
-	l := load{packets: float64(later.packets-m.packets) / seconds, used: (later.used - m.used).Seconds() / seconds}
-	if ticks := later.total - m.total; ticks > 0 {
-		l.idle = float64(later.idle-m.idle) / float64(ticks)
+	l := load{packets: float64(later.packets-m.packets) / seconds, idle: 1}
+	if m.total > 0 && later.total > m.total {
+		l.used = (later.used - m.used).Seconds() / seconds
+		l.idle = float64(later.idle-m.idle) / float64(later.total-m.total)
 	}
 	return l
 }

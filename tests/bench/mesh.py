@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support import READY_S, Row, daemon, go_bench, program, sink, throughput
 
-MEGABYTES = 400
+MEGABYTES = 1000
 TRIES = 3
 
 
@@ -46,7 +46,7 @@ def proxy_figures(quic: float) -> list[Row]:
         raw = []
         for _ in range(TRIES):
             with socket.create_connection(("127.0.0.1", port)) as plain:
-                raw.append(throughput(plain, 2 * MEGABYTES))
+                raw.append(throughput(plain, MEGABYTES))
         tcp = statistics.median(raw)
         rows: list[Row] = [("raw loopback TCP (Python)", f"{tcp:.0f} MB/s", "")]
         make_certificates(Path(folder))
