@@ -100,19 +100,24 @@ func (l *lane) appendLocked(frames wire.Batch) {
 	}
 }
 
-// offer appends one message if there is room for it.
-func (l *lane) offer(msg []byte) bool {
+// offer appends the messages of a run, all of size bytes but the last, which may be shorter, as far as there is room for
+// them. It returns how many bytes they take.
+func (l *lane) offer(run []byte, size int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil || len(l.pending)+wire.FrameOverhead+len(msg) > l.limit {
-		return false
-	}
 	was := len(l.pending)
-	l.pending, _ = wire.AppendFrame(roomFor(l.pending, wire.FrameOverhead+len(msg)), msg)
+	for l.err == nil && len(run) > 0 {
+		msg := run[:min(size, len(run))]
+		run = run[len(msg):]
+		if len(l.pending)+wire.FrameOverhead+len(msg) > l.limit {
+			break
+		}
+		l.pending, _ = wire.AppendFrame(roomFor(l.pending, wire.FrameOverhead+len(msg)), msg)
+	}
 	if was == 0 && len(l.pending) > 0 {
 		l.changed.Broadcast()
 	}
-	return true
+	return len(l.pending) - was
 }
 
 // discard forgets what waits and returns how many bytes that was.

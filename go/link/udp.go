@@ -76,9 +76,10 @@ type udpConn struct {
 	in   *udpReceiver
 	out  *udpSender
 
-	batch wire.Batch
-	once  sync.Once
-	err   error // Of closing.
+	next, have int // The runs of the last receive that are still to be handed out.
+	batch      wire.Batch
+	once       sync.Once
+	err        error // Of closing.
 }
 
 func newUDPConn(conn *net.UDPConn) (*udpConn, error) {
@@ -103,22 +104,25 @@ func enlargeBuffers(conn *net.UDPConn) {
 func (c *udpConn) String() string { return c.name }
 
 func (c *udpConn) ReadBatch() (wire.Batch, error) {
-	batch := c.batch[:0]
-	for len(batch) == 0 { // Empty datagrams are no messages.
-		n, err := c.in.receive()
-		if err != nil {
-			return nil, udpError(err)
+	c.batch = c.batch[:0]
+	for len(c.batch) == 0 { // Empty datagrams are no messages.
+		if c.next == c.have {
+			c.batch = shrunk(c.batch)
+			n, err := c.in.receive()
+			if c.next, c.have = 0, n; err != nil {
+				return nil, udpError(err)
+			}
 		}
-		for i := range n {
-			_, msg := c.in.datagram(i)
-			batch, _ = wire.AppendFrame(batch, msg)
+		for ; c.next < c.have && len(c.batch) < maxReadBuffer; c.next++ {
+			_, run, size := c.in.run(c.next)
+			for len(run) > 0 {
+				msg := run[:min(size, len(run))]
+				run = run[len(msg):]
+				c.batch, _ = wire.AppendFrame(roomFor(c.batch, wire.FrameOverhead+len(msg)), msg)
+			}
 		}
 	}
-	c.batch = batch
-	if cap(batch) > maxReadBuffer {
-		c.batch = nil // The caller's alone.
-	}
-	return batch, nil
+	return c.batch, nil
 }
 
 func (c *udpConn) WriteBatch(parts ...wire.Batch) error { return udpError(c.out.send(nil, parts)) }
@@ -243,8 +247,8 @@ func (l *udpListener) receive() {
 			l.refuse(peer)
 		}
 		for i := range n {
-			if from, msg := l.in.datagram(i); len(msg) > 0 {
-				l.deliver(i, from, msg)
+			if from, run, size := l.in.run(i); len(run) > 0 {
+				l.deliver(i, from, run, size)
 			}
 		}
 	}
@@ -259,8 +263,8 @@ func (l *udpListener) refuse(peer endpoint) {
 	}
 }
 
-// deliver hands datagram i of the last receive to its session.
-func (l *udpListener) deliver(i int, from endpoint, msg []byte) {
+// deliver hands run i of the last receive, datagrams of size bytes, to its session.
+func (l *udpListener) deliver(i int, from endpoint, run []byte, size int) {
 	l.mu.Lock()
 	s := l.sessions[from]
 	if s == nil {
@@ -274,9 +278,7 @@ func (l *udpListener) deliver(i int, from endpoint, msg []byte) {
 	if s == nil || l.held.Load() > listenerInbox {
 		return
 	}
-	if s.in.offer(msg) {
-		l.held.Add(int64(wire.FrameOverhead + len(msg)))
-	}
+	l.held.Add(int64(s.in.offer(run, size)))
 }
 
 // openLocked starts a session; nil if Accept is too far behind.

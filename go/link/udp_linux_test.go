@@ -2,10 +2,15 @@ package link
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // sender makes up the address of a peer.
@@ -85,6 +90,106 @@ func TestUDPSessionEndsWhenItsPeerIsGone(t *testing.T) {
 				if got := read(t, stays, 1); got[0] != "still there?" {
 					t.Errorf("got %q", got)
 				}
+			}
+		})
+	}
+}
+
+// TestUDPMessagesStayApart: messages that pass the kernel together are one datagram each, in order, to peers that know
+// nothing of that, and so are theirs and ours to us; also where the kernel refuses to take them together.
+func TestUDPMessagesStayApart(t *testing.T) {
+	draw := rand.New(rand.NewPCG(1, 2))
+	var messages []string
+	for i := range 200 { // Runs of one size, some with a shorter end, and sizes that change all the time.
+		size := []int{1, 36, 1200, 1488, 9000, 40000, MaxUDPMessage}[draw.IntN(7)]
+		for range 1 + draw.IntN(1+min(100, 200_000/size)) {
+			messages = append(messages, strings.Repeat(string(rune('a'+i%26)), size))
+		}
+		if i%3 == 0 {
+			messages = append(messages, strings.Repeat("e", 1+draw.IntN(size)))
+		}
+	}
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused %v", refused), func(t *testing.T) {
+			noLeaks(t)
+			l := listenUDP(t, "127.0.0.1:0")
+			near, err := DialUDP(l.Addr()).Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer near.Close()
+			plain := udpSocket(t, l.Addr())
+			enlargeBuffers(plain.(*net.UDPConn))
+			if _, err := plain.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			toPlain, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			read(t, toPlain, 1)
+			write(t, near, "hello")
+			toNear, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			read(t, toNear, 1)
+			if refused { // The kernel does not split what it is to send without a checksum.
+				for _, c := range []*net.UDPConn{l.conn, near.(*udpConn).conn} {
+					raw, err := c.SyscallConn()
+					if err != nil {
+						t.Fatal(err)
+					}
+					err = raw.Control(func(fd uintptr) {
+						if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
+							t.Error(err)
+						}
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			fromLink := func(c Conn) func(n int) []string { return func(n int) []string { return read(t, c, n) } }
+			buf := make([]byte, slotSize)
+			for _, way := range []struct {
+				name    string
+				from    Conn
+				receive func(n int) []string
+			}{
+				{"dialer to listener", near, fromLink(toNear)},
+				{"listener to dialer", toNear, fromLink(near)},
+				{"listener to another program", toPlain, func(n int) (got []string) {
+					for range n {
+						size, err := plain.Read(buf)
+						if err != nil {
+							t.Fatal(err)
+						}
+						got = append(got, string(buf[:size]))
+					}
+					return got
+				}},
+			} {
+				for rest := messages; len(rest) > 0; {
+					var batch wire.Batch
+					n := 0
+					for ; n < len(rest) && n < 100 && len(batch) < 100<<10; n++ { // What the buffers of the sockets hold.
+						batch, _ = wire.AppendFrame(batch, []byte(rest[n]))
+					}
+					if err := way.from.WriteBatch(batch); err != nil {
+						t.Fatal(err)
+					}
+					for i, got := range way.receive(n) {
+						if got != rest[i] {
+							t.Fatalf("%s: message %d has %d bytes, want the %d that were sent", way.name, i, len(got), len(rest[i]))
+						}
+					}
+					rest = rest[n:]
+				}
+			}
+			out := near.(*udpConn).out
+			if refused != (out.whole < MaxUDPMessage) {
+				t.Errorf("datagrams of %d bytes and more travel alone; the kernel refuses: %v", out.whole, refused)
 			}
 		})
 	}

@@ -41,7 +41,7 @@ func (r *udpReceiver) receive() (int, error) {
 	return 1, err
 }
 
-func (r *udpReceiver) datagram(int) (endpoint, []byte) { return r.from, r.buf[:r.n] }
+func (r *udpReceiver) run(int) (from endpoint, run []byte, size int) { return r.from, r.buf[:r.n], r.n }
 
 // udpSender writes datagrams, one at a time.
 type udpSender struct {

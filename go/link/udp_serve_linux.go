@@ -17,55 +17,58 @@ type source struct {
 	length  int
 }
 
-// controlSize holds the larger of IP_PKTINFO and IPV6_PKTINFO.
-const controlSize = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7
+const (
+	controlSize = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7 // The larger of IP_PKTINFO and IPV6_PKTINFO.
+	// receiveControlSize and sendControlSize hold the size of the datagrams of a run as well.
+	receiveControlSize = controlSize + unix.SizeofCmsghdr + 8
+	sendControlSize    = receiveControlSize
+)
 
 // serve makes r the receiver of a listener.
 func (r *udpReceiver) serve(conn *net.UDPConn) {
 	r.serving = true
-	everywhere := conn.LocalAddr().(*net.UDPAddr).IP.IsUnspecified()
+	r.everywhere = conn.LocalAddr().(*net.UDPAddr).IP.IsUnspecified()
 	_ = r.raw.Control(func(fd uintptr) {
 		// A system that has one of these not does without.
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1)
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
-		if everywhere {
+		if r.everywhere {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_PKTINFO, 1)
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
 		}
 	})
-	if everywhere {
-		r.controls = new([receiveMany][controlSize]byte)
-	}
 }
 
-// local returns the address that datagram i of the last receive was sent to.
+// local returns the address that run i of the last receive was sent to.
 func (r *udpReceiver) local(i int) (s source) {
-	if r.controls == nil {
+	if !r.everywhere {
 		return s
 	}
-	b := r.controls[i][:min(int(r.headers[i].header.Controllen), controlSize)]
-	if len(b) < unix.SizeofCmsghdr {
-		return s
-	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-	switch {
-	case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(b) >= unix.SizeofCmsghdr+unix.SizeofInet4Pktinfo:
-		info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&s.control[unix.SizeofCmsghdr]))
-		copy(s.control[:], b)
-		info.Ifindex = 0 // The way back is the routing table's business.
-		s.length = unix.SizeofCmsghdr + (unix.SizeofInet4Pktinfo+7)&^7
-	case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(b) >= unix.SizeofCmsghdr+unix.SizeofInet6Pktinfo:
-		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&s.control[unix.SizeofCmsghdr]))
-		copy(s.control[:], b)
-		if info.Addr[0] == 0xff {
-			return source{} // Sent to a group, which nobody can answer for.
+	r.control(i, func(about unix.Cmsghdr, data []byte) {
+		switch {
+		case about.Level == unix.SOL_IP && about.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			info := *(*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
+			info.Ifindex = 0 // The way back is the routing table's business.
+			s.put(about, unsafe.Slice((*byte)(unsafe.Pointer(&info)), unix.SizeofInet4Pktinfo))
+		case about.Level == unix.SOL_IPV6 && about.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			info := *(*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+			if info.Addr[0] == 0xff {
+				return // Sent to a group, which nobody can answer for.
+			}
+			if !(info.Addr[0] == 0xfe && info.Addr[1]&0xc0 == 0x80) { // A link-local address means nothing without.
+				info.Ifindex = 0
+			}
+			s.put(about, unsafe.Slice((*byte)(unsafe.Pointer(&info)), unix.SizeofInet6Pktinfo))
 		}
-		if !(info.Addr[0] == 0xfe && info.Addr[1]&0xc0 == 0x80) { // A link-local address means nothing without.
-			info.Ifindex = 0
-		}
-		s.length = controlSize
-	}
+	})
 	return s
+}
+
+// put makes one control message the whole of s.
+func (s *source) put(about unix.Cmsghdr, data []byte) {
+	*(*unix.Cmsghdr)(unsafe.Pointer(&s.control[0])) = about
+	copy(s.control[unix.CmsgLen(0):], data)
+	s.length = unix.CmsgSpace(len(data))
 }
 
 // refusals reads what ICMP has brought and notes the peers whose port is closed. Whoever can forge a datagram of a peer

@@ -155,7 +155,7 @@ func TestUDPStrangersAreBounded(t *testing.T) {
 	var strangers []Conn
 	const flood = 5 * maxNewSessions
 	for i := range flood {
-		l.deliver(0, sender(i), []byte("boo"))
+		l.deliver(0, sender(i), []byte("boo"), 3)
 		s, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestUDPUnreadMessagesAreBounded(t *testing.T) {
 	const peers = 100
 	for i := range peers {
 		for range 2 * sessionInbox / len(msg) {
-			l.deliver(0, sender(i), msg)
+			l.deliver(0, sender(i), msg, len(msg))
 		}
 	}
 	if held := l.held.Load(); held > listenerInbox+int64(len(msg))+wire.FrameOverhead || held < listenerInbox/2 {
