@@ -31,7 +31,7 @@ const (
 	acceptBacklog                             = 128
 	acceptors                                 = 16   // The QUIC library refuses what does not fit in its 32 places.
 	maxHandshakes                             = 1024 // Connections of one listener that have not opened their stream yet.
-	quicPacketSize                            = 1452 // The most that an existing node's receive buffer holds.
+	quicPacketSize                            = 1408 // What UDP links carry over Ethernet in one piece; an existing node's receive buffer holds 1452.
 )
 
 func quicConfig(dialer bool) *quic.Config {
