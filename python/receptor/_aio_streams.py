@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeAlias
 
 from . import _ops, _process, _sockets
 from ._aio_session import Pollable, within
@@ -96,6 +96,26 @@ class MeshReader(asyncio.StreamReader):
     """
 
     _broken: StreamResetError | None = None
+    _wanted = 0  # What a read that waits takes at most.
+    _handed = b""  # What such a read gets whole, as it arrived: not by way of the buffer.
+
+    if TYPE_CHECKING:  # What asyncio's has, in every version, and its stubs leave out.
+        _buffer: bytearray
+        _eof: bool
+        _exception: BaseException | None
+        _waiter: asyncio.Future[None] | None
+
+        def _wakeup_waiter(self) -> None: ...
+        async def _wait_for_data(self, func_name: str) -> None: ...
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """As ``StreamReader.feed_data``."""
+        waiting = self._waiter is not None and not self._buffer and not self._handed
+        if waiting and isinstance(data, bytes) and 0 < len(data) <= self._wanted:
+            self._handed = data
+            self._wakeup_waiter()
+        else:
+            super().feed_data(data)
 
     def set_exception(self, exc: BaseException) -> None:
         """As asyncio has it, but for resets, which wait until the buffer is empty."""
@@ -111,6 +131,11 @@ class MeshReader(asyncio.StreamReader):
 
     async def read(self, n: int = -1) -> bytes:
         """As ``StreamReader.read``."""
+        if n > 0 and not self._buffer and not self._eof and self._exception is None:
+            await self._wait_for(n)
+        if self._handed:
+            data, self._handed = self._handed, b""
+            return data
         data = await super().read(n)
         if not data and n != 0:
             self._raise_reset()
@@ -131,6 +156,16 @@ class MeshReader(asyncio.StreamReader):
         except asyncio.IncompleteReadError:
             self._raise_reset()
             raise
+
+    async def _wait_for(self, wanted: int) -> None:
+        self._wanted = wanted
+        try:
+            await self._wait_for_data("read")
+        except BaseException:
+            self._buffer[:0], self._handed = self._handed, b""  # For the next read: this one is cancelled.
+            raise
+        finally:
+            self._wanted = 0
 
     def _raise_reset(self) -> None:
         if self._broken is not None:

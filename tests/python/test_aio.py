@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -150,6 +150,45 @@ async def test_streams(mesh: Mesh) -> None:
                     writer.close()
                     with suppress(receptor.ReceptorError, OSError):
                         await writer.wait_closed()
+
+
+async def test_reads_get_every_byte_once_and_in_order(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, await node.listen("x") as listener:
+        reader, writer = await node.open_connection("a", "x")
+        async with asyncio.timeout(60):
+            far_reader, far = await (await listener.accept()).streams()
+            steps: list[tuple[Callable[[], Coroutine[Any, Any, bytes]], list[bytes], bytes]] = [
+                (lambda: reader.read(4), [b"abcd", b"ef"], b"abcd"),  # What fits is taken as it came,
+                (lambda: reader.read(4), [], b"ef"),  # and the rest is for the next.
+                (lambda: reader.read(4), [b"abcdef"], b"abcd"),
+                (lambda: reader.readexactly(5), [b"g", b"hi"], b"efghi"),
+                (lambda: reader.readline(), [b"jk", b"l\nm"], b"jkl\n"),
+                (lambda: reader.read(4), [b"n"], b"m"),
+            ]
+            for take, arrivals, expected in steps:
+                task = asyncio.create_task(take())
+                await asyncio.sleep(0)  # Until it waits, if it has to.
+                for data in arrivals:
+                    reader.feed_data(data)  # As a transport does.
+                assert await task == expected
+            assert await reader.read(4) == b"n"
+
+            cancelled = asyncio.create_task(reader.read(4))
+            await asyncio.sleep(0)
+            reader.feed_data(b"o")
+            reader.feed_data(b"p")
+            cancelled.cancel()  # When its data is there, and before it runs.
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert await reader.read(4) == b"op"
+
+            far.write(b"q" * 300_000)
+            far.write_eof()
+            assert await reader.read() == b"q" * 300_000
+            writer.close()
+            assert await far_reader.read() == b""
+            far.close()
 
 
 async def test_a_reset_is_never_an_end_of_file(mesh: Mesh) -> None:
