@@ -182,22 +182,36 @@ func TestClosedStreamsLeaveNothing(t *testing.T) {
 				}
 				awaitRest(t, idle, nodes...)
 			}
-			open(c.streams / 4)
-			before := heapInUse()
 			open(c.streams)
-			// The QUIC library keeps the IDs of connections for five seconds after their end.
-			tick := time.NewTicker(time.Second)
-			defer tick.Stop()
-			for give := time.Now().Add(time.Minute); ; <-tick.C {
-				kept := heapInUse() - before
-				if kept <= 128<<10 {
+			// The runtime keeps what it needed for the most goroutines there ever were, and some rounds have more of them at a
+			// time than others. What stays of streams stays in every round.
+			for round, before := 1, heapInUse(); ; round++ {
+				open(c.streams)
+				kept := heapBeyond(before)
+				if kept <= heapNoise {
 					return
 				}
-				if time.Now().After(give) {
-					t.Fatalf("%d streams left %d bytes behind", c.streams, kept)
+				if round == 4 {
+					t.Fatalf("%d streams left %d bytes behind, as those before did", c.streams, kept)
 				}
+				before += kept
 			}
 		})
+	}
+}
+
+// heapNoise is what the size of the heap says nothing about.
+const heapNoise = 128 << 10
+
+// heapBeyond returns how many bytes more than before the heap holds, once that is not much or ten seconds have passed: the
+// QUIC library keeps the IDs of connections for five after their end.
+func heapBeyond(before int64) int64 {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for give := time.Now().Add(10 * time.Second); ; <-tick.C {
+		if kept := heapInUse() - before; kept <= heapNoise || time.Now().After(give) {
+			return kept
+		}
 	}
 }
 
