@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH ?= 1760000000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: release help build demo test test-go test-python check bench campaign fuzz wheel sanitize clean
+.PHONY: release help build demo test test-go test-python check bench campaign exits fuzz wheel sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -60,6 +60,9 @@ bench: build ## the figures of the README, measured on this machine: make bench 
 
 campaign: build ## kill daemons, links, runners and commands while units run: SECONDS=60 a round, ROUNDS=3 rounds, from SEED
 	$(BIN)/python tests/work_campaign.py --program $(BIN)/receptor --seconds $(or $(SECONDS),60) --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED))
+
+exits: build ## end interpreters under load, EXITS=60 times each kind of load with each Python of this machine
+	RECEPTOR_EXITS=$(or $(EXITS),60) $(BIN)/python -m pytest tests/python/test_hazards.py -k exits_under_load
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	@set -e; for package in $$($(GO) list ./go/...); do \

@@ -1,6 +1,6 @@
 """What can go wrong in the process around a node, in every Python that this machine has, newest first.
 
-Each hazard is a small program that a fresh interpreter runs with warnings as errors. RECEPTOR_EXITS=60 repeats the
+Each hazard is a small program that a fresh interpreter runs with warnings as errors. ``make exits`` repeats the
 exits under load as often as a release wants them.
 """
 
@@ -18,7 +18,7 @@ import receptor
 from receptor import _library
 
 SOURCES = Path(receptor.__file__).parents[1]
-EXITS = int(os.environ.get("RECEPTOR_EXITS", "5"))
+EXITS = int(os.environ.get("RECEPTOR_EXITS", "3"))
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built"
@@ -207,9 +207,9 @@ def test_faulthandler_before_the_library(python: Interpreter) -> None:
     )
 
 
-def test_exits_under_load(python: Interpreter) -> None:
-    program = (
-        "import receptor, threading, os\n"
+EXIT_PROGRAMS = {
+    "streams": (
+        "import receptor, threading\n"
         "node = receptor.Node('a', log_level='debug')\n"
         "listener = node.listen('sink')\n"
         "def serve():\n"
@@ -224,10 +224,59 @@ def test_exits_under_load(python: Interpreter) -> None:
         "for target in (serve, load, load, events): threading.Thread(target=target, daemon=True).start()\n"
         "threading.Thread(target=lambda: [node.status() for _ in iter(int, 1)], daemon=True).start()\n"
         "for _ in range(20): node.ping('a')\n"
-    )
+    ),
+    "units": (
+        "import receptor, threading\n"
+        "if __name__ == '__main__':\n"
+        "    node = receptor.Node('a')\n"
+        "    node.work.offer('thread', lambda unit: None, concurrency=4)\n"
+        "    node.work.offer('process', print, mode='process', concurrency=1)\n"
+        "    def load(worktype):\n"
+        "        while True:\n"
+        "            with node.work.submit('a', worktype) as unit: unit.wait(check=False)\n"
+        "            done[worktype].release()\n"
+        "    done = {'thread': threading.Semaphore(0), 'process': threading.Semaphore(0)}\n"
+        "    for worktype in ('thread', 'thread', 'process'):\n"
+        "        threading.Thread(target=load, args=(worktype,), daemon=True).start()\n"
+        "    for _ in range(10): done['thread'].acquire(); done['process'].acquire()\n"
+    ),
+    "asyncio": (
+        "import receptor.aio, asyncio, sys\n"
+        "async def main():\n"
+        "    node = await receptor.aio.Node('a', log_level='debug')\n"
+        "    async def echo(reader, writer):\n"
+        "        while data := await reader.read(65536): writer.write(data); await writer.drain()\n"
+        "    server = await node.start_server(echo, 'echo')\n"
+        "    async def streams():\n"
+        "        reader, writer = await node.open_connection('a', 'echo')\n"
+        "        while True: writer.write(bytes(65536)); await writer.drain(); await reader.read(65536)\n"
+        "    async def datagrams():\n"
+        "        sock = await node.datagram('d')\n"
+        "        while True: await sock.send_to(bytes(1000), ('a', 'd')); await sock.recv_from()\n"
+        "    async def units():\n"
+        "        while True:\n"
+        "            async with node.work.submit('a', 'f') as unit: await unit.wait()\n"
+        "            done.release()\n"
+        "    done = asyncio.Semaphore(0)\n"
+        "    await node.work.offer('f', lambda unit: None, concurrency=4)\n"
+        "    tasks = [asyncio.ensure_future(load()) for load in (streams, streams, datagrams, units, units)]\n"
+        "    for _ in range(20): await done.acquire()\n"
+        "    assert not [task for task in tasks if task.done()]\n"
+        "    sys.exit()\n"
+        "asyncio.run(main())\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("load", EXIT_PROGRAMS)
+def test_exits_under_load(python: Interpreter, load: str, tmp_path: Path) -> None:
+    """Daemon threads and tasks may still say that their node is closed; the process must end in good order."""
+    program = tmp_path / "program.py"  # A file: processes for functions import it.
+    program.write_text(EXIT_PROGRAMS[load])
+    environ = {**os.environ, "PYTHONPATH": str(SOURCES)}
     for _ in range(EXITS):
-        done = python.run(program, "-W", "ignore")
-        # Daemon threads may still say that their node is closed; the process must end in good order.
+        command = [python.path, "-W", "ignore", program]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
 
 
