@@ -99,10 +99,18 @@ func directiveHint(name string) string {
 	if before, after, ok := strings.Cut(name, "="); ok {
 		return "write --" + before + " " + after
 	}
-	if name == "help" {
-		return "did you mean --help?"
+	names := directiveNames()
+	for _, word := range builtIn {
+		names = append(names, word.name[len("--"):])
 	}
-	return didYouMean(name, directiveNames())
+	best := nearest(name, names)
+	switch {
+	case best == "":
+		return ""
+	case lookup(best) == nil:
+		return "did you mean --" + best + "?"
+	}
+	return "did you mean " + best + "?"
 }
 
 // value handles a token that belongs to the current directive.

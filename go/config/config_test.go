@@ -248,6 +248,7 @@ func TestF014F015F018F019F057F059F060F061ArgumentErrors(t *testing.T) {
 		{"F015", "--trace --trace", `directive "trace" is only allowed once`},
 		{"F017", "--bogus", "command error: unknown config type bogus"},
 		{"F017", "--tcp-per h:1", "command error: unknown config type tcp-per (did you mean tcp-peer?)"},
+		{"F017", "--chek", "command error: unknown config type chek (did you mean --check?)"},
 		{"F017", "--config=x.yml", "command error: unknown config type config=x.yml (write --config x.yml)"},
 		{"F017", "--", "command error: unknown config type "},
 		{"F018", "--tcp-peer adress=h:1", "config error: unknown field name adress (did you mean address?)"},
