@@ -218,6 +218,38 @@ def test_f049_work_outlives_the_daemon(start: Daemons, config: Path) -> None:
     assert second.stop() == 0
 
 
+def test_f046_payloads_are_in_no_log(start: Daemons, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trace of payloads is a decision not taken over: nothing of them is told, and all of them arrives."""
+    monkeypatch.setenv("RECEPTOR_PAYLOAD_TRACE_LEVEL", "3")
+    with config.open("a") as file:
+        file.write("- work-command: {worktype: cat, command: cat}\n- log-level: debug\n- trace\n")
+        file.write("- tcp-listener: {port: 0, bindaddr: 127.0.0.1}\n")
+    daemon = start("-c", config)
+    daemon.wait_for("Initialization complete")
+    payload = b"first\nlast, without an end of line: hunter2"
+    with control(config.parent / "s") as client:
+        stream = client.makefile("rwb")
+        stream.readline()
+        stream.write(b"work submit localhost cat\n")
+        stream.flush()
+        unit = stream.readline().split()[5].rstrip(b".").decode()
+        stream.write(payload)
+        stream.flush()
+        client.shutdown(socket.SHUT_WR)
+        assert json.loads(stream.readline()) == {"result": "Job Started", "unitid": unit}
+    with control(config.parent / "s") as client:
+        stream = client.makefile("rwb")
+        stream.readline()
+        stream.write(f"work results {unit}\n".encode())
+        stream.flush()
+        stream.readline()
+        assert stream.read() == payload
+    assert daemon.stop() == 0
+    assert "DEBUG" in daemon.output
+    assert "hunter2" not in daemon.output
+    assert "PACKET TRACING" not in daemon.output
+
+
 def test_stops_with_clients_connected(start: Daemons, config: Path) -> None:
     daemon = start("-c", config)
     daemon.wait_for("Initialization complete")
