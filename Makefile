@@ -62,7 +62,7 @@ campaign: build ## kill daemons, links, runners and commands while units run: SE
 	$(BIN)/python tests/work_campaign.py --program $(BIN)/receptor --seconds $(or $(SECONDS),60) --rounds $(or $(ROUNDS),3) $(if $(SEED),--seed $(SEED))
 
 exits: build ## end interpreters under load, EXITS=60 times each kind of load with each Python of this machine
-	RECEPTOR_EXITS=$(or $(EXITS),60) $(BIN)/python -m pytest tests/python/test_hazards.py -k exits_under_load
+	RECEPTOR_EXITS=$(or $(EXITS),60) $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/python/test_hazards.py -k exits_under_load
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	@set -e; for package in $$($(GO) list ./go/...); do \

@@ -107,6 +107,9 @@ func toError(err error, fallback Code) *Error {
 			if c.err == context.DeadlineExceeded { //nolint:errorlint // The table's own entry.
 				e.Msg = "no answer within the time given"
 			}
+			if c.code == Closed && (e.Msg == netceptor.ErrClosed.Error() || e.Msg == workceptor.ErrClosed.Error()) {
+				e.Msg = "the node is closed" // A program knows no parts of it.
+			}
 			break
 		}
 	}

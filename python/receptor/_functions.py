@@ -263,6 +263,8 @@ def checked(function: Callable[..., Any], mode: str, *, asynchronous: bool) -> N
     """Raise ConfigError for a function that cannot serve as ``mode`` says."""
     if mode not in ("thread", "process"):
         raise ConfigError(f"mode {mode!r}: want thread or process")
+    if not callable(function):
+        raise ConfigError(f"work function {function!r}: want something that can be called with a unit")
     if inspect.iscoroutinefunction(function) and not asynchronous:
         raise ConfigError(f"{function.__qualname__} is a coroutine function: offer it on a receptor.aio.Node")
     if mode == "process":

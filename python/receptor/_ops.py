@@ -453,8 +453,8 @@ def _timeout(timeout_s: float | None) -> JSON:
 
 
 def _positive(name: str, seconds: float) -> float:
-    if not seconds >= 0:
-        raise ConfigError(f"{name}={seconds}: want seconds, 0 or more")
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more")
     return max(float(seconds), 0.001)  # A node takes 0 for "not given".
 
 

@@ -82,6 +82,8 @@ def host_port(address: str) -> tuple[str, int]:
 
 def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> bytes:
     """Lay a datagram out for sending."""
+    if isinstance(address, str) or len(address) != 2:  # The parts of a text are its characters.
+        raise ConfigError(f"address {address!r}: want a node and a service, such as {('db-1', 'logs')}")
     return b"".join((_header(*address), payload))
 
 

@@ -183,19 +183,28 @@ def test_ctrl_c_is_quick(python: Interpreter) -> None:
         "def press():\n"  # Again if it was missed: Python does when it comes in the moment before a wait.
         "    while not over.wait(0.2): os.kill(os.getpid(), signal.SIGINT)\n"
         "signal.signal(signal.SIGINT, notice)\n"
-        "with receptor.Node('a') as node:\n"
-        "    for wait in (lambda: node.wait_route('b'), node.listen('x').accept, node.datagram('y').recv_from):\n"
+        "slow = receptor.WorkCommand('slow', 'sleep', '60')\n"
+        "with receptor.Node('a', work_commands=[slow]) as node, node.listen('s') as listener:\n"
+        "    sock, far = node.connect('a', 's'), listener.accept()\n"
+        "    unit, inbox, events = node.work.submit('a', 'slow'), node.datagram('y'), node.events('peer')\n"
+        "    def send():\n"
+        "        while True: sock.sendall(bytes(1 << 20))\n"
+        "    for wait in (\n"
+        "        lambda: node.wait_route('b'), listener.accept, inbox.recv_from, events.get,\n"
+        "        lambda: sock.recv(1), send, unit.wait, lambda: list(unit.stdout()),\n"
+        "    ):\n"
         "        noticed, over, presser = False, threading.Event(), threading.Thread(target=press)\n"
         "        try:\n"
         "            presser.start()\n"
         "            wait()\n"
         "        except KeyboardInterrupt: print(True)\n"
         "        over.set()\n"
-        "        presser.join()\n",
+        "        presser.join()\n"
+        "    unit.release(force=True)\n",
         "-W",
         "ignore::ResourceWarning",
     )
-    assert done.stdout == "True\n" * 3, done.stderr
+    assert done.stdout == "True\n" * 8, done.stderr
 
 
 def test_faulthandler_before_the_library(python: Interpreter) -> None:
@@ -275,7 +284,7 @@ def test_exits_under_load(python: Interpreter, load: str, tmp_path: Path) -> Non
     program.write_text(EXIT_PROGRAMS[load])
     environ = {**os.environ, "PYTHONPATH": str(SOURCES)}
     for _ in range(EXITS):
-        command = [python.path, "-W", "ignore", program]
+        command = [python.path, "-W", "ignore", str(program)]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
 

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import re
 import selectors
 import signal
 import socket
@@ -47,6 +48,21 @@ def test_a_configuration_file_is_refused_with_its_place(mesh: Mesh, tmp_path: An
     path.write_text("- nonsense: {}\n")
     with pytest.raises(receptor.ConfigError, match="bad.yml"):
         receptor.Node(config=path)
+
+
+def test_mistakes_are_named(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    with node.datagram() as sock:
+        mistakes: list[tuple[Callable[[], object], str]] = [
+            (lambda: node.ping("a", timeout_s="5"), "timeout_s='5': want seconds"),  # type: ignore[arg-type]
+            (lambda: node.ping("a", timeout_s=-1), "timeout_s=-1: want seconds, 0 or more"),
+            (lambda: sock.send_to(b"x", "ab"), "address 'ab': want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to(b"x", ("a", "b", "c")), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: node.work.offer("f", 5), "work function 5: want something"),  # type: ignore[arg-type]
+        ]
+        for mistake, says in mistakes:
+            with pytest.raises(receptor.ConfigError, match=re.escape(says)):
+                mistake()
 
 
 def test_ping(mesh: Mesh) -> None:
