@@ -67,7 +67,7 @@ exits: build ## end interpreters under load, EXITS=60 times each kind of load wi
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	@set -e; for package in $$($(GO) list ./go/...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-			echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) $$package; \
+			echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 100x $$package; \
 		done; \
 	done
 

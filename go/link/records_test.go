@@ -3,8 +3,10 @@ package link
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -115,4 +117,45 @@ func TestManyRecordsInOneCall(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// FuzzRecords: what a peer sends goes up to TLS unchanged, whatever it is and however it arrives, and never more than
+// one record at a time.
+func FuzzRecords(f *testing.F) {
+	f.Add([]byte("\x17\x03\x03\x00\x03abc\x17\x03\x03\x00\x00\x15\x03\x03\x00\x02\x01\x00"), uint16(7))
+	f.Add([]byte("\x16\x03\x01\xff\xffhello"), uint16(3))
+	f.Add(bytes.Repeat([]byte("\x17\x03\x03\x40\x11xxxxxxxxxxxxxxxx"), 1000), uint16(5000))
+	f.Fuzz(func(t *testing.T, stream []byte, piece uint16) {
+		var reads [][]byte
+		for p := range slices.Chunk(bytes.Clone(stream), int(piece)+1) {
+			reads = append(reads, p)
+		}
+		c := newRecordConn(&scripted{reads: reads})
+		buf, got, ends := make([]byte, 1<<15), 0, 0
+		for {
+			whole := c.ready()
+			n, err := c.Read(buf)
+			if !bytes.Equal(buf[:n], stream[got:got+n]) {
+				t.Fatalf("bytes %d to %d are not what came", got, got+n)
+			}
+			if got += n; err != nil {
+				break
+			}
+			if n == 0 || got > ends && ends+recordHeader > len(stream) {
+				t.Fatalf("%d bytes were handed up behind %d of %d", n, got-n, len(stream))
+			}
+			if got > ends {
+				ends += recordHeader + int(binary.BigEndian.Uint16(stream[ends+3:]))
+			}
+			if got > ends {
+				t.Fatalf("a read has gone beyond the record that ends at %d, to %d", ends, got)
+			}
+			if whole && got < ends {
+				t.Fatalf("a record was ready whole, and %d of its bytes were not", ends-got)
+			}
+		}
+		if len(stream)-ends >= recordHeader || ends <= len(stream) && got != ends || ends > len(stream) && got != len(stream) {
+			t.Errorf("%d of %d bytes came out; the last record ends at %d", got, len(stream), ends)
+		}
+	})
 }

@@ -12,9 +12,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -670,4 +672,73 @@ func TestWebSocketPeerThatIsNotRead(t *testing.T) {
 		t.Error("the writer did not notice")
 	}
 	_ = c.Close()
+}
+
+// takenOver is an HTTP exchange whose connection is already there.
+type takenOver struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h takenOver) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
+}
+
+// deaf is a scripted connection that takes what is written to it.
+type deaf struct{ scripted }
+
+func (*deaf) Write(p []byte) (int, error)      { return len(p), nil }
+func (*deaf) SetDeadline(time.Time) error      { return nil }
+func (*deaf) SetReadDeadline(time.Time) error  { return nil }
+func (*deaf) SetWriteDeadline(time.Time) error { return nil }
+
+// FuzzWebSocketFrames: whatever a dialer sends after the upgrade, messages come out whole, the same however the bytes
+// are cut, and there is an end.
+func FuzzWebSocketFrames(f *testing.F) {
+	dialer := &webSocketConn{client: true}
+	hello := dialer.appendFrame(nil, websocket.BinaryMessage, []byte("hello"))
+	ping := dialer.appendFrame(nil, websocket.PingMessage, []byte("there?"))
+	begin := dialer.appendFrame(nil, websocket.TextMessage, []byte("be"))
+	begin[0] &= 0x7f
+	rest := dialer.appendFrame(nil, 0, []byte("gin"))
+	for _, seed := range [][]byte{
+		hello, slices.Concat(begin, ping, rest, hello), rest, hello[:3],
+		dialer.appendFrame(nil, websocket.BinaryMessage, nil),
+		dialer.appendFrame(nil, websocket.CloseMessage, []byte("\x03\xe8bye")),
+		(&webSocketConn{}).appendFrame(nil, websocket.BinaryMessage, []byte("not masked")),
+		{0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4},
+		{0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4},
+	} {
+		f.Add(seed, uint8(2))
+	}
+	request := httptest.NewRequest(http.MethodGet, "/", nil)
+	for name, value := range map[string]string{
+		"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "CKF5lTCC8ZzvF1lB0tnUBQ==",
+	} {
+		request.Header.Set(name, value)
+	}
+	messages := func(t *testing.T, reads ...[]byte) (string, bool) {
+		ws, err := (&websocket.Upgrader{}).Upgrade(takenOver{httptest.NewRecorder(), &deaf{scripted{reads: reads}}}, request, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newWebSocketConn(ws, false)
+		defer c.Close()
+		got, err := all(c)
+		for _, m := range got {
+			if len(m) == 0 || len(m) > wire.MaxMessage {
+				t.Errorf("a message of %d bytes came out", len(m))
+			}
+		}
+		return strings.Join(got, "|"), errors.Is(err, io.EOF)
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, cut uint8) {
+		at := min(int(cut), len(stream))
+		reads := slices.DeleteFunc([][]byte{bytes.Clone(stream[:at]), bytes.Clone(stream[at:])}, func(b []byte) bool { return len(b) == 0 })
+		one, clean := messages(t, slices.DeleteFunc([][]byte{bytes.Clone(stream)}, func(b []byte) bool { return len(b) == 0 })...)
+		two, cleanToo := messages(t, reads...)
+		if one != two || clean != cleanToo {
+			t.Errorf("in one piece %q (end is clean: %v), cut at %d %q (%v)", one, clean, at, two, cleanToo)
+		}
+	})
 }
