@@ -62,6 +62,11 @@ func (w *commandWorker) launch(t workType) error {
 		return w.launchWarm(t)
 	}
 	j, e := w.j, w.j.e
+	if w.client == nil { // Without its client an interactive unit is not made up for.
+		if err := w.mark(); err != nil {
+			return err
+		}
+	}
 	e.watch.add(j.dir.Path(), j)
 	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}) {
 		e.watch.remove(j)
@@ -84,6 +89,16 @@ func (w *commandWorker) launch(t workType) error {
 	})
 	w.follow(pid)
 	return nil
+}
+
+// mark notes on the disk that the payload is complete and a runner is about to have the unit: a node that is killed now goes on
+// with it.
+func (w *commandWorker) mark() error {
+	err := w.j.dir.MarkLaunched(proc.BootID())
+	if err != nil {
+		w.j.failBecause("Failed to start command runner: "+err.Error(), unit.ReasonDisk)
+	}
+	return err
 }
 
 // spawn starts the runner, unless the unit has been cancelled.
@@ -337,7 +352,10 @@ func (w *commandWorker) resume() {
 		}
 		w.killOrphans()
 		reason := unit.ReasonRestart
-		if rec.Detail == unit.DetailNotStarted || info.Runner != 0 {
+		switch {
+		case info.Boot != "" && info.Boot != proc.BootID():
+			reason = unit.ReasonRebooted
+		case rec.Detail == unit.DetailNotStarted || info.Runner != 0:
 			reason = unit.ReasonRunnerDied // It may have started the command, and had no time to say so.
 		}
 		j.failBecause(unit.DetailPendingAtRestart, reason)
@@ -377,12 +395,15 @@ func (w *commandWorker) summing(rec unit.Record) bool {
 	return alive
 }
 
-// relaunch starts a unit that has its payload and never had a runner: the node ended in the moment between the two. A
-// runner that is on its way all the same, and this one's, find out by the lock which of them is first.
+// relaunch starts a unit that has its payload and never had a runner: the node ended in the moment between the two. The payload
+// may have been lost if the machine was started anew since. A runner that is on its way all the same, and this one's, find out
+// by the lock which of them is first.
 func (w *commandWorker) relaunch(rec unit.Record) bool {
 	t, ok := w.j.e.workType(rec.WorkType)
-	_, known := w.j.dir.RunnerAlive()
-	if known || !ok || t.argv == nil || rec.Detail != unit.DetailLaunching {
+	if !ok || t.argv == nil || t.python && rec.Detail != unit.DetailLaunching { // A worker may have begun with it.
+		return false
+	}
+	if info, err := w.j.dir.RunnerInfo(); err != nil || info.Runner != 0 || info.Boot != proc.BootID() {
 		return false
 	}
 	w.j.e.watch.remove(w.j)

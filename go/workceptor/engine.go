@@ -401,7 +401,9 @@ func (s *Submission) ID() UnitID { return s.j.id }
 // ReadPayload stores the payload up to the end of r and makes it durable. An error of r or of the disk fails the unit
 // with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled].
 func (s *Submission) ReadPayload(r io.Reader) error {
-	n, err := io.CopyBuffer(s, onlyReader{r}, make([]byte, 128<<10))
+	buf := payloadBuffers.Get().(*[payloadBuffer]byte)
+	n, err := io.CopyBuffer(s, onlyReader{r}, buf[:])
+	payloadBuffers.Put(buf)
 	if err == nil {
 		s.j.payloadCame()
 	}
@@ -414,6 +416,10 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 	}
 	return errors.Join(err, s.stdin.Close(), s.end(err))
 }
+
+const payloadBuffer = 128 << 10
+
+var payloadBuffers = sync.Pool{New: func() any { return new([payloadBuffer]byte) }}
 
 // keepsPayload reports whether the payload must be durable when it is complete. That of a command that starts at once is needed
 // by nobody after a loss of power, as the unit has Failed then; one that must wait is made durable when that turns out.

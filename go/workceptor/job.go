@@ -331,7 +331,8 @@ func (j *job) adopt(rec unit.Record) {
 	if !rec.State.Complete() && !j.rec.State.Complete() {
 		rec.StdoutSize = max(rec.StdoutSize, j.rec.StdoutSize) // The memory may have seen more output already.
 	}
-	same := string(rec.Append(nil)) == string(j.rec.Append(nil))
+	same := rec.State == j.rec.State && rec.Detail == j.rec.Detail && rec.StdoutSize == j.rec.StdoutSize &&
+		string(rec.Append(nil)) == string(j.rec.Append(nil))
 	before := j.rec.State.Complete() && !j.summingLocked()
 	j.rec = rec
 	if !before && rec.State.Complete() {

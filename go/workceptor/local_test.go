@@ -67,6 +67,9 @@ func TestF145F146F147F149F152LocalUnitOnDisk(t *testing.T) {
 		t.Fatalf("start: got %q, %v, want %q", result, err, JobStarted)
 	}
 	until(t, e, s.ID(), "no ExtraData", func(s Status) bool { return s.Extra == nil })
+	if now, err := e.Status(s.ID()); err != nil || now.Created.IsZero() || now.Started.Before(now.Created) || now.Finished.Before(now.Started) {
+		t.Errorf("got %+v, %v", now.Times, err)
+	}
 	reply, err := json.Marshal(e.List())
 	if want := `{"` + string(s.ID()) + `":{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":20,"WorkType":"upper"}}`; err != nil || base(string(reply)) != want {
 		t.Errorf("got list %s, %v, want %s", reply, err, want)

@@ -1,12 +1,12 @@
 package workceptor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -25,8 +25,9 @@ const (
 type warmRunner struct {
 	process *os.Process
 	conn    *os.File // A SOCK_SEQPACKET socket.
-	state   string   // See processState.
+	state   processState
 	since   time.Time
+	buf     [runner.MaxMessage]byte // What it says.
 }
 
 // runnerPool keeps runners that have ended their unit for the next one. The last that came is the first to go on, so that
@@ -44,14 +45,14 @@ type runnerPool struct {
 
 // take returns a runner that waits, or a new one.
 func (p *runnerPool) take() (*warmRunner, error) {
-	state := processState()
+	state := ownState()
 	p.mu.Lock()
 	var r *warmRunner
 	if n := len(p.idle); n > 0 {
 		r, p.idle = p.idle[n-1], p.idle[:n-1]
 	}
 	p.mu.Unlock()
-	if r != nil && (state == "" || r.state != state) {
+	if r != nil && (state.status == "" || r.state != state) {
 		p.dismiss(r)
 		r = nil
 	}
@@ -69,7 +70,7 @@ func (p *runnerPool) startAhead() {
 		return
 	}
 	p.ahead = p.e.begin(func() {
-		r, err := p.start(processState())
+		r, err := p.start(ownState())
 		p.mu.Lock()
 		p.ahead = false
 		p.mu.Unlock()
@@ -139,7 +140,7 @@ func (p *runnerPool) close() {
 	}
 }
 
-func (p *runnerPool) start(state string) (*warmRunner, error) {
+func (p *runnerPool) start(state processState) (*warmRunner, error) {
 	cfg := p.e.cfg
 	program, err := exec.LookPath(cfg.Runner)
 	if err != nil {
@@ -184,33 +185,40 @@ func (r *warmRunner) send(msg []byte) error {
 }
 
 // processState is what a runner gets from this process at its start, and hands on to commands: one that was started when
-// this was different does not serve any more. "" if it cannot be found out. A daemon does not change; the host program of a
-// node in a library may, or somebody from outside.
-func processState() string {
-	status, err := os.ReadFile("/proc/self/status")
+// this was different does not serve any more. A daemon does not change; the host program of a node in a library may, or
+// somebody from outside.
+type processState struct {
+	status    string // Some lines of /proc/self/status; "" if it cannot be found out.
+	dir, root [2]uint64
+	nice      int
+	limits    [unix.RLIMIT_RTTIME + 1]unix.Rlimit
+}
+
+func ownState() (s processState) {
+	file, err := os.Open("/proc/self/status")
 	if err != nil {
-		return ""
+		return processState{}
 	}
-	var state strings.Builder
-	for line := range strings.Lines(string(status)) {
-		name, _, _ := strings.Cut(line, ":")
-		switch name {
+	defer file.Close()
+	var text [8 << 10]byte
+	n, err := file.Read(text[:])
+	var dir, root syscall.Stat_t
+	if err != nil || syscall.Stat(".", &dir) != nil || syscall.Stat("/", &root) != nil {
+		return processState{}
+	}
+	kept := make([]byte, 0, 1<<10)
+	for line := range bytes.Lines(text[:n]) {
+		name, _, _ := bytes.Cut(line, []byte{':'})
+		switch string(name) {
 		case "Umask", "Uid", "Gid", "Groups", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
 			"Seccomp_filters", "Cpus_allowed", "Mems_allowed":
-			state.WriteString(line)
+			kept = append(kept, line...)
 		}
 	}
-	var dir, root syscall.Stat_t
-	if syscall.Stat(".", &dir) != nil || syscall.Stat("/", &root) != nil {
-		return ""
+	s.status, s.dir, s.root = string(kept), [2]uint64{dir.Dev, dir.Ino}, [2]uint64{root.Dev, root.Ino}
+	s.nice, _ = syscall.Getpriority(syscall.PRIO_PROCESS, 0)
+	for resource := range s.limits {
+		unix.Getrlimit(resource, &s.limits[resource]) // One that is not known stays zero.
 	}
-	nice, _ := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
-	fmt.Fprint(&state, dir.Dev, dir.Ino, root.Dev, root.Ino, nice)
-	for resource := range unix.RLIMIT_RTTIME + 1 {
-		var limit unix.Rlimit
-		if err := unix.Getrlimit(resource, &limit); err == nil {
-			fmt.Fprint(&state, " ", limit.Cur, limit.Max)
-		}
-	}
-	return state.String()
+	return s
 }

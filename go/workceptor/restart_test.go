@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -312,29 +313,39 @@ func TestStrangerHasThePid(t *testing.T) {
 }
 
 // TestLaunchIsMadeUpFor: a unit whose node ended between the last word about its payload and its runner runs after the
-// restart, once.
+// restart, once; unless the machine was started anew, which may have cost the payload.
 func TestLaunchIsMadeUpFor(t *testing.T) {
-	dir := t.TempDir()
-	e := openEngine(t, dir, noMesh{"alpha"})
-	s, err := e.Submit(request("alpha", "upper", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.ReadPayload(strings.NewReader("hello\n")); err != nil {
-		t.Fatal(err)
-	}
-	j, err := e.find(s.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.dir.Overwrite(unit.Record{Detail: unit.DetailLaunching, WorkType: "upper", Extra: &unit.CommandExtra{Params: "a-z A-Z"}}); err != nil {
-		t.Fatal(err)
-	}
-	e.Close()
-	e = openEngine(t, dir, noMesh{"alpha"})
-	releaseAll(t, e)
-	wantStatus(t, wait(t, e, s.ID()), Succeeded, "exit status 0", 6)
-	if got := output(t, e, s.ID(), 0); got != "HELLO\n" {
-		t.Errorf("got output %q", got)
+	for boot, reason := range map[string]unit.Reason{proc.BootID(): "", "01234567-89ab-cdef-0123-456789abcdef": unit.ReasonRebooted} {
+		dir := t.TempDir()
+		e := openEngine(t, dir, noMesh{"alpha"})
+		req := request("alpha", "upper", "")
+		req.Submission = "Name1" // Such a unit would be deleted if it looked half.
+		s, err := e.Submit(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ReadPayload(strings.NewReader("hello\n")); err != nil {
+			t.Fatal(err)
+		}
+		j, err := e.find(s.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.dir.MarkLaunched(boot); err != nil {
+			t.Fatal(err)
+		}
+		e.Close()
+		e = openEngine(t, dir, noMesh{"alpha"})
+		releaseAll(t, e)
+		status, want := wait(t, e, s.ID()), "HELLO\n"
+		if reason == "" {
+			wantStatus(t, status, Succeeded, "exit status 0", 6)
+		} else {
+			wantStatus(t, status, Failed, "Pending at restart", 0)
+			want = ""
+		}
+		if got := output(t, e, s.ID(), 0); got != want || status.Reason != reason {
+			t.Errorf("got output %q, reason %q", got, status.Reason)
+		}
 	}
 }

@@ -93,6 +93,10 @@ func (s *Submission) end(err error) error {
 // half reports whether a unit that was found on disk is one that its submitter does not miss.
 func (j *job) half() bool {
 	c := j.rec.Command()
-	return c != nil && c.Submission != "" && j.rec.State == Pending &&
-		(j.rec.Detail == unit.DetailWaiting || j.rec.Detail == unit.DetailCreated)
+	if c == nil || c.Submission == "" || j.rec.State != Pending ||
+		j.rec.Detail != unit.DetailWaiting && j.rec.Detail != unit.DetailCreated {
+		return false
+	}
+	info, err := j.dir.RunnerInfo()
+	return err != nil || info.Boot == "" // Not marked as launched.
 }

@@ -17,9 +17,12 @@ import (
 // the file need not be read.
 func (w *commandWorker) launchWarm(t workType) error {
 	j, e := w.j, w.j.e
+	if err := w.mark(); err != nil {
+		return err
+	}
 	w.attended.Store(true)
 	launching := unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}
-	if !j.apply(false, launching) { // On the disk, too: a node that is killed now goes on with the unit.
+	if !j.note(func(rec *unit.Record) bool { return rec.Apply(launching) }) {
 		w.attended.Store(false)
 		return ErrCancelled
 	}
@@ -137,10 +140,9 @@ func (w *commandWorker) hear(r *warmRunner) (died bool) {
 			r.conn.Close()
 		}
 	})()
-	var buf [runner.MaxMessage]byte
 	for {
-		n, err := r.conn.Read(buf[:])
-		report, bad := runner.ParseReport(buf[:n])
+		n, err := r.conn.Read(r.buf[:])
+		report, bad := runner.ParseReport(r.buf[:n])
 		begun.Store(true)
 		switch {
 		case w.j.e.ctx.Err() != nil:
@@ -160,7 +162,7 @@ func (w *commandWorker) hear(r *warmRunner) (died bool) {
 			w.j.note(func(rec *unit.Record) bool {
 				rec.SetPid(r.process.Pid)
 				detail := unit.DetailRunning(report.Program)
-				return rec.Apply(unit.Event{Kind: unit.Run, Detail: detail, Size: unit.KeepSize, At: time.Now().UTC()})
+				return rec.Apply(unit.Event{Kind: unit.Run, Detail: detail, Size: unit.KeepSize, At: report.Began})
 			})
 		}
 	}

@@ -55,11 +55,11 @@ func (d *digest) take(size int64) (ok bool) {
 		d.hash.Reset()
 		d.done.Store(0)
 	}
-	if d.buf == nil {
-		d.buf = make([]byte, digestBuffer)
+	if want := int(min(size-d.done.Load(), digestBuffer)); want > len(d.buf) {
+		d.buf = make([]byte, want)
 	}
 	for done := d.done.Load(); done < size; {
-		n, err := d.file.ReadAt(d.buf[:min(size-done, digestBuffer)], done)
+		n, err := d.file.ReadAt(d.buf[:min(size-done, int64(len(d.buf)))], done)
 		d.hash.Write(d.buf[:n])
 		done = d.done.Add(int64(n))
 		if err != nil && done < size {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,13 +57,14 @@ func (r *runner) start() error {
 	default:
 	}
 	r.group = proc.NewCgroup(r.unitDir)
-	pid, err := r.launch(path, append([]string{r.command}, words...), files)
+	r.began = time.Now().UTC()
+	pid, exit, err := r.launch(path, append([]string{r.command}, words...), files)
 	if err != nil {
 		r.group.Remove()
 		return err
 	}
 	r.ended = make(chan ending, 1)
-	go func() { r.ended <- await(pid) }() // Ends with the command, which the runner always waits for.
+	go func() { r.ended <- await(pid, exit) }() // Ends with the command, which the runner always waits for.
 	r.info.Program, r.info.ProgramStart, r.info.Cgroup = pid, proc.Start(pid), r.group.Path()
 	err = r.lock.Write(r.info)
 	r.client.begin(pid)
@@ -100,32 +102,34 @@ func closeEach(files []*os.File) {
 // launch starts the program with an empty signal mask and nothing open but the three standard files, which are never in
 // non-blocking mode as far as the program can tell. It does without os.StartProcess, which forks a process just to find
 // out what the kernel can do.
-func (r *runner) launch(path string, argv []string, files []*os.File) (pid int, err error) {
+// exit is a pidfd; -1 if the kernel makes none.
+func (r *runner) launch(path string, argv []string, files []*os.File) (pid, exit int, err error) {
+	exit = -1
 	closeOnExec()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
-		return 0, err
+		return 0, exit, err
 	}
 	var fds []uintptr
 	for _, f := range files {
 		if err := syscall.SetNonblock(int(f.Fd()), false); err != nil {
-			return 0, err
+			return 0, exit, err
 		}
 		fds = append(fds, f.Fd())
 	}
-	env, sys := proc.Environ(os.Environ(), r.unitDir), &syscall.SysProcAttr{Setpgid: true}
+	env, sys := proc.Environ(os.Environ(), r.unitDir), &syscall.SysProcAttr{Setpgid: true, PidFD: &exit}
 	if r.client.hasTerminal() {
 		env = append(env, "TERM="+r.client.term)
-		sys = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		sys = &syscall.SysProcAttr{Setsid: true, Setctty: true, PidFD: &exit}
 	}
 	pid, err = r.group.Start(sys, func() (int, error) {
 		return syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: env, Files: fds, Sys: sys})
 	})
 	if err != nil {
-		return 0, &fs.PathError{Op: "fork/exec", Path: path, Err: err}
+		return 0, -1, &fs.PathError{Op: "fork/exec", Path: path, Err: err}
 	}
-	return pid, nil
+	return pid, exit, nil
 }
 
 // closeOnExec keeps files that the host of the node has left open from reaching the command.

@@ -162,7 +162,8 @@ type runner struct {
 	digest   *digest
 	group    *proc.Cgroup // nil: there is none.
 	ended    chan ending
-	reported int64 // Size of the output in the status file.
+	began    time.Time // When the command was started.
+	reported int64     // Size of the output in the status file.
 	stopped  unit.Reason
 	kill     <-chan time.Time // Fires killAfter after the stop.
 	final    []byte           // The final status file, once it is written.
@@ -198,7 +199,11 @@ func (r *runner) run() int {
 func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
 	e.At = time.Now().UTC()
 	rec, err := r.dir.Update(sync, func(rec *unit.Record) bool {
-		if accepted = rec.Apply(e); accepted && r.node != nil {
+		accepted = rec.Apply(e)
+		if accepted && !r.began.IsZero() {
+			rec.Started = r.began
+		}
+		if accepted && r.node != nil {
 			rec.SetPid(os.Getpid())
 			if rec.State.Complete() && !r.node.lost() {
 				rec.Extra = nil // As the node would have it when the runner has ended.
@@ -223,7 +228,7 @@ func (r *runner) watch() int {
 			complain(err)
 		}
 	} else {
-		// The node knows already. The status file need not be written for a command that ends at once.
+		// Nobody needs to know of a command that ends at once.
 		pause, r.reported = firstTick, unit.KeepSize
 	}
 	tick := time.NewTimer(pause)
@@ -262,6 +267,9 @@ func (r *runner) tick(pause time.Duration) time.Duration {
 	size := r.size()
 	if size == r.reported || size == unit.KeepSize {
 		return min(2*pause, maxTick)
+	}
+	if r.reported == unit.KeepSize {
+		r.node.send(msgRunning, fmt.Sprint(r.info.Program, " ", r.began.UnixNano()))
 	}
 	r.digest.follow(size)
 	if _, err := r.report(r.running(), false); err != nil {

@@ -187,7 +187,7 @@ func TestDirectoryRemoved(t *testing.T) {
 // TestSecondRunnerIsRefused: a unit whose runner left it Pending, whatever it had done, is not run by another.
 func TestSecondRunnerIsRefused(t *testing.T) {
 	d := newUnit(t, unit.Record{Detail: unit.DetailNotStarted}, "payload")
-	lock, err := d.LockRunner()
+	lock, _, err := d.LockRunner()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
@@ -18,7 +20,7 @@ import (
 const (
 	msgRun     = 'R' // To the runner: command, NUL, unit directory. The parameters are in the status file.
 	msgCancel  = 'C' // To the runner: the directory of the unit to stop. Of no effect if it does another one.
-	msgRunning = 'S' // To the node: the command's process ID in decimal.
+	msgRunning = 'S' // To the node: the command's process ID and when it was started, in nanoseconds of Unix time.
 	msgFinal   = 'F' // To the node: the final status file; its checksum, and what makes it durable, follow.
 	msgEnded   = 'E' // To the node: the final status file, or nothing if that is too long. The runner waits for a unit.
 	msgLast    = 'L' // The same, but the runner ends.
@@ -49,10 +51,11 @@ func message(kind byte, text string) []byte {
 
 // Report is a message of the runner.
 type Report struct {
-	Program int    // The command runs with this process ID; 0 if the message says something else.
-	Ended   bool   // The unit has ended.
-	Last    bool   // The runner takes no other unit.
-	Status  []byte // The final status file; empty if the message had no room for it.
+	Program int       // The command runs with this process ID; 0 if the message says something else.
+	Began   time.Time // When it was started.
+	Ended   bool      // The unit has ended.
+	Last    bool      // The runner takes no other unit.
+	Status  []byte    // The final status file; empty if the message had no room for it.
 }
 
 // ParseReport reads a message of a runner.
@@ -62,11 +65,12 @@ func ParseReport(msg []byte) (Report, error) {
 	}
 	switch kind, text := msg[0], msg[1:]; kind {
 	case msgRunning:
-		pid, err := strconv.Atoi(string(text))
-		if err != nil || pid <= 1 {
+		var pid int
+		var began int64
+		if _, err := fmt.Sscan(string(text), &pid, &began); err != nil || pid <= 1 {
 			return Report{}, errReport
 		}
-		return Report{Program: pid}, nil
+		return Report{Program: pid, Began: time.Unix(0, began).UTC()}, nil
 	case msgFinal:
 		return Report{Status: text}, nil
 	case msgEnded, msgLast:
@@ -148,6 +152,7 @@ func serve(fd int) int {
 	stops := make(chan os.Signal, 4)
 	signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	adoptOrphans()
+	runtime.GOMAXPROCS(1) // It waits most of the time, and more threads would only wake each other.
 	forgetProgram()
 	for {
 		select {
@@ -207,16 +212,16 @@ func (r *runner) serveUnit() int {
 	if err := r.start(); err != nil {
 		return r.finish(unit.Fail, err.Error(), startOutcome(err), exitError)
 	}
-	r.node.send(msgRunning, strconv.Itoa(r.info.Program))
 	return r.watch()
 }
 
 // take makes the process the unit's runner.
 func (r *runner) take() (err error) {
-	if r.lock, err = r.dir.LockRunner(); err != nil {
+	var before store.RunnerInfo
+	if r.lock, before, err = r.dir.LockRunner(); err != nil {
 		return err
 	}
-	if before, err := r.dir.RunnerInfo(); err == nil && before.Runner != 0 {
+	if before.Runner != 0 {
 		return fmt.Errorf("unit in %s has had a runner already", r.unitDir)
 	}
 	r.info = store.RunnerInfo{Boot: proc.BootID(), Runner: os.Getpid(), RunnerStart: ownStart()}

@@ -24,8 +24,15 @@ var ownStart = sync.OnceValue(func() uint64 { return proc.Start(os.Getpid()) })
 // adoptOrphans makes descendants whose parents end children of the runner, so that it can find them.
 func adoptOrphans() { unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// await waits for the end of the command and buries adopted children meanwhile.
-func await(command int) ending {
+// burialWait is how long adopted children that have ended may stay unburied.
+const burialWait = time.Second
+
+// await waits for the end of the command and buries adopted children meanwhile. exit is a pidfd of the command, or -1. Most
+// commands end soon; for them no thread is blocked.
+func await(command, exit int) ending {
+	if exit >= 0 {
+		awaitExit(exit, burialWait)
+	}
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
@@ -37,6 +44,24 @@ func await(command int) ending {
 			return ending{status: status}
 		}
 	}
+}
+
+// awaitExit waits for the end of a process, or for so long.
+func awaitExit(pidfd int, limit time.Duration) {
+	if err := syscall.SetNonblock(pidfd, true); err != nil {
+		syscall.Close(pidfd)
+		return
+	}
+	exit := os.NewFile(uintptr(pidfd), "pidfd")
+	defer exit.Close()
+	raw, err := exit.SyscallConn()
+	if err != nil || exit.SetReadDeadline(time.Now().Add(limit)) != nil {
+		return
+	}
+	raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 && err == nil
+	})
 }
 
 func (r *runner) stop(why unit.Reason, first syscall.Signal) {

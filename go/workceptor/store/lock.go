@@ -1,10 +1,10 @@
 package store
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -56,21 +56,43 @@ type RunnerInfo struct {
 	Cgroup                    string // Of the command; empty if it has none of its own.
 }
 
-// RunnerLock is held by a runner for its life.
-type RunnerLock struct{ f *os.File }
+// MarkLaunched makes runner.lock before a runner has the unit, so that whoever finds the unit knows that its payload is
+// complete, and in which boot. It leaves the file of a unit that is marked already as it is.
+func (d *Dir) MarkLaunched(boot string) error {
+	f, err := os.OpenFile(d.File(RunnerFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("boot " + boot + "\n")
+	return errors.Join(err, f.Close())
+}
 
-// LockRunner makes the calling process the unit's runner, or answers ErrLocked if there is one.
-func (d *Dir) LockRunner() (*RunnerLock, error) {
+// RunnerLock is held by a runner for its life.
+type RunnerLock struct {
+	f    *os.File
+	size int // Of what the file holds, as far as this runner knows.
+}
+
+// LockRunner makes the calling process the unit's runner, or answers ErrLocked if there is one. It returns what the last one told.
+func (d *Dir) LockRunner() (*RunnerLock, RunnerInfo, error) {
 	f, err := openRegular(d.File(RunnerFile), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, err
+		return nil, RunnerInfo{}, err
 	}
 	// A node that looks whether a runner is alive has the lock for an instant.
-	if err := flockWithin(f, readWait); err != nil {
-		f.Close()
-		return nil, err
+	err = flockWithin(f, readWait)
+	text := ""
+	if err == nil {
+		text, err = readText(f)
 	}
-	return &RunnerLock{f}, nil
+	if err != nil {
+		f.Close()
+		return nil, RunnerInfo{}, err
+	}
+	return &RunnerLock{f, len(text)}, parseRunnerInfo(text), nil
 }
 
 // Write replaces what the lock file tells.
@@ -82,7 +104,12 @@ func (l *RunnerLock) Write(info RunnerInfo) error {
 	if _, err := l.f.WriteAt([]byte(text), 0); err != nil { // Before the cut: a reader never finds nothing.
 		return err
 	}
-	return l.f.Truncate(int64(len(text)))
+	longer := l.size > len(text)
+	l.size = len(text)
+	if longer {
+		return l.f.Truncate(int64(len(text)))
+	}
+	return nil
 }
 
 // Close gives the lock up.
@@ -96,20 +123,35 @@ func (d *Dir) RunnerAlive() (alive, known bool) {
 	}
 	defer f.Close()
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	return errors.Is(err, syscall.EWOULDBLOCK), true
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, true
+	}
+	text, err := readText(f)
+	return false, err != nil || parseRunnerInfo(text).Runner != 0
 }
 
-// RunnerInfo reads what the last runner told.
+// maxRunnerText is how much is read of what a runner tells.
+const maxRunnerText = 4096
+
+func readText(f *os.File) (string, error) {
+	text, err := io.ReadAll(io.NewSectionReader(f, 0, maxRunnerText))
+	return string(text), err
+}
+
+// RunnerInfo reads what the last runner told. Of a unit that has only been marked as launched it has the boot.
 func (d *Dir) RunnerInfo() (RunnerInfo, error) {
 	f, err := openRegular(d.File(RunnerFile), os.O_RDONLY)
 	if err != nil {
 		return RunnerInfo{}, err
 	}
 	defer f.Close()
-	var info RunnerInfo
-	lines := bufio.NewScanner(io.LimitReader(f, 4096))
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
+	text, err := readText(f)
+	return parseRunnerInfo(text), err
+}
+
+func parseRunnerInfo(text string) (info RunnerInfo) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
 		switch {
 		case len(words) == 2 && words[0] == "boot":
 			info.Boot = words[1]
@@ -121,7 +163,7 @@ func (d *Dir) RunnerInfo() (RunnerInfo, error) {
 			info.Program, info.ProgramStart = pidAndStart(words)
 		}
 	}
-	return info, lines.Err()
+	return info
 }
 
 func pidAndStart(words []string) (int, uint64) {

@@ -175,24 +175,45 @@ func TestRunnerLock(t *testing.T) {
 	if alive, known := d.RunnerAlive(); alive || known {
 		t.Errorf("before any runner: got %v, %v", alive, known)
 	}
-	lock, err := d.LockRunner()
-	if err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := d.MarkLaunched("b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if alive, known := d.RunnerAlive(); alive || known {
+		t.Errorf("marked as launched: got %v, %v", alive, known)
+	}
+	lock, before, err := d.LockRunner()
+	if err != nil || before != (RunnerInfo{Boot: "b"}) {
+		t.Fatalf("got %+v, %v", before, err)
 	}
 	info := RunnerInfo{Boot: "b", Runner: 10, RunnerStart: 11, Program: 20, ProgramStart: 21}
 	if err := lock.Write(info); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.LockRunner(); !errors.Is(err, ErrLocked) {
+	if _, _, err := d.LockRunner(); !errors.Is(err, ErrLocked) {
 		t.Errorf("second runner: got %v, want ErrLocked", err)
 	}
 	if alive, known := d.RunnerAlive(); !alive || !known {
 		t.Errorf("with a runner: got %v, %v", alive, known)
 	}
-	if got, err := d.RunnerInfo(); got != info || err != nil {
-		t.Errorf("got %+v, %v", got, err)
+	for _, info.Cgroup = range []string{"/a/longer/text", ""} {
+		if err := lock.Write(info); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := d.RunnerInfo(); got != info || err != nil {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+	if err := d.MarkLaunched("c"); err != nil {
+		t.Fatal(err)
 	}
 	lock.Close()
+	if lock, before, err := d.LockRunner(); before != info || err != nil {
+		t.Errorf("got %+v, %v", before, err)
+	} else {
+		lock.Close()
+	}
 	if alive, known := d.RunnerAlive(); alive || !known {
 		t.Errorf("after the runner: got %v, %v", alive, known)
 	}
