@@ -28,10 +28,11 @@ type Engine struct {
 	watch *watcher
 	gate  *admission
 
-	sweeps chan struct{}   // Holds a token when complete units are to be looked at.
-	ctx    context.Context // Ends with Close.
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
+	sweeps   chan struct{}   // Holds a token when complete units are to be looked at.
+	deleting chan struct{}   // Holds a token for each unit that is being deleted in the background.
+	ctx      context.Context // Ends with Close.
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
 
 	pushers pushers // Of remote units.
 	runners runnerPool
@@ -69,7 +70,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
-		limits: cfg.Limits, sweeps: make(chan struct{}, 1),
+		limits: cfg.Limits, sweeps: make(chan struct{}, 1), deleting: make(chan struct{}, deleters),
 		hungRunner: hungRunner, stubborn: stubborn, beginLimit: beginLimit, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
 	e.runners.e, e.durable.e = e, e
@@ -189,6 +190,27 @@ func (e *Engine) begin(f func()) bool {
 	}
 	e.wg.Go(f)
 	return true
+}
+
+// deleters is how many released units are deleted in the background at once. Of more, each holds up its own release, so that
+// the disk is not filled faster than it is freed.
+const deleters = 2
+
+func (e *Engine) delete(trash *store.Trash) {
+	do := func() {
+		if err := trash.Delete(); err != nil {
+			e.log.Error("released unit cannot be deleted whole", "err", err)
+		}
+	}
+	select {
+	case e.deleting <- struct{}{}:
+		if e.begin(func() { do(); <-e.deleting }) {
+			return
+		}
+		<-e.deleting
+	default:
+	}
+	do()
 }
 
 func (e *Engine) find(id UnitID) (*job, error) {

@@ -3,7 +3,6 @@ package workceptor
 import (
 	"encoding/json"
 	"io"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -238,9 +237,8 @@ func TestExecRefusals(t *testing.T) {
 	}
 	x.Close()
 	wantGone(t, e, x.ID())
-	entries, err := os.ReadDir(e.root.Path())
-	if err != nil || len(entries) != 0 {
-		t.Errorf("left behind: %v, %v", entries, err)
+	if entries := left(t, e); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
 	}
 	end := collect(t, execute(t, e, `-c 'no-such-command'`, nil), nil)
 	if *end.status.ExitCode != 127 {

@@ -36,6 +36,7 @@ type job struct {
 	configured bool
 
 	files sync.Mutex  // Held from reading or writing the status file until the memory says the same. See unlockFiles.
+	clean bool        // The command has left nothing behind but its files. Guarded by files.
 	stale atomic.Bool // The status file has changed: who has files locked reads it before the unlock.
 
 	mu        sync.Mutex
@@ -380,15 +381,20 @@ func (j *job) directoryGone() {
 // remove deletes the unit from disk and memory.
 func (j *job) remove() error {
 	j.files.Lock()
-	if info, err := j.dir.RunnerInfo(); err == nil { // Processes that the command left behind may have been in it.
-		proc.RemoveCgroup(info.Cgroup, j.dir.Path())
+	if !j.clean {
+		if info, err := j.dir.RunnerInfo(); err == nil { // Processes that the command left behind may have been in it.
+			proc.RemoveCgroup(info.Cgroup, j.dir.Path())
+		}
 	}
-	err := j.dir.Remove()
+	trash, err := j.dir.Discard()
 	j.unlockFiles()
 	if err != nil {
 		return err
 	}
 	j.forget()
+	if trash != nil {
+		j.e.delete(trash)
+	}
 	return nil
 }
 

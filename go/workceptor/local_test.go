@@ -103,7 +103,7 @@ func TestF145F146F147F149F152LocalUnitOnDisk(t *testing.T) {
 	if _, err := e.Release(t.Context(), s.ID(), false); !errors.Is(err, ErrUnknownUnit) || err.Error() != "unknown work unit "+string(s.ID()) {
 		t.Errorf("second release: got %v, want unknown work unit", err)
 	}
-	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 {
+	if entries := left(t, e); len(entries) != 0 {
 		t.Errorf("release left %v behind", entries)
 	}
 }
@@ -132,7 +132,7 @@ func TestF155F156F159RefusedSubmitsLeaveNothing(t *testing.T) {
 			t.Errorf("got %v, want %s", err, test.want)
 		}
 	}
-	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 || len(e.List()) != 0 {
+	if entries := left(t, e); len(entries) != 0 || len(e.List()) != 0 {
 		t.Errorf("refused submits left %v behind", entries)
 	}
 }
@@ -306,7 +306,7 @@ func TestReleaseRunningEndsResults(t *testing.T) {
 	if rest, err := io.ReadAll(r); len(rest) != 0 || err != nil {
 		t.Errorf("got %q, %v, want the end of the stream", rest, err)
 	}
-	if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 {
+	if entries := left(t, e); len(entries) != 0 {
 		t.Errorf("release left %v behind", entries)
 	}
 }

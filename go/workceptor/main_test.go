@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"regexp"
@@ -191,4 +192,20 @@ var ownKeys = regexp.MustCompile(`"(Created|Started|Finished|Signal|Reason|Stdou
 // base is a status file or reply without the keys that other implementations do not write.
 func base(text string) string {
 	return strings.ReplaceAll(ownKeys.ReplaceAllString(text, ""), ",}", "}")
+}
+
+// left is what is in the data directory of the node when nothing is being deleted any more.
+func left(t *testing.T, e *Engine) []os.DirEntry {
+	t.Helper()
+	for range deleters {
+		e.deleting <- struct{}{}
+	}
+	entries, err := os.ReadDir(e.root.Path())
+	for range deleters {
+		<-e.deleting
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	return entries
 }

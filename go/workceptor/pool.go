@@ -18,7 +18,7 @@ import (
 
 const (
 	idleRunner  = 5 * time.Second // How long a runner waits for another unit.
-	idlePerCore = 8               // How many may wait.
+	idlePerCore = 32              // How many may wait.
 )
 
 // warmRunner is a runner process that does one unit after another. It ends when conn is closed, after the unit that it does.

@@ -630,7 +630,7 @@ func TestHostileExecutors(t *testing.T) {
 			if _, err := alpha.Release(testContext(t), s.ID(), true); err != nil {
 				t.Errorf("force-release: %v", err)
 			}
-			if entries, _ := os.ReadDir(alpha.root.Path()); len(entries) != 0 {
+			if entries := left(t, alpha); len(entries) != 0 {
 				t.Errorf("%v is left", entries)
 			}
 		})

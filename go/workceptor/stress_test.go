@@ -67,7 +67,7 @@ func TestManyUnits(t *testing.T) {
 			}
 		}
 		changes.Close()
-		if entries, _ := os.ReadDir(e.root.Path()); len(entries) != 0 {
+		if entries := left(t, e); len(entries) != 0 {
 			t.Errorf("directories are left: %v", entries)
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -189,8 +187,8 @@ func TestHalfUnitsOfNamedSubmissions(t *testing.T) {
 	if list := e.List(); len(list) != 0 {
 		t.Errorf("got %v after a restart", list)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "alpha")); err != nil || len(left) != 0 {
-		t.Errorf("got %v, %v on disk", left, err)
+	if units := left(t, e); len(units) != 0 {
+		t.Errorf("got %v on disk", units)
 	}
 }
 

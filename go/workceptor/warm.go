@@ -187,7 +187,7 @@ func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
 		}
 		return
 	}
-	j.note(func(now *unit.Record) bool { *now = rec; return true })
+	j.note(func(now *unit.Record) bool { *now, j.clean = rec, !report.Last; return true })
 	e.watch.remove(j)
 	e.durable.add(j)
 	close(w.ended)

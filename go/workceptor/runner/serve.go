@@ -200,7 +200,7 @@ func (r *runner) serveUnit() int {
 	if err := r.take(); err != nil {
 		return complain(err)
 	}
-	rec, err := r.dir.Peek()
+	rec, err := r.dir.Look()
 	if err != nil {
 		return complain(err)
 	}

@@ -53,14 +53,25 @@ var (
 )
 
 // Root is the directory that holds the units of one node.
-type Root struct{ path string }
+type Root struct {
+	path string
+
+	mu            sync.Mutex
+	running, next *syncing // Of the directory itself: one under way, and one that begins after it.
+}
+
+// syncing makes durable what was done in a directory before it began.
+type syncing struct {
+	done chan struct{}
+	err  error
+}
 
 // Open names the directory of node's units below dataDir. It is made when the first unit is.
 func Open(dataDir, node string) (*Root, error) {
 	if !filepath.IsLocal(node) || filepath.Clean(node) == "." || strings.ContainsRune(node, 0) {
 		return nil, fmt.Errorf("node ID %q cannot name a directory below %s", node, dataDir)
 	}
-	return &Root{filepath.Join(dataDir, node)}, nil
+	return &Root{path: filepath.Join(dataDir, node)}, nil
 }
 
 // Path returns the directory.
@@ -91,13 +102,39 @@ func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir,
 	}
 	stdin, err := openRegular(d.File(StdinFile), os.O_WRONLY)
 	if err == nil {
-		err = syncDir(r.path)
+		err = r.sync()
 	}
 	if err != nil {
 		stdin.Close() // May be nil, which is no harm.
 		return "", nil, nil, errors.Join(err, d.Remove())
 	}
 	return id, d, stdin, nil
+}
+
+// sync makes durable what was done in the directory before the call. Calls that come while another one is under way share the
+// next sync.
+func (r *Root) sync() error {
+	r.mu.Lock()
+	mine, before := r.next, r.running
+	leads := mine == nil
+	if leads {
+		mine = &syncing{done: make(chan struct{})}
+		r.next = mine
+	}
+	r.mu.Unlock()
+	if !leads {
+		<-mine.done
+		return mine.err
+	}
+	if before != nil {
+		<-before.done
+	}
+	r.mu.Lock()
+	r.running, r.next = mine, nil
+	r.mu.Unlock()
+	mine.err = syncDir(r.path)
+	close(mine.done)
+	return mine.err
 }
 
 func (r *Root) freeID(taken func(unit.ID) bool) (unit.ID, error) {
@@ -197,6 +234,9 @@ func (d *Dir) Read() (unit.Record, error) { return d.readWithin(readWait) }
 
 // Peek is Read that does not wait for the lock. The record of a writer that writes in place may be unreadable then.
 func (d *Dir) Peek() (unit.Record, error) { return d.readWithin(0) }
+
+// Look is Read without the lock, for what our own writers have written.
+func (d *Dir) Look() (unit.Record, error) { return d.read() }
 
 func (d *Dir) readWithin(wait time.Duration) (unit.Record, error) {
 	if _, err := os.Lstat(d.File(StatusFile)); errors.Is(err, fs.ErrNotExist) {
@@ -385,15 +425,40 @@ func (d *Dir) Exists() bool {
 
 // Remove deletes the unit. A directory that is gone already is no error.
 func (d *Dir) Remove() error {
-	parent, name := filepath.Split(d.path)
-	trash := filepath.Join(parent, removedPrefix+name)
-	if err := os.Rename(d.path, trash); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	trash, err := d.Discard()
+	if err != nil || trash == nil {
 		return err
 	}
-	return os.RemoveAll(trash)
+	return trash.Delete()
+}
+
+// Discard takes the unit away from where units are. What is left to do takes its time, if there is much to delete. It is nil
+// if the directory was gone already.
+func (d *Dir) Discard() (*Trash, error) {
+	parent, name := filepath.Split(d.path)
+	trash := &Trash{filepath.Join(parent, removedPrefix+name)}
+	err := os.Rename(d.path, trash.path)
+	switch {
+	case err == nil:
+		return trash, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	}
+	return nil, err
+}
+
+// Trash is a unit that is no more. [Root.Load] deletes what a node that ended has left of it.
+type Trash struct{ path string }
+
+// Delete frees the room that it has on the disk.
+func (t *Trash) Delete() error {
+	for _, name := range []string{StatusFile, LockFile, StdinFile, StdoutFile, RunnerFile} {
+		os.Remove(filepath.Join(t.path, name)) // All that there is as a rule, and no need to look for it.
+	}
+	if os.Remove(t.path) == nil {
+		return nil
+	}
+	return os.RemoveAll(t.path)
 }
 
 // openRegular opens a regular file that is not a link. It does not block on what is none.
