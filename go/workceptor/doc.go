@@ -68,12 +68,17 @@
 // A loss of power in the moment before a result is durable may leave the unit Failed, "Runner died", with the Reason "rebooted", or
 // less output than StdoutSize says, which StdoutSHA256 shows.
 //
-// Commands are run by a pool of runners, each of which does one unit at a time. Up to eight for each processor wait for the next
+// Commands are run by a pool of runners, each of which does one unit at a time. Up to 32 for each processor wait for the next
 // unit, for five seconds at most. The first is started while the payload of its unit is on its way. A runner that was started
 // under another umask, user, directory, priority, signal disposition, set of capabilities or limit than the process has now is
 // not used. A unit whose runner was killed before it began is given to another one.
 // After a node was killed in the moment before a runner began, its unit is given to another runner, too; whichever takes the lock
-// of the unit first does it.
+// of the unit first does it. That the payload was complete is then known by the file runner.lock, which the node makes before a
+// runner has the unit; after a start of the machine the payload may be lost all the same, and the unit is Failed, "Pending at
+// restart", with the Reason "rebooted". Until the command has run for 10 ms, or has ended, the status file says what it said
+// before.
+//
+// A released unit is gone at once; the room that it had on the disk is free a moment later.
 //
 // Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.

@@ -8,8 +8,8 @@
 // # One unit after another
 //
 // With the argument serve=FD instead of these three, the runner does units for the node at the other end of that descriptor
-// (serve.go has the messages), one at a time, so that a unit costs no start of a program. It tells the node of the start and the
-// end of a command and leaves it to the node to make the result durable; the status file says Running if the command is not over
+// (serve.go has the messages), one at a time, so that a unit costs no start of a program. It tells the node of the end of a
+// command and leaves it to the node to make the result durable. That the command runs is told, and written, if it is not over
 // after 10 ms. A runner whose node has gone ends the unit that it has, makes it durable itself, and ends. It also ends after a
 // unit that was stopped or left processes behind.
 //

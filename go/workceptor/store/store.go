@@ -7,7 +7,7 @@
 //     takes no lock sees the old record or the new one, and a crash leaves one of them. Only when the disk is full and
 //     no temporary file can be written is the file overwritten in place, because losing the news is worse.
 //   - [Root.Create] returns when the new unit survives a power loss: three syncs (status, unit directory, node
-//     directory). Later updates sync if the caller asks. An update without sync never damages the record in a crash of
+//     directory, the last shared with units that are made at the same time). Later updates sync if the caller asks. An update without sync never damages the record in a crash of
 //     the process; after a power loss the file may be empty, which is then reported as such.
 //   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
 //     it is deleted. [Root.Load] clears what a crash left of either.
