@@ -264,10 +264,17 @@ func compileFirewall(rules []policy.Rule) (*policy.Policy, error) {
 	return policy.Compile(rules)
 }
 
-// located adds where the directive stands that led to err.
+// located adds where the directive stands that led to err, or to each of the problems that err joins.
 func located(pos config.Position, err error) error {
 	if err == nil || pos.File == "" {
 		return err
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all error
+		for _, problem := range joined.Unwrap() {
+			all = errors.Join(all, located(pos, problem))
+		}
+		return all
 	}
 	return fmt.Errorf("%w (%s)", err, pos)
 }

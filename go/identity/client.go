@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -52,12 +51,12 @@ const maxStreamConfigs = 1024
 func NewClient(opt ClientOptions, owner Owner) (*ClientProfile, error) {
 	p := &ClientProfile{opt: opt, owner: owner.withDefaults()}
 	if err := p.load(); err != nil {
-		return nil, fmt.Errorf("error preparing tls client config: %w", err)
+		return nil, prefixed("error preparing tls client config", err)
 	}
 	return p, nil
 }
 
-func (p *ClientProfile) load() (err error) {
+func (p *ClientProfile) load() error {
 	opt, log := p.opt, p.owner.Logger.With("profile", p.opt.Name)
 	p.refused = &refusals{} // Whoever dialled is told why.
 	if opt.Name == "" {
@@ -66,15 +65,13 @@ func (p *ClientProfile) load() (err error) {
 	if (opt.Cert == "") != (opt.Key == "") {
 		return errors.New("cert and key must both be supplied or neither")
 	}
+	var own, cas, pins error
 	if opt.Cert != "" {
-		if p.own, err = newKeyPair(p.owner, opt.Name, opt.Cert, opt.Key, opt.SkipReceptorNamesCheck); err != nil {
-			return err
-		}
+		p.own, own = newKeyPair(p.owner, opt.Name, opt.Cert, opt.Key, opt.SkipReceptorNamesCheck)
 	}
-	if p.cas, err = newAuthorities(p.owner, opt.Name, opt.RootCAs, "root"); err != nil {
-		return err
-	}
-	if p.pins, err = parsePins(opt.PinnedServerCert); err != nil {
+	p.cas, cas = newAuthorities(p.owner, opt.Name, opt.RootCAs, "root")
+	p.pins, pins = parsePins(opt.PinnedServerCert)
+	if err := errors.Join(own, cas, pins); err != nil {
 		return err
 	}
 	if opt.InsecureSkipVerify && len(p.pins) == 0 {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -88,11 +89,12 @@ func watch[T any](log *slog.Logger, parse func([][]byte) (T, error), paths ...st
 
 func (w *watched[T]) readAll() (files []file, contents [][]byte, err error) {
 	for _, path := range w.paths {
-		f, err := read(path)
-		if err != nil {
-			return nil, nil, err
-		}
+		f, problem := read(path)
+		err = errors.Join(err, problem)
 		files, contents = append(files, f), append(contents, f.content)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	return files, contents, nil
 }

@@ -106,6 +106,19 @@ func newKeyPair(owner Owner, section, certFile, keyFile string, skipNames bool) 
 	return k, nil
 }
 
+// prefixed begins each of the problems that err joins with a text; it flattens what is joined in them.
+func prefixed(text string, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	var all error
+	for _, problem := range joined.Unwrap() {
+		all = errors.Join(all, prefixed(text, problem))
+	}
+	return all
+}
+
 // keyHint explains keys that look right to people.
 func keyHint(content []byte) string {
 	if block, _ := pem.Decode(content); block != nil && (block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "") {

@@ -78,6 +78,13 @@ func TestF106F113ProfilesThatCannotBe(t *testing.T) {
 		{"empty CAs", ServerOptions{Name: "s", Cert: n1.crt, Key: n1.key, ClientCAs: empty}, "the file is empty"},
 		{"pin not hexadecimal", ServerOptions{Name: "s", Cert: n1.crt, Key: n1.key, ClientCAs: cas, PinnedClientCert: []string{"zz"}}, "error decoding fingerprints: error decoding fingerprint"},
 		{"F104 short pin", ServerOptions{Name: "s", Cert: n1.crt, Key: n1.key, ClientCAs: cas, PinnedClientCert: []string{"aa:bb"}}, "error decoding fingerprints: fingerprints must be 32 or 64 bytes for sha256 or sha512"},
+		{"all of it", ServerOptions{Name: "s", Cert: dir + "/x", Key: dir + "/y", ClientCAs: dir + "/z", PinnedClientCert: []string{"zz"}},
+			strings.Join([]string{
+				"error preparing tls server config: open " + dir + "/x: no such file or directory",
+				"error preparing tls server config: open " + dir + "/y: no such file or directory",
+				"error preparing tls server config: error reading client CAs file: open " + dir + "/z: no such file or directory",
+				"error preparing tls server config: error decoding fingerprints: ",
+			}, "\n")},
 		{"pin without effect", ServerOptions{Name: "s", Cert: n1.crt, Key: n1.key, PinnedClientCert: []string{pin(n1.cert)}}, "pinnedclientcert has no effect"},
 	} {
 		_, err := NewServer(tc.opt, Owner{Node: "n1"})
@@ -92,6 +99,7 @@ func TestF106F113ProfilesThatCannotBe(t *testing.T) {
 		{"good", ClientOptions{Name: "c", Cert: n1.crt, Key: n1.key, RootCAs: cas, PinnedServerCert: []string{pin(n1.cert), longPin(foo.cert)}}, ""},
 		{"no key", ClientOptions{Name: "c", Cert: n1.crt}, "error preparing tls client config: cert and key must both be supplied or neither"},
 		{"junk CAs", ClientOptions{Name: "c", RootCAs: junk}, "error reading root CAs file: "},
+		{"two things", ClientOptions{Name: "c", RootCAs: junk, PinnedServerCert: []string{"zz"}}, "\nerror preparing tls client config: error decoding fingerprints: "},
 		{"other node", ClientOptions{Name: "c", Cert: foo.crt, Key: foo.key}, "cfg section=c; server cert=" + foo.crt},
 	} {
 		_, err := NewClient(tc.opt, Owner{Node: "n1"})

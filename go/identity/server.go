@@ -42,24 +42,22 @@ type ServerProfile struct {
 func NewServer(opt ServerOptions, owner Owner) (*ServerProfile, error) {
 	p := &ServerProfile{opt: opt, owner: owner.withDefaults()}
 	if err := p.load(); err != nil {
-		return nil, fmt.Errorf("error preparing tls server config: %w", err)
+		return nil, prefixed("error preparing tls server config", err)
 	}
 	return p, nil
 }
 
-func (p *ServerProfile) load() (err error) {
+func (p *ServerProfile) load() error {
 	opt, log := p.opt, p.owner.Logger.With("profile", p.opt.Name)
 	p.refused = &refusals{log: log}
 	if opt.Name == "" {
 		return errors.New("must provide a name")
 	}
-	if p.own, err = newKeyPair(p.owner, opt.Name, opt.Cert, opt.Key, opt.SkipReceptorNamesCheck); err != nil {
-		return err
-	}
-	if p.cas, err = newAuthorities(p.owner, opt.Name, opt.ClientCAs, "client"); err != nil {
-		return err
-	}
-	if p.pins, err = parsePins(opt.PinnedClientCert); err != nil {
+	var own, cas, pins error
+	p.own, own = newKeyPair(p.owner, opt.Name, opt.Cert, opt.Key, opt.SkipReceptorNamesCheck)
+	p.cas, cas = newAuthorities(p.owner, opt.Name, opt.ClientCAs, "client")
+	p.pins, pins = parsePins(opt.PinnedClientCert)
+	if err := errors.Join(own, cas, pins); err != nil {
 		return err
 	}
 	switch {
