@@ -151,6 +151,47 @@ def test_it_fits_and_can_be_read(browser: webdriver.Chrome, mesh: Mesh, scheme: 
     assert {"hub, this node", "<edge>, reachable by <edge> at cost 1"} <= focused
 
 
+LABELS = """
+const frame = document.querySelector("#mesh").getBoundingClientRect();
+const visible = (text) => getComputedStyle(text).visibility === "visible";
+const shown = [...document.querySelectorAll("#mesh text")].filter(visible);
+const boxes = shown.map((text) => ({ text: text.textContent, box: text.getBoundingClientRect() }));
+const cut = ({ box }) => box.left < frame.left - 1 || box.right > frame.right + 1;
+const wrong = boxes.filter(cut).map(({ text }) => `${text} is cut`);
+boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
+  const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
+  const high = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
+  if (wide > 1 && high > 4) wrong.push(`${a.text} lies on ${b.text}`);
+}));
+return [boxes.map(({ text }) => text), wrong];
+"""
+
+
+def test_names_in_a_crowd(browser: webdriver.Chrome, mesh: Mesh) -> None:
+    """On a phone the names of a dozen nodes stay inside the picture and off each other; others show on focus."""
+    peer = f"127.0.0.1:{mesh.hub.port('TCP')}"
+    names = [f"branch-office-{i:02}.example" for i in range(12)]
+    crowd = [Daemon(mesh.program, mesh.folder, name, "--tcp-peer", peer) for name in names]
+    try:
+        size = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+        browser.get(f"http://{mesh.address}/")
+        until(browser, "all nodes", lambda: "14 of 14 nodes reachable" in text(browser, "#summary"))
+        shown, wrong = browser.execute_script(LABELS)
+        assert wrong == []
+        assert "hub" in shown
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        for name in names:
+            find = f"#mesh [data-node='{name}']"
+            focus = "document.querySelector(arguments[0]).focus()"
+            visible = "return getComputedStyle(document.querySelector(arguments[0] + ' text')).visibility"
+            assert browser.execute_script(f"{focus}; {visible}", find) == "visible", f"{name} is focused"
+    finally:
+        for daemon in crowd:
+            daemon.end()
+
+
 CONTRAST = """
 const shown = (element, key) => {
   for (let e = element; e; e = e.parentElement) {

@@ -161,7 +161,7 @@ function picture() {
     const own = (e.a === state.node && routed.has(e.b)) || (e.b === state.node && routed.has(e.a));
     parts.push(svg("line", { class: `edge${own ? " route" : ""}${e.state === "ok" ? "" : " disagree"}`, x1: a.x, y1: a.y, x2: b.x, y2: b.y }));
     const label = e.cost_ab === e.cost_ba ? `${e.cost_ab}` : `${e.cost_ab ?? "?"} ≠ ${e.cost_ba ?? "?"}`;
-    parts.push(svg("text", { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 - 4, "aria-hidden": "true" }, label));
+    parts.push(svg("text", { class: "cost", x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 - 4, "aria-hidden": "true" }, label));
   }
   for (const n of state.nodes) {
     const p = positions.get(n.id);
@@ -174,16 +174,45 @@ function picture() {
     parts.push(g);
   }
   canvas.replaceChildren(...parts);
+  labels(canvas);
   if (focused) {
     const again = canvas.querySelector(`[data-node="${CSS.escape(focused)}"]`);
     if (again) again.focus();
   }
 }
 
+// labels keeps them inside the picture and off each other: the names of this node, of nodes that are away and of neighbours go first,
+// each below its node or above it. A name for which there is no place is shown while its node is pointed at, focused or chosen.
+function labels(canvas) {
+  const width = canvas.viewBox.baseVal.width;
+  const neighbours = new Set(state.edges.flatMap((e) => (e.a === state.node ? [e.b] : e.b === state.node ? [e.a] : [])));
+  const rank = (n) => (n.id === state.node ? 0 : n.id === chosen ? 1 : !n.reachable ? 2 : neighbours.has(n.id) ? 3 : 4);
+  const taken = state.nodes.map((n) => positions.get(n.id)).map((p) => ({ left: p.x - 8, right: p.x + 8, top: p.y - 8, bottom: p.y + 8 }));
+  const place = (text, ...heights) => {
+    const size = text.getBBox(), half = size.width / 2 + 2;
+    const x = Math.max(half, Math.min(width - half, Number(text.getAttribute("x"))));
+    text.setAttribute("x", x);
+    for (const y of heights) {
+      const box = { left: x - half, right: x + half, top: y - 11, bottom: y + 3 };
+      if (taken.some((t) => box.left < t.right && t.left < box.right && box.top < t.bottom && t.top < box.bottom)) continue;
+      text.setAttribute("y", y);
+      taken.push(box);
+      return;
+    }
+    text.classList.add("crowded");
+  };
+  const texts = new Map([...canvas.querySelectorAll(".node")].map((g) => [g.dataset.node, g.querySelector("text")]));
+  for (const n of [...state.nodes].sort((a, b) => rank(a) - rank(b))) {
+    const y = positions.get(n.id).y;
+    place(texts.get(n.id), y + 24, y - 14);
+  }
+  for (const text of canvas.querySelectorAll(".cost")) place(text, Number(text.getAttribute("y")));
+}
+
 // layout places the nodes by springs, from where they were before; new ones start on a circle.
 function layout() {
   const canvas = byId("mesh"), margin = 40;
-  const width = Math.max(300, canvas.clientWidth || 800), height = Math.round(Math.max(320, Math.min(0.5 * width, 560)));
+  const width = Math.max(300, canvas.clientWidth || 800), height = Math.round(Math.max(320, Math.min(560, Math.max(0.5 * width, 18 * state.nodes.length))));
   canvas.setAttribute("viewBox", `0 0 ${width} ${height}`); // One unit is one pixel: labels are as large as the text around.
   const ids = state.nodes.map((n) => n.id);
   for (const id of [...positions.keys()]) if (!ids.includes(id)) positions.delete(id);
