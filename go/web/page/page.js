@@ -103,7 +103,7 @@ function draw() {
   const reachable = state.nodes.filter((n) => n.reachable).length;
   const running = state.units.filter((u) => u.state === "Running").length;
   byId("summary").textContent =
-    `version ${state.version} · up ${age(state.started)} · ${reachable} of ${state.nodes.length} nodes reachable · ` +
+    `version ${state.version || "unknown"} · up ${age(state.started)} · ${reachable} of ${state.nodes.length} nodes reachable · ` +
     `${state.links.filter((l) => l.up).length} links · ${state.units_total} units, ${running} running`;
 
   fill(byId("nodes"), [["Node"], ["Next hop"], ["Cost", "number"], ["Services"]],
