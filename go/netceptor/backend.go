@@ -269,7 +269,7 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 	if !dialer || b.opt.NoRedial {
 		retry = ""
 	}
-	if peer != "" && (LinkErrorKind(err) == "cost" || errors.Is(err, errPeerRejected)) { // As good as not made.
+	if peer != "" && asGoodAsNotMade(err) {
 		b.logOnce(fmt.Sprintf("Backend connection to %s failed%s: %v", peer, retry, err))
 		return
 	}
@@ -281,6 +281,22 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 		return
 	}
 	b.logOnce("Backend connection failed" + retry + ": " + err.Error())
+}
+
+// asGoodAsNotMade reports whether a link ended since one of its ends does not want it.
+func asGoodAsNotMade(err error) bool {
+	return LinkErrorKind(err) == "cost" || errors.Is(err, errPeerRejected)
+}
+
+// refused reports whether the last link was one with peer that one of its ends did not want: then the next is probably
+// no better.
+func (b *Backend) refused(peer wire.NodeID) bool {
+	if b == nil { // A link without a backend.
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failure != nil && b.failure.Peer == peer && asGoodAsNotMade(b.failure.Err)
 }
 
 // logOnce warns of a failure unless it has done so since the last link that was good.

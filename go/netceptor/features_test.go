@@ -143,6 +143,46 @@ func TestRefusedLinks(t *testing.T) {
 	}
 }
 
+// TestRefusedLinksAreNotCalledEstablished: the log speaks of the first link that does not last, not of those that the peer
+// tries in vain afterwards; and of the one that is good in the end.
+func TestRefusedLinksAreNotCalledEstablished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := map[wire.NodeID]*record{}
+		start := func(id wire.NodeID) *netceptor.Node {
+			logs[id] = &record{}
+			n, err := netceptor.New(netceptor.Config{ID: id, Logger: slog.New(slog.NewTextHandler(logs[id], nil))})
+			check(t, err)
+			t.Cleanup(func() { _ = n.Close() })
+			return n
+		}
+		x, y := start("x"), start("y")
+		memory := link.NewMemory()
+		l, err := memory.Listen("l")
+		check(t, err)
+		_, err = x.Listen(l, netceptor.LinkOptions{Cost: 1})
+		check(t, err)
+		wrong, err := y.Dial(memory.Dialer("l"), netceptor.LinkOptions{Cost: 2})
+		check(t, err)
+		time.Sleep(10 * time.Minute)
+		for id, log := range logs {
+			if got := log.count("Connection established"); got > 1 {
+				t.Errorf("%s says %d times that the connection is established, want once", id, got)
+			}
+		}
+		check(t, wrong.Close())
+		before := logs["x"].count("Connection established with y")
+		_, err = y.Dial(memory.Dialer("l"), netceptor.LinkOptions{Cost: 1})
+		check(t, err)
+		if _, _, err := x.WaitRoute(t.Context(), "y"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got := logs["x"].count("Connection established with y"); got != before+1 {
+			t.Errorf("x says %d times that the connection is established, want %d now that it is", got, before+1)
+		}
+	})
+}
+
 func TestF074CostForOneNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, _, _ := pair(t, "a", "b", netceptor.LinkOptions{Cost: 1, NodeCost: map[wire.NodeID]float64{"b": 3}}, netceptor.LinkOptions{Cost: 3})

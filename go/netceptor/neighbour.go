@@ -45,6 +45,7 @@ type neighbour struct {
 	cost     float64
 	epoch    uint64        // Of the peer, as it introduced itself.
 	listsUs  bool          // The peer has listed this node as its neighbour.
+	doubtful bool          // The last link with the peer was refused; this one is logged when the peer lists us.
 	beats    bool          // Both sides keep the link alive.
 	greeted  bool          // It was told what is known, see greetLocked.
 	waits    bool          // What was queued may wait for the next beat.
@@ -384,10 +385,16 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	n.db.SetLink(peer, nb.cost)
 	n.computeRoutesLocked()
 	n.announceJoinLocked(nb)
-	n.log.Info("Connection established with "+string(peer), "link", nb.conn.String(), "cost", nb.cost)
+	if nb.doubtful = nb.backend.refused(peer); !nb.doubtful {
+		nb.logEstablished()
+	}
 	nb.backend.noteMade()
 	n.publishLocked(Event{Kind: PeerUp, Node: peer, Cost: nb.cost, Backend: nb.conn.String()})
 	return nil
+}
+
+func (nb *neighbour) logEstablished() {
+	nb.node.log.Info("Connection established with "+string(nb.id), "link", nb.conn.String(), "cost", nb.cost)
 }
 
 // untilBeat is how long to wait for the next beat: for the next full second, so that all nodes speak at the same time as

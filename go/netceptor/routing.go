@@ -202,6 +202,10 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 			return faultf("cost", "we disagree about the connection cost: %s uses %v, %s %v; set the same cost on both ends", nb.id, cost, n.id, nb.cost)
 		}
 		nb.listsUs = true
+		if nb.doubtful {
+			nb.doubtful = false
+			nb.logEstablished()
+		}
 	}
 	fx := n.db.Apply(u, time.Now())
 	if fx.Shutdown && !n.hasTwinLocked() {
