@@ -127,7 +127,7 @@ func BenchmarkLocalPayload(b *testing.B) {
 	const size = 256 << 20
 	b.SetBytes(size)
 	for b.Loop() {
-		s, err := e.Submit(request("localhost", "shraw", `-c "wc -c"`))
+		s, err := e.Submit(request("localhost", "shraw", `-c "cat | wc -c"`))
 		if err != nil {
 			b.Fatal(err)
 		}

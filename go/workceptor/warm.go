@@ -156,6 +156,7 @@ func (w *commandWorker) hear(r *warmRunner) (died bool) {
 			return false
 		case report.Program == 0:
 			if rec, err := unit.Parse(report.Status); err == nil && rec.State.Complete() {
+				w.j.set(func() { w.j.runner = true }) // Its checksum may follow.
 				w.j.note(func(now *unit.Record) bool { *now = rec; return true })
 			}
 		default:
@@ -188,6 +189,7 @@ func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
 		return
 	}
 	j.note(func(now *unit.Record) bool { *now, j.clean = rec, !report.Last; return true })
+	j.settled()
 	e.watch.remove(j)
 	e.durable.add(j)
 	close(w.ended)

@@ -271,7 +271,9 @@ func (r *runner) tick(pause time.Duration) time.Duration {
 	if r.reported == unit.KeepSize {
 		r.node.send(msgRunning, fmt.Sprint(r.info.Program, " ", r.began.UnixNano()))
 	}
-	r.digest.follow(size)
+	if size-r.reported < fastGrowth || r.digest.behind(size) > digestLag {
+		r.digest.follow(size)
+	}
 	if _, err := r.report(r.running(), false); err != nil {
 		complain(err)
 	}
@@ -322,6 +324,13 @@ func describe(end ending) (kind unit.Kind, detail string, outcome unit.Outcome, 
 // outlive them. More would keep everybody waiting for the disk; then the state is told first, and both are made durable
 // before the runner ends. A loss of power in between may leave less output than the state says, which the checksum shows.
 const syncFirst = 1 << 20
+
+// Output that grows by fastGrowth between two looks is read by somebody, as a rule, who would have to share the processor and
+// the memory with the checksum: that is computed when it grows slower, or lags behind by digestLag, or at the end.
+const (
+	fastGrowth = 32 << 20
+	digestLag  = 1 << 30
+)
 
 // sumFirst is how much output may be left to compute the checksum of when the command ends; that takes milliseconds. With more,
 // the final state is told first, so that who reads the output is not kept waiting, and the checksum follows.
