@@ -36,7 +36,11 @@ def _bulk() -> list[Row]:
     found = go_bench(PACKAGE, "LocalPayload|LocalOutput", "MB/s", "-benchtime", "1x", rounds=3)
     return [
         ("payload of 256 MiB, local", f"{found['LocalPayload']:.0f} MB/s", "stored, then read by cat"),
-        ("output of 1 GiB, local", f"{found['LocalOutput']:.0f} MB/s", "head of /dev/zero, read as it comes; its checksum follows"),
+        (
+            "output of 1 GiB, local",
+            f"{found['LocalOutput']:.0f} MB/s",
+            "head of /dev/zero, read as it comes; its checksum follows",
+        ),
     ]
 
 
