@@ -447,6 +447,12 @@ func TestF026F027F028F029Files(t *testing.T) {
 	}
 }
 
+// TestNullsInLists: nothing stands where something has to.
+func TestNullsInLists(t *testing.T) {
+	_, err := LoadFile(write(t, "nulls.yml", "- tcp-peer: {address: 'h:1', allowedpeers: [a, null]}\n- null\n-\n- local-only\n"))
+	wantError(t, err, "error loading config file: error setting field allowedpeers in command tcp-peer: invalid value null: must be type string (", "nulls.yml:1:44", "nulls.yml:2:3; an item is a directive's name", "nulls.yml:3:2; an item")
+}
+
 func TestF030AnchorsAliasesMerge(t *testing.T) {
 	cfg := mustLoad(t, `
 - node: &n {id: a}
