@@ -55,14 +55,35 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	return daemon.Run(ctx, cfg, daemon.Options{
 		Program: filepath.Base(os.Args[0]), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Session: session.Attach, Hangup: hangup,
 	})
+}
+
+// untilSignal returns a context that ends with the first of the signals. The second one, however soon it comes, ends the
+// program at once.
+func untilSignal(which ...os.Signal) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, which...)
+	go func() { // Ends with the context.
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		signal.Stop(signals)
+		cancel()
+		select {
+		case second := <-signals:
+			_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
+		default:
+		}
+	}()
+	return ctx, cancel
 }
 
 // sessionFD is N of `receptor --session-fd N`: the program is the sidecar of another one, which drives it through the
