@@ -65,17 +65,35 @@ func (c *coreShare) next(now time.Time, l load) int {
 // busy reports whether much passes, so that the next look has to come soon.
 func (c *coreShare) busy(now time.Time) bool { return now.Sub(c.bulk) < bulkEnd }
 
-// shareCores looks after the number of cores until ctx ends. packets counts what has passed through the node.
+func newCoreShare(most int) coreShare { return coreShare{most: most, now: most, patience: moreAfter} }
+
+// cores is what shareCores looks at and sets.
+type cores struct {
+	packets func() uint64                                   // What has passed through the node.
+	measure func(packets uint64, much bool) (moment, error) // See measure.
+	use     func(cores, most int)                           // See use.
+}
+
+// shareCores looks after the number of cores until ctx ends, and leaves the process with as many as the runtime has chosen.
 func shareCores(ctx context.Context, packets func() uint64) {
-	c := coreShare{most: runtime.GOMAXPROCS(0)}
-	if _, set := os.LookupEnv("GOMAXPROCS"); set || c.most < 2 {
+	most := runtime.GOMAXPROCS(0)
+	if _, set := os.LookupEnv("GOMAXPROCS"); set || most < 2 {
 		return
 	}
-	c.now = c.most
-	before, err := measure(packets(), true)
+	cores{packets, measure, use}.share(ctx, most)
+}
+
+func (m cores) share(ctx context.Context, most int) {
+	c := newCoreShare(most)
+	before, err := m.measure(m.packets(), true)
 	if err != nil {
 		return // Where nobody can say what is idle, the runtime's choice stands.
 	}
+	defer func() {
+		if c.now != most {
+			m.use(most, most)
+		}
+	}()
 	timer := time.NewTimer(untilLook())
 	defer timer.Stop()
 	for {
@@ -84,12 +102,12 @@ func shareCores(ctx context.Context, packets func() uint64) {
 			return
 		case <-timer.C:
 		}
-		now, err := measure(packets(), c.busy(time.Now()))
+		now, err := m.measure(m.packets(), c.busy(time.Now()))
 		if err != nil {
 			return
 		}
-		if cores := c.next(now.at, before.until(now)); cores != runtime.GOMAXPROCS(0) {
-			use(cores, c.most)
+		if used := c.now; c.next(now.at, before.until(now)) != used {
+			m.use(c.now, most)
 		}
 		before = now
 		if c.busy(now.at) {
@@ -100,6 +118,7 @@ func shareCores(ctx context.Context, packets func() uint64) {
 	}
 }
 
+// use runs Go code on so many cores from now on.
 func use(cores, most int) {
 	if cores < most {
 		runtime.GOMAXPROCS(cores)

@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"context"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +29,7 @@ func TestCoresFollowTheMachine(t *testing.T) {
 		"the end of much":                 {{load{much, 0.9, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 4}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := coreShare{most: 4, now: 4, patience: moreAfter}
+			c := newCoreShare(4)
 			now := time.Unix(1_800_000_000, 0)
 			for i, l := range looks {
 				now = now.Add(bulkInterval)
@@ -40,7 +43,7 @@ func TestCoresFollowTheMachine(t *testing.T) {
 
 // TestCoresThatWereNoUse: cores that had to be given up again are asked for less and less often.
 func TestCoresThatWereNoUse(t *testing.T) {
-	c := coreShare{most: 2, now: 2, patience: moreAfter}
+	c := newCoreShare(2)
 	now := time.Unix(1_800_000_000, 0)
 	taken := 0
 	for range int(10 * time.Minute / bulkInterval) {
@@ -80,14 +83,76 @@ func TestLoadIsMeasured(t *testing.T) {
 	}
 }
 
-// TestCoresStopWithTheNode: the watch ends with its context and changes nothing while nothing passes.
-func TestCoresStopWithTheNode(t *testing.T) {
-	cores := runtime.GOMAXPROCS(0)
-	synctest.Test(t, func(t *testing.T) {
-		go shareCores(t.Context(), func() uint64 { return 0 })
-		time.Sleep(time.Minute)
-	})
-	if got := runtime.GOMAXPROCS(0); got != cores {
-		t.Errorf("uses %d cores, %d before", got, cores)
+// TestCoresAreSharedAndGivenBack: a node through which much passes on a full machine uses one core, and all of them again
+// when nothing passes any more, and when it ends.
+func TestCoresAreSharedAndGivenBack(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux says what is idle")
+	}
+	for name, ends := range map[string]func(stop context.CancelFunc, passing *atomic.Bool){
+		"nothing passes": func(_ context.CancelFunc, passing *atomic.Bool) { passing.Store(false) },
+		"the node ends":  func(stop context.CancelFunc, _ *atomic.Bool) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var passing atomic.Bool
+				var sent uint64
+				asked, used := 0, make(chan int, 10)
+				c := cores{
+					packets: func() uint64 {
+						if passing.Load() {
+							sent += 1_000_000
+						}
+						return sent
+					},
+					measure: func(packets uint64, much bool) (moment, error) {
+						m := moment{at: time.Now(), packets: packets}
+						if much {
+							asked++
+							m.used = m.at.Sub(begin) * 9 / 10
+							m.total = 1 + uint64(m.at.Sub(begin)/time.Millisecond) // Of them none is idle.
+						}
+						return m, nil
+					},
+					use: func(cores, most int) { used <- cores },
+				}
+				ctx, stop := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { c.share(ctx, 4) })
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if asked != 1 || len(used) > 0 {
+					t.Errorf("a quiet node asked the machine %d times and set its cores %d times, want 1 and 0", asked, len(used))
+				}
+				passing.Store(true)
+				if got := <-used; got != 1 {
+					t.Errorf("uses %d cores of a full machine, want 1", got)
+				}
+				ends(stop, &passing)
+				if got := <-used; got != 4 {
+					t.Errorf("uses %d cores in the end, want 4", got)
+				}
+				stop()
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// TestUseSetsTheRuntime: what is decided is done.
+func TestUseSetsTheRuntime(t *testing.T) {
+	most := runtime.GOMAXPROCS(0)
+	if most < 2 {
+		t.Skip("there is one core")
+	}
+	defer runtime.GOMAXPROCS(most)
+	use(1, most)
+	if got := runtime.GOMAXPROCS(0); got != 1 {
+		t.Errorf("uses %d cores, want 1", got)
+	}
+	use(most, most)
+	if got := runtime.GOMAXPROCS(0); got < 2 {
+		t.Errorf("uses %d cores, want those of the machine", got)
 	}
 }

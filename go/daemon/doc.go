@@ -36,6 +36,11 @@
 // It is asked for by the control command reload (reload dry-run says what would change, or why it cannot), by SIGHUP, and, where `process`
 // has watchconfig or the file is of version 2, by a change of a file.
 //
+// # Cores
+//
+// While much passes through a node and the machine has no idle core, the process uses no more cores than it gets; see cores.go.
+// GOMAXPROCS in the environment switches that off.
+//
 // # Checking
 //
 // --check reports at once all that is wrong with the configuration and, of the directives that are right, what would keep the

@@ -195,7 +195,7 @@ func (t *transaction) plan(directive config.Directive) error {
 	return nil
 }
 
-// offerable reports that a program or something else on this node has the name of a service.
+// offerable returns an error if something on this node has the name of a service already.
 func (d *Daemon) offerable(name string) error {
 	l, err := d.Node.ListenStream(name, nil, nil)
 	if err != nil {
@@ -204,7 +204,7 @@ func (d *Daemon) offerable(name string) error {
 	return l.Close()
 }
 
-// nameable reports that the system has an interface of that name, other than those of routers that are leaving.
+// nameable returns an error if the system has an interface of that name that is not a router's which is leaving.
 func nameable(name string, leaving []*piece) error {
 	if _, err := net.InterfaceByName(name); err != nil {
 		return nil

@@ -18,7 +18,7 @@ import receptor
 from receptor import _library
 
 SOURCES = Path(receptor.__file__).parents[1]
-EXITS = int(os.environ.get("RECEPTOR_EXITS", "3"))
+EXITS = int(os.environ.get("RECEPTOR_EXITS", "5"))
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built"
