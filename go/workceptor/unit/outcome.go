@@ -1,6 +1,9 @@
 package unit
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Reason is a stable code for why a unit is Failed or Canceled. Detail has the words for people; other implementations
 // write no Reason.
@@ -87,4 +90,22 @@ func appendCode(dst []byte, code *int) []byte {
 		return dst
 	}
 	return appendKey(append(dst, ','), "ExitCode", *code)
+}
+
+// takeKeys reads what appendKeys writes and removes it from keys. A value that some other program has put there in a form of
+// its own is left where it is.
+func (r *Record) takeKeys(keys map[string]json.RawMessage) {
+	for name, value := range map[string]any{
+		"Created": &r.Created, "Started": &r.Started, "Finished": &r.Finished,
+		"Signal": &r.Signal, "Reason": &r.Reason, "StdoutSHA256": &r.SHA256,
+	} {
+		if raw, ok := keys[name]; ok && json.Unmarshal(raw, value) == nil {
+			delete(keys, name)
+		}
+	}
+	var code int
+	if raw, ok := keys["ExitCode"]; ok && string(raw) != "null" && json.Unmarshal(raw, &code) == nil {
+		delete(keys, "ExitCode")
+		r.Code = &code
+	}
 }

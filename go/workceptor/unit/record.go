@@ -3,6 +3,7 @@ package unit
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -89,23 +90,22 @@ func (r *Record) EditRemote(edit func(*RemoteExtra)) {
 	}
 }
 
+var errNotObject = errors.New("status is not a JSON object")
+
 // Parse reads a status file. It is the whole file: trailing white space is allowed, anything else is an error, and so
 // are values of a wrong type. Missing keys are zero values and unknown ones are kept.
 func Parse(data []byte) (Record, error) {
 	if len(data) > MaxRecord {
 		return Record{}, fmt.Errorf("status has %d bytes, at most %d are read", len(data), MaxRecord)
 	}
-	keys, err := readObject(data)
+	keys, err := parseObject(data)
 	if err != nil {
 		return Record{}, err
 	}
 	var r Record
 	var extra json.RawMessage
-	r.other, err = keys.take([]field{
-		{name: "State", into: &r.State}, {name: "Detail", into: &r.Detail}, {name: "StdoutSize", into: &r.StdoutSize},
-		{name: "WorkType", into: &r.WorkType}, {name: "ExtraData", into: &extra},
-		{"Created", &r.Created, true}, {"Started", &r.Started, true}, {"Finished", &r.Finished, true}, {"ExitCode", &r.Code, true},
-		{"Signal", &r.Signal, true}, {"Reason", &r.Reason, true}, {"StdoutSHA256", &r.SHA256, true},
+	err = take(keys, map[string]any{
+		"State": &r.State, "Detail": &r.Detail, "StdoutSize": &r.StdoutSize, "WorkType": &r.WorkType, "ExtraData": &extra,
 	})
 	if err != nil {
 		return Record{}, err
@@ -113,8 +113,36 @@ func Parse(data []byte) (Record, error) {
 	if r.StdoutSize < 0 {
 		return Record{}, fmt.Errorf("StdoutSize is negative: %d", r.StdoutSize)
 	}
+	r.takeKeys(keys)
+	r.other = keys
 	r.Extra, err = parseExtra(extra)
 	return r, err
+}
+
+func parseObject(data []byte) (map[string]json.RawMessage, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return nil, err
+	}
+	if keys == nil {
+		return nil, errNotObject // null
+	}
+	return keys, nil
+}
+
+// take decodes the wanted keys and removes them from keys.
+func take(keys map[string]json.RawMessage, want map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		raw, ok := keys[name]
+		if !ok {
+			continue
+		}
+		delete(keys, name)
+		if err := json.Unmarshal(raw, want[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // parseExtra tells the kinds of ExtraData apart by their keys, as a record must be readable without the configuration.
@@ -122,34 +150,31 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, nil
 	}
-	keys, err := readObject(raw)
-	switch {
-	case err != nil:
-	case keys.has("RemoteNode"):
+	keys, err := parseObject(raw)
+	if err != nil {
+		return RawExtra(raw), nil
+	}
+	if _, ok := keys["RemoteNode"]; ok {
 		return parseRemote(keys)
-	case keys.has("Pid"):
+	}
+	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra
-		c.other, err = keys.take([]field{
-			{name: "Pid", into: &c.Pid}, {name: "Params", into: &c.Params}, {name: "InProcess", into: &c.InProcess},
-			{name: "Submission", into: &c.Submission},
-		})
-		if err != nil {
+		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess, "Submission": &c.Submission}); err != nil {
 			return nil, fmt.Errorf("ExtraData.%w", err)
 		}
+		c.other = keys
 		return &c, nil
 	}
 	return RawExtra(raw), nil
 }
 
-func parseRemote(keys object) (Extra, error) {
+func parseRemote(keys map[string]json.RawMessage) (Extra, error) {
 	var x RemoteExtra
-	var err error
-	x.other, err = keys.take([]field{
-		{name: "RemoteNode", into: &x.RemoteNode}, {name: "RemoteWorkType", into: &x.RemoteWorkType},
-		{name: "RemoteParams", into: &x.RemoteParams}, {name: "RemoteUnitID", into: &x.RemoteUnitID},
-		{name: "RemoteStarted", into: &x.RemoteStarted}, {name: "LocalCancelled", into: &x.LocalCancelled},
-		{name: "LocalReleased", into: &x.LocalReleased}, {name: "SignWork", into: &x.SignWork}, {name: "TLSClient", into: &x.TLSClient},
-		{name: "Expiration", into: &x.Expiration}, {name: "Submission", into: &x.Submission},
+	err := take(keys, map[string]any{
+		"RemoteNode": &x.RemoteNode, "RemoteWorkType": &x.RemoteWorkType, "RemoteParams": &x.RemoteParams,
+		"RemoteUnitID": &x.RemoteUnitID, "RemoteStarted": &x.RemoteStarted, "LocalCancelled": &x.LocalCancelled,
+		"LocalReleased": &x.LocalReleased, "SignWork": &x.SignWork, "TLSClient": &x.TLSClient, "Expiration": &x.Expiration,
+		"Submission": &x.Submission,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ExtraData.%w", err)
@@ -157,6 +182,7 @@ func parseRemote(keys object) (Extra, error) {
 	if x.RemoteUnitID != "" && !x.RemoteUnitID.Valid() {
 		return nil, fmt.Errorf("ExtraData.RemoteUnitID: %q is not a unit ID", x.RemoteUnitID)
 	}
+	x.other = keys
 	return &x, nil
 }
 
@@ -229,10 +255,6 @@ func appendValue(dst []byte, value any) []byte {
 		return strconv.AppendInt(dst, int64(v), 10)
 	case int64:
 		return strconv.AppendInt(dst, v, 10)
-	case time.Time:
-		if year := v.Year(); v.Location() == time.UTC && year > 0 && year <= 9999 {
-			return append(v.AppendFormat(append(dst, '"'), time.RFC3339Nano), '"')
-		}
 	case string:
 		if isPlain(v) {
 			return append(append(append(dst, '"'), v...), '"')
@@ -256,9 +278,6 @@ func isPlain(s string) bool {
 }
 
 func appendOther(dst []byte, other map[string]json.RawMessage) []byte {
-	if len(other) == 0 {
-		return dst
-	}
 	for _, name := range slices.Sorted(maps.Keys(other)) {
 		dst = append(appendValue(append(dst, ','), name), ':')
 		dst = appendValue(dst, other[name])
@@ -353,8 +372,8 @@ func withhold(x Extra) Extra {
 
 // withholdRaw blanks what Kubernetes units keep secret, and every secret_ key.
 func withholdRaw(x RawExtra) Extra {
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(x, &keys); err != nil {
+	keys, err := parseObject(x)
+	if err != nil {
 		return x
 	}
 	for _, name := range []string{"KubeConfig", "KubePod"} {
