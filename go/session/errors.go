@@ -107,7 +107,7 @@ func toError(err error, fallback Code) *Error {
 			if c.err == context.DeadlineExceeded { //nolint:errorlint // The table's own entry.
 				e.Msg = "no answer within the time given"
 			}
-			if c.code == Closed && (e.Msg == netceptor.ErrClosed.Error() || e.Msg == workceptor.ErrClosed.Error()) {
+			if err == netceptor.ErrClosed || err == workceptor.ErrClosed { //nolint:errorlint // With nothing said about what was done.
 				e.Msg = "the node is closed" // A program knows no parts of it.
 			}
 			break

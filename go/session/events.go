@@ -50,7 +50,7 @@ func (h *host) relayNode(n *netceptor.Node) {
 		return
 	}
 	ended := map[string]any{"ev": "closed"}
-	if err := n.Err(); err != nil && err.Error() != netceptor.ErrClosed.Error() {
+	if err := n.Err(); err != nil && err != netceptor.ErrClosed { //nolint:errorlint // One that says more is told.
 		ended["err"] = toError(err, Closed)
 	}
 	h.publish("", ended)
