@@ -69,7 +69,7 @@ type receiveJob struct {
 	headers  [receiveMany]mmsghdr
 	iovecs   [receiveMany]unix.Iovec
 	from     [receiveMany]endpoint
-	controls [receiveMany][receiveControlSize]byte // Sizes of datagrams, and where they were sent to.
+	controls [receiveMany][runControlSize]byte // Sizes of datagrams, and where they were sent to.
 	buf      []byte
 }
 
@@ -128,7 +128,7 @@ func (r *udpReceiver) recvmmsg(fd uintptr) bool {
 	for i := range r.job.headers {
 		h := &r.job.headers[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(receiveControlSize)
+		h.SetControllen(runControlSize)
 	}
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.job.headers)), receiveMany, unix.MSG_DONTWAIT, 0, 0)
@@ -171,7 +171,7 @@ func (r *udpReceiver) run(i int) (from endpoint, run []byte, size int) {
 
 // control calls f for what the kernel says about run i of the last receive.
 func (r *udpReceiver) control(i int, f func(about unix.Cmsghdr, data []byte)) {
-	rest := r.job.controls[i][:min(int(r.job.headers[i].header.Controllen), receiveControlSize)]
+	rest := r.job.controls[i][:min(int(r.job.headers[i].header.Controllen), runControlSize)]
 	for len(rest) > 0 {
 		about, data, more, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
@@ -207,7 +207,7 @@ func newUDPSender(conn *net.UDPConn) (*udpSender, error) {
 type sendJob struct {
 	call     func(fd uintptr) bool
 	headers  [sendMany]mmsghdr
-	controls [sendMany][sendControlSize]byte
+	controls [sendMany][runControlSize]byte
 	iovecs   [sendPieces]unix.Iovec
 	n        int // Headers filled: runs.
 	pieces   int // Iovecs filled: datagrams.

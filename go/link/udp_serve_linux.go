@@ -18,10 +18,8 @@ type source struct {
 }
 
 const (
-	controlSize = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7 // The larger of IP_PKTINFO and IPV6_PKTINFO.
-	// receiveControlSize and sendControlSize hold the size of the datagrams of a run as well.
-	receiveControlSize = controlSize + unix.SizeofCmsghdr + 8
-	sendControlSize    = receiveControlSize
+	controlSize    = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7 // The larger of IP_PKTINFO and IPV6_PKTINFO.
+	runControlSize = controlSize + unix.SizeofCmsghdr + 8                // With the size of the datagrams of a run.
 )
 
 // serve makes r the receiver of a listener.

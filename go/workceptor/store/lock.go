@@ -71,10 +71,7 @@ func (d *Dir) MarkLaunched(boot string) error {
 }
 
 // RunnerLock is held by a runner for its life.
-type RunnerLock struct {
-	f    *os.File
-	size int // Of what the file holds, as far as this runner knows.
-}
+type RunnerLock struct{ f *os.File }
 
 // LockRunner makes the calling process the unit's runner, or answers ErrLocked if there is one. It returns what the last one told.
 func (d *Dir) LockRunner() (*RunnerLock, RunnerInfo, error) {
@@ -92,7 +89,7 @@ func (d *Dir) LockRunner() (*RunnerLock, RunnerInfo, error) {
 		f.Close()
 		return nil, RunnerInfo{}, err
 	}
-	return &RunnerLock{f, len(text)}, parseRunnerInfo(text), nil
+	return &RunnerLock{f}, parseRunnerInfo(text), nil
 }
 
 // Write replaces what the lock file tells.
@@ -104,12 +101,7 @@ func (l *RunnerLock) Write(info RunnerInfo) error {
 	if _, err := l.f.WriteAt([]byte(text), 0); err != nil { // Before the cut: a reader never finds nothing.
 		return err
 	}
-	longer := l.size > len(text)
-	l.size = len(text)
-	if longer {
-		return l.f.Truncate(int64(len(text)))
-	}
-	return nil
+	return l.f.Truncate(int64(len(text)))
 }
 
 // Close gives the lock up.

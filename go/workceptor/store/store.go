@@ -451,15 +451,7 @@ func (d *Dir) Discard() (*Trash, error) {
 type Trash struct{ path string }
 
 // Delete frees the room that it has on the disk.
-func (t *Trash) Delete() error {
-	for _, name := range []string{StatusFile, LockFile, StdinFile, StdoutFile, RunnerFile} {
-		os.Remove(filepath.Join(t.path, name)) // All that there is as a rule, and no need to look for it.
-	}
-	if os.Remove(t.path) == nil {
-		return nil
-	}
-	return os.RemoveAll(t.path)
-}
+func (t *Trash) Delete() error { return os.RemoveAll(t.path) }
 
 // openRegular opens a regular file that is not a link. It does not block on what is none.
 func openRegular(path string, flags int) (*os.File, error) {
