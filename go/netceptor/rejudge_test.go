@@ -210,3 +210,39 @@ func TestDialWhileTheServiceCloses(t *testing.T) {
 		})
 	}
 }
+
+// TestServicesEndWhole: a service whose last stream has ended can be offered again at once, as its name is free by then.
+func TestServicesEndWhole(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	nodes[0].protocols = []string{streamALPN} // Each stream holds the socket for itself.
+	name, err := wire.Service("svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := nodes[1]
+	for i := range 200 {
+		ln, err := b.ListenStream("svc", nil, nil)
+		if err != nil {
+			t.Fatalf("time %d: %v", i, err)
+		}
+		if _, err := nodes[0].DialStream(t.Context(), "b", "svc", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ln.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		_ = ln.Close()
+		go b.failStreams(ErrClosed, func(*Stream) bool { return true })
+		for over := false; !over; {
+			b.streamsMu.Lock()
+			over = b.streamSockets["svc"] == nil
+			b.socketsMu.Lock()
+			bound := b.sockets[name] != nil
+			b.socketsMu.Unlock()
+			b.streamsMu.Unlock()
+			if over && bound {
+				t.Fatalf("time %d: nobody has the service, and its name is in use", i)
+			}
+		}
+	}
+}

@@ -54,12 +54,14 @@ func (s *streamSocket) release() {
 	n.streamsMu.Lock()
 	s.users--
 	last := s.users == 0
-	if last && n.streamSockets[s.pc.Service()] == s {
-		delete(n.streamSockets, s.pc.Service())
+	if last {
+		if n.streamSockets[s.pc.Service()] == s {
+			delete(n.streamSockets, s.pc.Service())
+		}
+		_ = s.pc.Close() // Before anybody finds the service free: its name has to be, too.
 	}
 	n.streamsMu.Unlock()
 	if last {
-		_ = s.pc.Close()
 		_ = s.tr.Close()
 	}
 }
