@@ -23,7 +23,7 @@ def _latency(rounds: int) -> list[Row]:
 
 
 def _clients() -> list[Row]:
-    found = go_bench(PACKAGE, "Clients", "units/s", "-benchtime", "1s", rounds=1)
+    found = go_bench(PACKAGE, "Clients", "units/s", "-benchtime", "1s", rounds=5)
     rows = []
     for clients in (1, 16, 64):
         units, bare = found[f"Clients/Units{clients}"], found[f"Clients/Bare{clients}"]
