@@ -1,6 +1,8 @@
 package workceptor
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -162,6 +164,66 @@ func TestChecksumFollows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestChecksumOfARealRunnerFollows: the end of a unit with much output is told before its checksum, and the checksum reaches
+// the file, who waits here or on the node that has submitted it, and the next engine on the directory.
+func TestChecksumOfARealRunnerFollows(t *testing.T) {
+	const size = 64 << 20
+	command := `-c "truncate -s ` + strconv.Itoa(size) + ` /proc/self/fd/1"` // At once, so that nothing is summed while it grows.
+	h := sha256.New()
+	if _, err := io.CopyN(h, zeros{}, size); err != nil {
+		t.Fatal(err)
+	}
+	want := hex.EncodeToString(h.Sum(nil))
+	// ends waits for the end as it is told first.
+	ends := func(t *testing.T, changes *Subscription) {
+		t.Helper()
+		for s := (Status{}); s.State != Succeeded; {
+			select {
+			case c := <-changes.C:
+				if s = c.Status; s.State == Succeeded && (!s.Unsettled || s.SHA256 != "" || s.StdoutSize != size) {
+					t.Errorf("the end is told first as %+v", s)
+				}
+			case <-testContext(t).Done():
+				t.Fatal("the unit does not end")
+			}
+		}
+	}
+	t.Run("here and there", func(t *testing.T) {
+		_, alpha, beta := pair(t)
+		changes := beta.Subscribe(64)
+		defer changes.Close()
+		mirror := submit(t, alpha, request("beta", "shraw", command), "")
+		ends(t, changes)
+		unit := one(t, beta)
+		if s := wait(t, beta, unit); s.SHA256 != want || s.Unsettled {
+			t.Errorf("there: got %+v", s)
+		}
+		if s := wait(t, alpha, mirror); s.SHA256 != want || s.StdoutSize != size {
+			t.Errorf("here: got %+v", s)
+		}
+		if text := file(t, beta, unit, "status"); !strings.Contains(text, want) {
+			t.Errorf("the status file is %s", text)
+		}
+	})
+	t.Run("the engine ends before it comes", func(t *testing.T) {
+		dir := t.TempDir()
+		e := openEngine(t, dir, noMesh{"alpha"})
+		changes := e.Subscribe(64)
+		defer changes.Close()
+		id := submit(t, e, request("localhost", "shraw", command), "")
+		ends(t, changes)
+		runner := runnerOf(t, e, id)
+		syscall.Kill(runner, syscall.SIGSTOP)
+		e.Close()
+		e = openEngine(t, dir, noMesh{"alpha"})
+		releaseAll(t, e)
+		syscall.Kill(runner, syscall.SIGCONT)
+		if s := wait(t, e, id); s.SHA256 != want || s.State != Succeeded {
+			t.Errorf("got %+v", s)
+		}
+	})
 }
 
 // TestReboot: a unit that ran when the machine went down says so, and no process of today is taken for one of then.

@@ -125,14 +125,17 @@ func TestHostState(t *testing.T) {
 	if err := syscall.Mkfifo(ready, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(d, "sh", `-c "grep -h -e SigBlk /proc/self/status; ls /proc/self/fd | wc -l; echo > `+ready+`; sleep 300"`)
+	cmd := command(d, "sh", `-c "grep -h -e SigBlk /proc/self/status; ls /proc/self/fd | wc -l; exec cat `+ready+`"`)
 	cmd.ExtraFiles = []*os.File{leak, leak}
 	if err := startBlocked(cmd); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.ReadFile(ready); err != nil {
+	// Waits for cat: a shell that is about to become another program may lose the signal.
+	hold, err := os.OpenFile(ready, os.O_WRONLY, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer hold.Close()
 	cmd.Process.Signal(syscall.SIGINT)
 	if code := exitCode(t, cmd.Wait()); code != 255 {
 		t.Errorf("got exit code %d, want 255", code)
@@ -169,13 +172,15 @@ func TestDirectoryRemoved(t *testing.T) {
 	if err := syscall.Mkfifo(ready, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(d, "sh", `-c "echo > `+ready+`; exec sleep 300"`)
+	cmd := command(d, "cat", ready)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.ReadFile(ready); err != nil {
+	hold, err := os.OpenFile(ready, os.O_WRONLY, 0) // Waits for the command.
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer hold.Close()
 	if err := d.Remove(); err != nil {
 		t.Fatal(err)
 	}
