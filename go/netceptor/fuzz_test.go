@@ -1,9 +1,11 @@
 package netceptor
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/link"
@@ -56,6 +58,51 @@ func FuzzLink(f *testing.F) {
 		}
 		if n.Err() != nil {
 			t.Fatalf("the node ended: %v", n.Err())
+		}
+	})
+}
+
+// FuzzMuxHeader: what a stream of a shared connection begins with, and its answer, are read exactly or refused, the bytes
+// of the application behind them are left alone, and it makes no difference in what pieces they arrive.
+func FuzzMuxHeader(f *testing.F) {
+	for _, service := range []string{"", "control", "12345678", randomName()} {
+		f.Add(muxQuestion(service))
+		f.Add(append(muxQuestion(service), "what the application says"...))
+	}
+	f.Add([]byte{muxBeat, muxBeat, muxBeat})
+	f.Add(append(muxAnswer(muxOpen, ""), "what the application answers"...))
+	for _, status := range []byte{muxUnknown, muxIdentity, muxBusy, muxClosing} {
+		f.Add(muxAnswer(status, errMuxBusy.Error()))
+	}
+	f.Fuzz(func(t *testing.T, said []byte) {
+		text := len(said) > 1 && len(said) >= 2+int(said[1]) // As a header or an answer with a text, it is whole.
+
+		reader := bytes.NewReader(said)
+		kind, service, err := readMuxHeader(reader)
+		if err == nil {
+			want := []byte{muxBeat}
+			if kind != muxBeat {
+				want = muxQuestion(service)
+			}
+			if header := said[:len(said)-reader.Len()]; !bytes.Equal(header, want) {
+				t.Errorf("% x was read as kind %d, service %q, whose header is % x", header, kind, service, want)
+			}
+		} else if len(said) > 0 && (said[0] == muxBeat || said[0] == muxService && text) {
+			t.Errorf("the header % x was refused: %v", said, err)
+		}
+		kindAgain, serviceAgain, errAgain := readMuxHeader(iotest.OneByteReader(bytes.NewReader(said)))
+		if kind != kindAgain || service != serviceAgain || (err == nil) != (errAgain == nil) {
+			t.Errorf("% x is kind %d, service %q (%v), and byte by byte %d, %q (%v)", said, kind, service, err, kindAgain, serviceAgain, errAgain)
+		}
+
+		reader = bytes.NewReader(said)
+		status, reason, err := readMuxAnswer(reader)
+		if err == nil {
+			if answer := said[:len(said)-reader.Len()]; !bytes.Equal(answer, muxAnswer(status, reason)) {
+				t.Errorf("% x was read as status %d, %q, whose answer is % x", answer, status, reason, muxAnswer(status, reason))
+			}
+		} else if len(said) > 0 && (said[0] == muxOpen || text) {
+			t.Errorf("the answer % x was refused: %v", said, err)
 		}
 	})
 }

@@ -269,20 +269,60 @@ func (m *mux) open(ctx context.Context, to Addr) (*Stream, error) {
 func (m *mux) ask(ctx context.Context, qs *quic.Stream, service string) (status byte, text string, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = qs.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	header := append([]byte{muxService, byte(len(service))}, service...)
-	if _, err := qs.Write(header); err != nil {
+	if _, err := qs.Write(muxQuestion(service)); err != nil {
 		return 0, "", err
 	}
-	var b [256]byte
-	if _, err := io.ReadFull(qs, b[:1]); err != nil || b[0] == muxOpen {
+	return readMuxAnswer(qs)
+}
+
+// muxQuestion is the header of a service stream.
+func muxQuestion(service string) []byte {
+	return append([]byte{muxService, byte(len(service))}, service...)
+}
+
+// readMuxHeader reads what a stream of the peer begins with and nothing after it: the kind and, of a service stream, the
+// service. An unknown kind is an error.
+func readMuxHeader(r io.Reader) (kind byte, service string, err error) {
+	var b [1]byte
+	if _, err = io.ReadFull(r, b[:]); err != nil {
+		return 0, "", err
+	}
+	switch kind = b[0]; kind {
+	case muxService:
+		service, err = readMuxText(r)
+	case muxBeat:
+	default:
+		err = fmt.Errorf("streams of kind %d are unknown", kind)
+	}
+	return kind, service, err
+}
+
+// muxAnswer is the answer to the header of a service stream; the text is for other statuses than muxOpen.
+func muxAnswer(status byte, text string) []byte {
+	if status == muxOpen {
+		return []byte{status}
+	}
+	return append([]byte{status, byte(len(text))}, text...)
+}
+
+// readMuxAnswer reads a [muxAnswer] and nothing after it.
+func readMuxAnswer(r io.Reader) (status byte, text string, err error) {
+	var b [1]byte
+	if _, err = io.ReadFull(r, b[:]); err != nil || b[0] == muxOpen {
 		return b[0], "", err
 	}
-	status = b[0]
-	if _, err := io.ReadFull(qs, b[:1]); err != nil {
-		return 0, "", err
+	text, err = readMuxText(r)
+	return b[0], text, err
+}
+
+// readMuxText reads u8 length and so many bytes.
+func readMuxText(r io.Reader) (string, error) {
+	var b [256]byte
+	if _, err := io.ReadFull(r, b[:1]); err != nil {
+		return "", err
 	}
-	n, err := io.ReadFull(qs, b[:b[0]])
-	return status, string(b[:n]), err
+	n, err := io.ReadFull(r, b[:b[0]])
+	return string(b[:n]), err
 }
 
 func statusError(status byte, text string) error {
@@ -314,29 +354,18 @@ func (m *mux) serve() {
 // receive finds out what a stream is for.
 func (m *mux) receive(qs *quic.Stream) {
 	_ = qs.SetDeadline(time.Now().Add(muxHeader))
-	var b [256]byte
-	_, err := io.ReadFull(qs, b[:1])
+	kind, service, err := readMuxHeader(qs)
 	switch {
-	case err != nil || b[0] != muxService && b[0] != muxBeat:
+	case err != nil:
 		qs.CancelRead(codeRefused)
 		qs.CancelWrite(codeRefused)
-		return
-	case b[0] == muxBeat:
+	case kind == muxBeat:
 		_ = qs.SetDeadline(time.Time{})
 		_, _ = io.Copy(io.Discard, qs)
 		_ = qs.Close()
-		return
+	default:
+		m.dispatch(qs, service)
 	}
-	var size [1]byte
-	if _, err = io.ReadFull(qs, size[:]); err == nil {
-		_, err = io.ReadFull(qs, b[:size[0]])
-	}
-	if err != nil {
-		qs.CancelRead(codeRefused)
-		qs.CancelWrite(codeRefused)
-		return
-	}
-	m.dispatch(qs, string(b[:size[0]]))
 }
 
 // dispatch hands a stream to the listener of its service, or refuses it.
@@ -361,7 +390,7 @@ func (m *mux) dispatch(qs *quic.Stream, service string) {
 		}
 		refuse(qs, muxBusy, errMuxBusy.Error())
 	default:
-		_, err := qs.Write([]byte{muxOpen})
+		_, err := qs.Write(muxAnswer(muxOpen, ""))
 		_ = qs.SetDeadline(time.Time{})
 		s, ok := m.adopt(qs, Addr{n.id, service}, m.remote)
 		if err != nil || !ok {
@@ -419,7 +448,7 @@ type peerOnly struct {
 func (p peerOnly) RemoteAddr() net.Addr { return p.remote }
 
 func refuse(qs *quic.Stream, status byte, text string) {
-	_, _ = qs.Write(append([]byte{status, byte(len(text))}, text...))
+	_, _ = qs.Write(muxAnswer(status, text))
 	_ = qs.Close()
 	qs.CancelRead(codeRefused)
 }
