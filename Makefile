@@ -64,10 +64,15 @@ campaign: build ## kill daemons, links, runners and commands while units run: SE
 exits: build ## end interpreters under load, EXITS=60 times each kind of load with each Python of this machine
 	RECEPTOR_EXITS=$(or $(EXITS),60) $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/python/test_hazards.py -k exits_under_load
 
+# At the end of its time the fuzzer of Go fails now and then with nothing but "context deadline exceeded", whatever the target:
+# it compares the context that has ended to one below it, which ends a moment later. If what it has kept passes, nothing was found.
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
-	@set -e; for package in $$($(GO) list ./go/...); do \
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; for package in $$($(GO) list ./go/...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-			echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 100x $$package; \
+			echo "$$package $$target"; passed=true; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 100x $$package >"$$log" 2>&1 || passed=false; \
+			cat "$$log"; \
+			$$passed || { grep -qx '    context deadline exceeded' "$$log" && $(GO) test -run "^$$target$$" $$package; }; \
 		done; \
 	done
 
