@@ -453,21 +453,24 @@ func refuse(qs *quic.Stream, status byte, text string) {
 	qs.CancelRead(codeRefused)
 }
 
-// muxTo returns a connection that streams to a service can share, nil if there is none. If one is being made right now, it
-// waits for it for up to [sharedDial]: on a busy machine a hundred handshakes at once take far longer than one.
-func (n *Node) muxTo(ctx context.Context, key muxKey) *mux {
+// muxTo returns a connection that streams to a service can share. If there is none, the caller is to make one and to call
+// ends once that is over. If one is being made right now, it waits for that for up to [sharedDial]: on a busy machine a
+// hundred handshakes at once take far longer than one.
+func (n *Node) muxTo(ctx context.Context, key muxKey) (m *mux, ends func()) {
 	for waited := false; ; waited = true {
 		n.streamsMu.Lock()
 		if list := n.shared[key]; len(list) > 0 {
 			m := list[len(list)-1]
 			n.streamsMu.Unlock()
-			return m
+			return m, nil
 		}
 		dialing := n.dialing[key]
-		n.streamsMu.Unlock()
 		if dialing == nil || waited {
-			return nil
+			ends := n.dialBeginsLocked(key)
+			n.streamsMu.Unlock()
+			return nil, ends
 		}
+		n.streamsMu.Unlock()
 		timer := time.NewTimer(sharedDial)
 		select {
 		case <-dialing:
@@ -498,11 +501,9 @@ func (n *Node) unshare(m *mux) {
 	n.shared[m.key] = list
 }
 
-// dialBegins notes that a connection is being made; the function it returns notes the end of that.
-func (n *Node) dialBegins(key muxKey) (ends func()) {
+// dialBeginsLocked notes that a connection is being made; the function it returns notes the end of that.
+func (n *Node) dialBeginsLocked(key muxKey) (ends func()) {
 	done := make(chan struct{})
-	n.streamsMu.Lock()
-	defer n.streamsMu.Unlock()
 	if n.dialing[key] == nil {
 		n.dialing[key] = done
 	}

@@ -75,6 +75,39 @@ func TestStreamsShareAConnection(t *testing.T) {
 	}
 }
 
+// TestOneDialsForMany: of those that need a connection at the same moment, one makes it and the others wait for it.
+func TestOneDialsForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{shared: map[muxKey][]*mux{}, dialing: map[muxKey]chan struct{}{}}
+		key := muxKey{node: "far", service: "echo"}
+		const many = 100
+		found, dial := make(chan *mux, many), make(chan func(), many)
+		for range many {
+			go func() {
+				m, ends := n.muxTo(t.Context(), key)
+				if m == nil {
+					dial <- ends
+					return
+				}
+				found <- m
+			}()
+		}
+		synctest.Wait()
+		if len(dial) != 1 || len(found) != 0 {
+			t.Fatalf("%d of %d dial and %d have a connection that is not made yet; want one that dials", len(dial), many, len(found))
+		}
+		made := &mux{key: key}
+		n.streamsMu.Lock()
+		n.shared[key] = []*mux{made}
+		n.streamsMu.Unlock()
+		(<-dial)()
+		synctest.Wait()
+		if len(dial) != 0 || len(found) != many-1 || <-found != made {
+			t.Errorf("%d have the connection and %d dial another; want %d and none", len(found), len(dial), many-1)
+		}
+	})
+}
+
 // TestManyStreamsOpen opens more than fit on one connection and leaves them open.
 func TestManyStreamsOpen(t *testing.T) {
 	nodes := chain(t, "a", "b")

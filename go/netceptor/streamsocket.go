@@ -202,7 +202,16 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): " + ErrNoRoute.Error(), Err: ErrNoRoute}
 	}
 	key := muxKey{to.Node, service, conf}
-	for m := n.muxTo(ctx, key); m != nil; m = n.muxTo(ctx, key) {
+	for {
+		m, ends := n.muxTo(ctx, key)
+		if m == nil {
+			st, err := n.dialNew(ctx, to, key)
+			ends()
+			if err != nil {
+				return nil, dialError(to, err)
+			}
+			return st, nil
+		}
 		st, err := m.open(ctx, to)
 		switch {
 		case err == nil:
@@ -213,17 +222,10 @@ func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string,
 			return nil, dialError(to, err)
 		}
 	}
-	st, err := n.dialNew(ctx, to, key)
-	if err != nil {
-		return nil, dialError(to, err)
-	}
-	return st, nil
 }
 
 // dialNew opens a stream over a connection of its own, which later streams share if the other node can do that.
 func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error) {
-	ends := n.dialBegins(key)
-	defer ends()
 	pc, err := n.ListenPacket("", nil)
 	if err != nil {
 		return nil, err
