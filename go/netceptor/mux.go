@@ -85,10 +85,12 @@ type mux struct {
 	local  Addr
 	remote Addr
 
-	mu      sync.Mutex
-	streams map[*Stream]struct{}
-	resting time.Time // Since when there are no streams.
-	cause   error     // Why this side gave the connection up.
+	mu       sync.Mutex
+	streams  map[*Stream]struct{}
+	used     bool         // A stream was opened on it.
+	liveness *quic.Stream // Of the dialer, once there was need for it.
+	resting  time.Time    // Since when there are no streams.
+	cause    error        // Why this side gave the connection up.
 }
 
 // newMux takes over a connection and one use of its socket.
@@ -120,7 +122,6 @@ func (m *mux) start() {
 func (m *mux) watch() {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	var beat *quic.Stream
 	var packets uint64
 	heard := time.Now()
 	for {
@@ -139,7 +140,7 @@ func (m *mux) watch() {
 		case busy && time.Since(heard) >= pathLost:
 			m.giveUp(errPathLost)
 		case busy && m.dialer:
-			beat = m.beat(beat)
+			m.beat()
 		case !busy && m.dialer && time.Since(resting) >= muxRest:
 			_ = m.qc.CloseWithError(codeNormal, reasonNormal)
 		}
@@ -147,16 +148,30 @@ func (m *mux) watch() {
 }
 
 // beat writes to the liveness stream, which it opens the first time.
-func (m *mux) beat(s *quic.Stream) *quic.Stream {
-	if s == nil {
-		var err error
-		if s, err = m.qc.OpenStream(); err != nil {
-			return nil // All streams are in use; they are beat enough if they move, and else there is a next time.
-		}
+func (m *mux) beat() {
+	m.mu.Lock()
+	if m.liveness == nil {
+		m.liveness, _ = m.qc.OpenStream() // If all are in use there is a next time.
 	}
-	_ = s.SetWriteDeadline(time.Now().Add(beatEvery))
-	_, _ = s.Write([]byte{muxBeat})
-	return s
+	s := m.liveness
+	m.mu.Unlock()
+	if s != nil {
+		_ = s.SetWriteDeadline(time.Now().Add(beatEvery))
+		_, _ = s.Write([]byte{muxBeat})
+	}
+}
+
+// next opens a stream. Before the second, the liveness stream is opened, while there is room for it: a connection that is
+// full of streams on which nothing moves lives by it.
+func (m *mux) next() (*quic.Stream, error) {
+	m.mu.Lock()
+	reserve := m.used && m.liveness == nil
+	m.used = true
+	m.mu.Unlock()
+	if reserve {
+		m.beat()
+	}
+	return m.qc.OpenStream()
 }
 
 // giveUp ends the connection and all its streams with an error.
@@ -230,7 +245,7 @@ func (m *mux) open(ctx context.Context, to Addr) (*Stream, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, staleAfter, errMuxBroken)
 		defer cancel()
 	}
-	qs, err := m.qc.OpenStream()
+	qs, err := m.next()
 	if err != nil {
 		if m.qc.Context().Err() != nil {
 			return nil, errMuxBroken

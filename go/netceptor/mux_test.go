@@ -307,3 +307,37 @@ func TestResetsAreExact(t *testing.T) {
 		_ = ln.Close()
 	}
 }
+
+// Streams that are open and still are kept, however many share a connection.
+func TestConnectionsFullOfStillStreamsLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		a, b := s.add("a"), s.add("b")
+		s.link("a", "b", 1)
+		s.settle("start", 5*time.Second)
+		echoOn(t, b, "echo")
+		var streams []*Stream
+		for range 5 * maxStreams / 2 {
+			st, err := a.DialStream(t.Context(), "b", "echo", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			streams = append(streams, st)
+		}
+		time.Sleep(10 * pathLost)
+		for i, st := range streams {
+			_, err := st.Write([]byte("x"))
+			if err == nil {
+				_, err = io.ReadFull(st, make([]byte, 1))
+			}
+			if err != nil {
+				t.Fatalf("stream %d after %v: %v", i, 10*pathLost, err)
+			}
+			_ = st.Close()
+		}
+		if muxes, _ := a.connections(); muxes != 3 {
+			t.Errorf("%d streams take %d connections, want 3", len(streams), muxes)
+		}
+	})
+}
