@@ -127,7 +127,7 @@ func (w *commandWorker) spawn(t workType) (pid int, err error) {
 		argv, files = append(argv, "attach="+w.attach), append(files, w.client)
 	}
 	environ := w.j.e.cfg.Environ
-	if t.python {
+	if t.interpreter != "" {
 		if environ == nil {
 			environ = os.Environ()
 		}
@@ -226,14 +226,15 @@ func (w *commandWorker) runnerEnded() {
 	w.over, w.warm = true, nil
 	process := w.runner
 	w.mu.Unlock()
+	var exit *os.ProcessState
 	if process != nil {
-		process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
+		exit, _ = process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
 	}
-	w.settle()
+	w.settle(exit)
 }
 
-// settle ends a unit that no runner has any more.
-func (w *commandWorker) settle() {
+// settle ends a unit that no runner has any more. exit is how its process has ended, nil if that is not known.
+func (w *commandWorker) settle(exit *os.ProcessState) {
 	j := w.j
 	j.reload()
 	switch {
@@ -243,6 +244,9 @@ func (w *commandWorker) settle() {
 		w.endTree(syscall.SIGTERM, treeGrace)
 	}
 	detail, reason := unit.DetailRunnerDied, unit.ReasonRunnerDied
+	if interpreter := w.interpreter(); interpreter != "" && exit != nil {
+		detail, reason = w.workerDied(interpreter, exit)
+	}
 	if !j.dir.Exists() {
 		detail, reason = unit.DetailDirectoryGone, unit.ReasonDirectory
 	}
@@ -295,9 +299,21 @@ func (w *commandWorker) endTree(first syscall.Signal, grace time.Duration) {
 	}
 }
 
-func (w *commandWorker) python() bool {
-	t, ok := w.j.e.workType(w.j.look().rec.WorkType)
-	return ok && t.python
+// interpreter is the program that does the unit if that is Python work; else "".
+func (w *commandWorker) interpreter() string {
+	t, _ := w.j.e.workType(w.j.look().rec.WorkType)
+	return t.interpreter
+}
+
+func (w *commandWorker) python() bool { return w.interpreter() != "" }
+
+// workerDied says how the process of a Python unit has ended that did not say so itself.
+func (w *commandWorker) workerDied(interpreter string, exit *os.ProcessState) (detail string, reason unit.Reason) {
+	if _, begun := w.j.dir.RunnerAlive(); begun {
+		return unit.DetailRunnerDied + ": " + exit.String(), unit.ReasonRunnerDied
+	}
+	return fmt.Sprintf("Error loading worker: %s ended with %s before it began. It must be Python 3.11 or newer with pyreceptor "+
+		"installed; what it says is in the log of the node", interpreter, exit), unit.ReasonPlugin
 }
 
 // insist sees to it that the runner, which was asked to stop, does.
@@ -400,7 +416,7 @@ func (w *commandWorker) summing(rec unit.Record) bool {
 // by the lock which of them is first.
 func (w *commandWorker) relaunch(rec unit.Record) bool {
 	t, ok := w.j.e.workType(rec.WorkType)
-	if !ok || t.argv == nil || t.python && rec.Detail != unit.DetailLaunching { // A worker may have begun with it.
+	if !ok || t.argv == nil || t.interpreter != "" && rec.Detail != unit.DetailLaunching { // A worker may have begun with it.
 		return false
 	}
 	if info, err := w.j.dir.RunnerInfo(); err != nil || info.Runner != 0 || info.Boot != proc.BootID() {

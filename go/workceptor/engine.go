@@ -101,11 +101,10 @@ func (e *Engine) Start() error {
 	e.mu.Unlock()
 	slices.SortStableFunc(loaded, func(a, b *job) int { return a.rec.Created.Compare(b.rec.Created) }) // The order of the queue.
 	for _, j := range loaded {
+		attached := j.attached()
 		if j.half() {
 			e.log.Info("unit whose payload never became complete is deleted: its submitter makes another", "unit", j.id)
-			if err := j.remove(); err != nil {
-				e.log.Error("unit cannot be deleted", "unit", j.id, "err", err)
-			}
+			j.removeOrLog()
 			continue
 		}
 		switch {
@@ -113,6 +112,9 @@ func (e *Engine) Start() error {
 			j.work.resume()
 		case !j.complete():
 			j.abandon("Failed to restart: this node cannot go on with work of this kind", unit.ReasonRestart)
+		}
+		if w, ok := j.work.(*commandWorker); ok && attached { // Its client has gone with the engine that had made it.
+			e.begin(w.removeEnded)
 		}
 	}
 	e.begin(e.sweep)
@@ -282,7 +284,8 @@ func (e *Engine) VerifySubmit(workType, signature string, trusted bool) error {
 	return e.verify(t.verify, signature, trusted)
 }
 
-// VerifyUnit is VerifySubmit for cancel, release and results of a unit.
+// VerifyUnit is VerifySubmit for cancel, release and results of a unit. If its type is not offered any more, what counts is
+// whether that wanted signatures when the unit was made.
 func (e *Engine) VerifyUnit(id UnitID, signature string, trusted bool) error {
 	j, err := e.find(id)
 	if err != nil {
@@ -291,6 +294,9 @@ func (e *Engine) VerifyUnit(id UnitID, signature string, trusted bool) error {
 	rec := j.look().rec
 	if x := rec.Remote(); x != nil {
 		return e.verify(x.SignWork, signature, trusted)
+	}
+	if _, offered := e.workType(rec.WorkType); !offered {
+		return e.verify(rec.VerifySignature, signature, trusted)
 	}
 	return e.VerifySubmit(rec.WorkType, signature, trusted)
 }
@@ -367,7 +373,7 @@ func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	}
 	if req.Node == e.cfg.Mesh.ID() || strings.EqualFold(string(req.Node), "localhost") {
 		rec.WorkType = req.WorkType
-		rec.Extra, err = e.planLocal(req)
+		rec.Extra, rec.VerifySignature, err = e.planLocal(req)
 	} else {
 		rec.WorkType = remoteWorkType
 		rec.Extra, err = e.planRemote(req)
@@ -375,16 +381,16 @@ func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	return rec, err
 }
 
-func (e *Engine) planLocal(req SubmitRequest) (*unit.CommandExtra, error) {
+func (e *Engine) planLocal(req SubmitRequest) (x *unit.CommandExtra, verify bool, err error) {
 	if req.TTL != "" {
-		return nil, errors.New("ttl option is intended for remote work only")
+		return nil, false, errors.New("ttl option is intended for remote work only")
 	}
 	t, ok := e.workType(req.WorkType)
 	if !ok {
-		return nil, fmt.Errorf("unknown work type %s", req.WorkType)
+		return nil, false, fmt.Errorf("unknown work type %s", req.WorkType)
 	}
 	params, err := t.plan(req.Params)
-	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil, Submission: req.Submission}, err
+	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil, Submission: req.Submission}, t.verify, err
 }
 
 func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {

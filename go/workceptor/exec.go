@@ -67,8 +67,8 @@ func (e *Engine) Exec(req ExecRequest) (*Interactive, error) {
 	}
 	defer far.Close()
 	j, err := e.create(unit.Record{
-		State: Pending, Detail: unit.DetailStarting, WorkType: req.WorkType, Extra: &unit.CommandExtra{Params: params},
-		Times: unit.Times{Created: time.Now().UTC()},
+		State: Pending, Detail: unit.DetailStarting, WorkType: req.WorkType, Extra: &unit.CommandExtra{Params: params, Attached: true},
+		Times: unit.Times{Created: time.Now().UTC()}, VerifySignature: t.verify,
 	}, nil)
 	if err != nil {
 		near.Close()
@@ -198,14 +198,30 @@ func (x *Interactive) release() {
 	running := x.w.runner != nil
 	x.w.mu.Unlock()
 	if running {
-		select {
-		case <-x.w.ended:
-		case <-x.j.e.ctx.Done():
-			return
-		}
+		x.w.removeEnded()
+	} else {
+		x.j.removeOrLog()
 	}
-	if err := x.j.remove(); err != nil {
-		x.j.e.log.Error("unit cannot be deleted", "unit", x.j.id, "err", err)
+}
+
+func (j *job) removeOrLog() {
+	if err := j.remove(); err != nil {
+		j.e.log.Error("unit cannot be deleted", "unit", j.id, "err", err)
+	}
+}
+
+// attached reports whether the unit was made for a client who is attached to it.
+func (j *job) attached() bool {
+	c := j.rec.Command()
+	return c != nil && c.Attached
+}
+
+// removeEnded removes the unit when its runner has ended.
+func (w *commandWorker) removeEnded() {
+	select {
+	case <-w.ended:
+		w.j.removeOrLog()
+	case <-w.j.e.ctx.Done():
 	}
 }
 

@@ -3,6 +3,8 @@ package workceptor
 import (
 	"encoding/json"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,8 +129,9 @@ func TestExecPipes(t *testing.T) {
 }
 
 func TestExecTerminal(t *testing.T) {
+	t.Setenv("TERM", "dumb") // Of the node; the command has that of its client, and no other.
 	e := execEngine(t, 0)
-	x := execute(t, e, `-c 'stty size; echo $TERM; test -t 0 && test -t 1 && test -t 2 && echo terminal; read line; echo "got $line"; stty size; kill -9 $$'`,
+	x := execute(t, e, `-c 'stty size; env | grep ^TERM=; test -t 0 && test -t 1 && test -t 2 && echo terminal; read line; echo "got $line"; stty size; kill -9 $$'`,
 		&attach.Size{Rows: 33, Cols: 132})
 	said := false
 	end := collect(t, x, func(stdout string) {
@@ -137,7 +140,7 @@ func TestExecTerminal(t *testing.T) {
 			send(t, x, attach.AppendResize(nil, attach.Size{Rows: 50, Cols: 99}), input("hello\r"))
 		}
 	})
-	want := "33 132\r\nvt100\r\nterminal\r\nhello\r\ngot hello\r\n50 99\r\n"
+	want := "33 132\r\nTERM=vt100\r\nterminal\r\nhello\r\ngot hello\r\n50 99\r\n"
 	if end.stdout != want || end.stderr != "" {
 		t.Errorf("got %q, want %q", end.stdout, want)
 	}
@@ -192,6 +195,38 @@ func TestExecHangup(t *testing.T) {
 				t.Errorf("process %d is left: %v", pid, err)
 			}
 		}
+	}
+}
+
+// TestExecNodeDies: an interactive unit that a node has left behind is released by the next one, when its command has ended.
+func TestExecNodeDies(t *testing.T) {
+	dir, gate := t.TempDir(), filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := openEngine(t, dir, noMesh{"alpha"})
+	if err := e.RegisterCommand(CommandType{WorkType: "exec", Command: "sh", AllowRuntimeParams: true, AllowExec: true}); err != nil {
+		t.Fatal(err)
+	}
+	x := execute(t, e, `-c 'trap "" HUP; echo ready; cat `+gate+`'`, nil)
+	if _, _, err := attach.NewReader(x).Next(); err != nil {
+		t.Fatal(err)
+	}
+	if got := file(t, e, x.ID(), "status"); !strings.Contains(got, `"Attached":true`) {
+		t.Errorf("got status file %s", got)
+	}
+	e.Close()
+	e = openEngine(t, dir, noMesh{"alpha"})
+	if s, err := e.Status(x.ID()); err != nil || s.State != Running {
+		t.Errorf("got %v, %v of a command that goes on", s.State, err)
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantGone(t, e, x.ID())
+	e.Close()
+	if entries := left(t, e); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
 	}
 }
 

@@ -161,6 +161,72 @@ func TestSignatureRules(t *testing.T) {
 	}
 }
 
+// TestF180UnitsAndSignatures: what signed submissions have made wants signatures for everything else, also on the node that has
+// signed, and also when the type of work is not offered any more.
+func TestF180UnitsAndSignatures(t *testing.T) {
+	verify := func(c *Config) {
+		c.Verify = func(signature string) error {
+			if signature != "good" {
+				return errors.New("could not verify signature: forged")
+			}
+			return nil
+		}
+	}
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"}, verify)
+	for name, secure := range map[string]bool{"old": true, "plain": false} {
+		if err := e.RegisterCommand(CommandType{WorkType: name, Command: "cat", VerifySignature: secure}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed := request("beta", "cat", "")
+	signed.SignWork = true
+	ids := map[string]UnitID{}
+	for name, req := range map[string]SubmitRequest{
+		"secure": request("localhost", "old", ""), "plain": request("localhost", "plain", ""),
+		"remote, signed": signed, "remote": request("beta", "cat", ""),
+	} {
+		s, err := e.Submit(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ReadPayload(strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+		if ids[name] = s.ID(); !strings.HasPrefix(name, "remote") {
+			if _, err := s.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wait(t, e, s.ID())
+		}
+	}
+	check := func(when string, e *Engine) {
+		const empty, forged, unexpected = "could not verify signature: signature is empty", "could not verify signature: forged", "work type did not expect a signature"
+		for name, want := range map[string][4]string{ // For no, a bad and a good signature, and for a client on a Unix socket.
+			"secure": {empty, forged, "", ""}, "remote, signed": {empty, forged, "", ""},
+			"plain": {"", unexpected, unexpected, ""}, "remote": {"", unexpected, unexpected, ""},
+		} {
+			for i, signature := range []string{"", "bad", "good", ""} {
+				got := ""
+				if err := e.VerifyUnit(ids[name], signature, i == 3); err != nil {
+					got = err.Error()
+				}
+				if got != want[i] {
+					t.Errorf("%s, %s unit, signature %q, trusted %v: got %q, want %q", when, name, signature, i == 3, got, want[i])
+				}
+			}
+		}
+	}
+	check("offered", e)
+	e.Unregister("old")
+	e.Unregister("plain")
+	check("taken back", e)
+	e.Close()
+	e = openEngine(t, dir, noMesh{"alpha"}, verify)
+	releaseAll(t, e)
+	check("after a restart", e)
+}
+
 func running(s Status) bool { return s.State == Running }
 
 func TestF150ResultsFollowTheOutput(t *testing.T) {

@@ -37,7 +37,7 @@ func (e *Engine) RegisterPython(t PythonType) error {
 		interpreter = e.pythonBeside()
 	}
 	return e.register(workType{
-		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, python: true,
+		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, interpreter: interpreter,
 		plan: func(params map[string]string) (string, error) { return params["params"], nil },
 		argv: func(params, unitDir string) []string {
 			config := maps.Clone(t.Config)

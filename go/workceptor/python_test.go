@@ -30,7 +30,7 @@ func pythonEngine(t *testing.T) *Engine {
 		c.Environ = append(os.Environ(), path, "PYTHONDONTWRITEBYTECODE=1")
 	})
 	releaseAll(t, e)
-	for _, name := range []string{"as_bytes", "as_buffer", "as_file", "as_tape", "fails", "waits", "bears", "deaf:bears", "private", "absent", "broken:f", "nix:f"} {
+	for _, name := range []string{"as_bytes", "as_buffer", "as_file", "as_tape", "fails", "waits", "bears", "deaf:bears", "private", "absent", "nested", "exits", "dies", "broken:f", "nix:f", "leaves:f"} {
 		plugin, function, ok := strings.Cut(name, ":")
 		if !ok {
 			plugin, function = "demo", name
@@ -70,6 +70,8 @@ func TestF221F224PythonFailures(t *testing.T) {
 	for workType, want := range map[string]string{
 		"as_tape":  "Error running worker: ValueError('Unknown plugin action method')",
 		"fails":    "Error running worker: KeyError('no such key')",
+		"exits":    "Error running worker: SystemExit(4)",
+		"leaves:f": "Error loading worker: SystemExit(3)",
 		"private":  "Error loading worker: ValueError('Not allowed to call non-exported private in demo')",
 		"absent":   "Error loading worker: ValueError('Function absent does not exist in demo')",
 		"nix:f":    "Error loading worker: ValueError('Plugin nix not found')",
@@ -80,10 +82,16 @@ func TestF221F224PythonFailures(t *testing.T) {
 		if s.State != Failed || s.Detail != want || s.Reason != unit.ReasonPlugin {
 			t.Errorf("%s: got %v %q, reason %q, want %q", workType, s.State, s.Detail, s.Reason, want)
 		}
-		if got := output(t, e, id, 0); workType == "fails" && got != "\"before\"\n" {
+		if got := output(t, e, id, 0); (workType == "fails" || workType == "exits") && got != "\"before\"\n" {
 			t.Errorf("got output %q", got)
 		}
 	}
+	s := wait(t, e, submit(t, e, request("localhost", "nested", ""), ""))
+	if s.Reason != unit.ReasonPlugin || !strings.HasPrefix(s.Detail, "Error running worker: RecursionError(") {
+		t.Errorf("got %v %q, reason %q", s.State, s.Detail, s.Reason)
+	}
+	s = wait(t, e, submit(t, e, request("localhost", "dies", ""), ""))
+	wantStatus(t, s, Failed, "Runner died: exit status 4", s.StdoutSize)
 }
 
 // TestF224PythonIsCancelled: and one whose process dies is failed.
@@ -113,10 +121,37 @@ func TestF224PythonIsCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := wait(t, e, id)
-	wantStatus(t, s, Failed, "Runner died", 10)
+	wantStatus(t, s, Failed, "Runner died: signal: killed", 10)
 	if s.Reason != unit.ReasonRunnerDied {
 		t.Errorf("got reason %q", s.Reason)
 	}
+}
+
+// TestF225InterpreterWithoutWorker: an interpreter that cannot run the worker is named, with how it ended.
+func TestF225InterpreterWithoutWorker(t *testing.T) {
+	e := localEngine(t)
+	if err := e.RegisterPython(PythonType{WorkType: "py", Plugin: "demo", Function: "f", Interpreter: "false"}); err != nil {
+		t.Fatal(err)
+	}
+	s := wait(t, e, submit(t, e, request("localhost", "py", ""), ""))
+	if s.State != Failed || s.Reason != unit.ReasonPlugin || !strings.HasPrefix(s.Detail, "Error loading worker: false ended with exit status 1 before it began. ") {
+		t.Errorf("got %v %q, reason %q", s.State, s.Detail, s.Reason)
+	}
+	if err := e.RegisterPython(PythonType{WorkType: "none", Plugin: "demo", Function: "f", Interpreter: "no-such-python"}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.Submit(request("localhost", "none", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ReadPayload(strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	const want = `exec: "no-such-python": executable file not found in $PATH`
+	if _, err := p.Start(testContext(t)); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	wantStatus(t, wait(t, e, p.ID()), Failed, "Failed to start command runner: "+want, 0)
 }
 
 // TestF151PythonWholeTree: work that does not hear SIGINT is killed, and in any case what it has started in other sessions.

@@ -3,7 +3,6 @@ package workceptor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -344,15 +343,12 @@ func (w *remoteWorker) tlsFailed(text string) {
 
 func (w *remoteWorker) sign() (string, error) {
 	x := w.extra()
-	switch {
-	case !x.SignWork:
+	if !x.SignWork {
 		return "", nil
-	case w.j.e.cfg.Sign == nil:
-		return "", &remote.RefusedError{Text: "cannot sign work: signing key is empty"}
 	}
-	signature, err := w.j.e.cfg.Sign(wire.NodeID(x.RemoteNode))
+	signature, err := w.j.e.Sign(wire.NodeID(x.RemoteNode))
 	if err != nil {
-		return "", &remote.RefusedError{Text: fmt.Sprintf("cannot sign work: %v", err)}
+		return "", &remote.RefusedError{Text: err.Error()}
 	}
 	return signature, nil
 }

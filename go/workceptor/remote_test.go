@@ -2,6 +2,7 @@ package workceptor
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -441,6 +442,33 @@ func TestF176SecretsAndTLS(t *testing.T) {
 	for _, name := range m.tls {
 		if name != "cli" {
 			t.Errorf("dialled with profile %q, want cli", name)
+		}
+	}
+	if disk := file(t, alpha, id, "status"); strings.Contains(disk, "hunter2") || !strings.Contains(disk, `"RemoteParams":{"plain":"p"}`) {
+		t.Errorf("the file of a unit that has failed holds %s", disk)
+	}
+}
+
+// TestF156SecretsGoWithTheUnit: once the executor has the unit its secret parameters are not on this node's disk any more, and
+// never on the executor's.
+func TestF156SecretsGoWithTheUnit(t *testing.T) {
+	_, alpha, beta := pair(t, func(c *Config) { c.HasTLSClient = func(string) bool { return true } })
+	given := make(chan string, 1)
+	register(t, beta, "trusted", 0, func(ctx context.Context, w *Work) error {
+		given <- w.Params["secret_token"]
+		<-ctx.Done()
+		return nil
+	})
+	req := request("beta", "trusted", "")
+	req.TLSClient, req.Params = "cli", map[string]string{"secret_token": "hunter2", "plain": "p"}
+	id := submit(t, alpha, req, "")
+	if got := <-given; got != "hunter2" {
+		t.Errorf("the work got %q", got)
+	}
+	until(t, alpha, id, "Running", running)
+	for e, id := range map[*Engine]UnitID{alpha: id, beta: one(t, beta)} {
+		if disk := file(t, e, id, "status"); strings.Contains(disk, "hunter2") {
+			t.Errorf("node %s has on its disk %s", e.cfg.Mesh.ID(), disk)
 		}
 	}
 }

@@ -15,7 +15,9 @@ type workType struct {
 	verify bool
 	limit  int  // Units that may run at once; 0 is any number.
 	exec   bool // Clients may attach to the command's terminal or pipes.
-	python bool // The process is an interpreter instead of a runner.
+
+	interpreter string // The process is this program instead of a runner; "" for other work than that of Python.
+
 	// plan checks the parameters of a request and returns what ExtraData says of them.
 	plan func(params map[string]string) (string, error)
 

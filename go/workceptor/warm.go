@@ -184,7 +184,7 @@ func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
 	w.attended.Store(false)
 	if err != nil || !rec.State.Complete() || j.wasCancelled() {
 		if !w.overtaken() {
-			w.settle()
+			w.settle(nil)
 		}
 		return
 	}

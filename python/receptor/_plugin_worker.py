@@ -102,7 +102,7 @@ class Worker:
                 raise ValueError(f"Function {self.function} does not exist in {self.plugin}")
             if not getattr(function, "receptor_export", False):
                 raise ValueError(f"Not allowed to call non-exported {self.function} in {self.plugin}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc()
             raise _Failure("Error loading worker", error) from error
         loaded: Function = function
@@ -153,7 +153,7 @@ class Worker:
     def _write(self, output: IO[bytes], item: object) -> None:
         try:
             line = json.dumps(item).encode() + b"\n"
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             raise _Failure("Error running worker", error) from error
         rest = memoryview(line)
         while rest:

@@ -17,8 +17,15 @@ const UnitVariable = "RECEPTOR_UNIT_DIR"
 
 // Environ returns environ with the variable of the unit in unitDir, and without that of a unit around it.
 func Environ(environ []string, unitDir string) []string {
-	kept := slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, UnitVariable+"=") })
-	return append(kept, unitVariable(unitDir))
+	return Setenv(environ, unitVariable(unitDir))
+}
+
+// Setenv returns environ with a variable in the form NAME=VALUE, and without others of that name: programs differ in which of
+// two they believe.
+func Setenv(environ []string, variable string) []string {
+	name, _, _ := strings.Cut(variable, "=")
+	kept := slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, name+"=") })
+	return append(kept, variable)
 }
 
 func unitVariable(unitDir string) string {

@@ -120,7 +120,7 @@ func (r *runner) launch(path string, argv []string, files []*os.File) (pid, exit
 	}
 	env, sys := proc.Environ(os.Environ(), r.unitDir), &syscall.SysProcAttr{Setpgid: true, PidFD: &exit}
 	if r.client.hasTerminal() {
-		env = append(env, "TERM="+r.client.term)
+		env = proc.Setenv(env, "TERM="+r.client.term)
 		sys = &syscall.SysProcAttr{Setsid: true, Setctty: true, PidFD: &exit}
 	}
 	pid, err = r.group.Start(sys, func() (int, error) {

@@ -107,6 +107,8 @@ func parse(token string, key *rsa.PublicKey) (*jwt.RegisteredClaims, error) {
 	switch {
 	case method != nil:
 		return nil, method
+	case errors.Is(err, rsa.ErrVerification):
+		return nil, fmt.Errorf("%w: another key has signed it than the one that belongs to this node's public key", rsa.ErrVerification)
 	case err != nil:
 		return nil, errors.New(innermost(err))
 	}

@@ -68,7 +68,11 @@ func (r Record) appendKeys(dst []byte) []byte {
 	dst = appendCode(dst, r.Code)
 	dst = appendText(dst, "Signal", r.Signal)
 	dst = appendText(dst, "Reason", string(r.Reason))
-	return appendText(dst, "StdoutSHA256", r.SHA256)
+	dst = appendText(dst, "StdoutSHA256", r.SHA256)
+	if r.VerifySignature {
+		dst = appendKey(append(dst, ','), "VerifySignature", true)
+	}
+	return dst
 }
 
 func appendTime(dst []byte, name string, t time.Time) []byte {
@@ -98,6 +102,7 @@ func (r *Record) takeKeys(keys map[string]json.RawMessage) {
 	for name, value := range map[string]any{
 		"Created": &r.Created, "Started": &r.Started, "Finished": &r.Finished,
 		"Signal": &r.Signal, "Reason": &r.Reason, "StdoutSHA256": &r.SHA256,
+		"VerifySignature": &r.VerifySignature,
 	} {
 		if raw, ok := keys[name]; ok && json.Unmarshal(raw, value) == nil {
 			delete(keys, name)

@@ -24,6 +24,10 @@ type Record struct {
 	Extra      Extra
 	Times
 	Outcome
+	// VerifySignature says that the unit's type wanted signatures when the unit was made, which is good while the type is not
+	// offered.
+	VerifySignature bool
+
 	other map[string]json.RawMessage // Keys this version does not know, kept at rewrites.
 }
 
@@ -41,7 +45,9 @@ type CommandExtra struct {
 	// Submission is the name that another node has given to the submission that made the unit, for the time until its payload
 	// is complete: see [RemoteExtra]. It is not shown to clients.
 	Submission string
-	other      map[string]json.RawMessage
+	// Attached says that the unit was made for a client who is attached to it, and is of no use without. It is not shown to clients.
+	Attached bool
+	other    map[string]json.RawMessage
 }
 
 // RemoteExtra is the ExtraData of a unit that lives on another node. It is shared between copies of a record: use
@@ -76,7 +82,7 @@ func (r Record) Remote() *RemoteExtra { x, _ := r.Extra.(*RemoteExtra); return x
 func (r *Record) SetPid(pid int) {
 	next := CommandExtra{Pid: pid}
 	if old := r.Command(); old != nil {
-		next.Params, next.InProcess, next.other = old.Params, old.InProcess, old.other
+		next.Params, next.InProcess, next.Attached, next.other = old.Params, old.InProcess, old.Attached, old.other
 	}
 	r.Extra = &next
 }
@@ -159,7 +165,10 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	}
 	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra
-		if err := take(keys, map[string]any{"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess, "Submission": &c.Submission}); err != nil {
+		err := take(keys, map[string]any{
+			"Pid": &c.Pid, "Params": &c.Params, "InProcess": &c.InProcess, "Submission": &c.Submission, "Attached": &c.Attached,
+		})
+		if err != nil {
 			return nil, fmt.Errorf("ExtraData.%w", err)
 		}
 		c.other = keys
@@ -186,7 +195,8 @@ func parseRemote(keys map[string]json.RawMessage) (Extra, error) {
 	return &x, nil
 }
 
-// Append appends the status file that says r, newline included.
+// Append appends the status file that says r, newline included. Secret parameters are left out as soon as nobody needs them any
+// more: when the executor has them, or never will.
 func (r Record) Append(dst []byte) []byte {
 	dst = append(dst, '{')
 	dst = appendKey(dst, "State", int(r.State))
@@ -194,7 +204,13 @@ func (r Record) Append(dst []byte) []byte {
 	dst = appendKey(append(dst, ','), "StdoutSize", r.StdoutSize)
 	dst = appendKey(append(dst, ','), "WorkType", r.WorkType)
 	dst = append(dst, `,"ExtraData":`...)
-	dst = appendExtra(dst, r.Extra)
+	extra := r.Extra
+	if x := r.Remote(); x != nil && (x.RemoteStarted || r.State.Complete()) {
+		needless := *x
+		needless.RemoteParams = x.plainParams()
+		extra = &needless
+	}
+	dst = appendExtra(dst, extra)
 	dst = r.appendKeys(dst)
 	dst = appendOther(dst, r.other)
 	return append(dst, '}', '\n')
@@ -214,6 +230,9 @@ func (c *CommandExtra) appendJSON(dst []byte) []byte {
 		dst = appendKey(append(dst, ','), "InProcess", true)
 	}
 	dst = appendText(dst, "Submission", c.Submission)
+	if c.Attached {
+		dst = appendKey(append(dst, ','), "Attached", true)
+	}
 	return append(appendOther(dst, c.other), '}')
 }
 
@@ -357,17 +376,24 @@ func withhold(x Extra) Extra {
 	case *RemoteExtra:
 		shown := *x
 		shown.other, shown.Submission = nil, ""
-		shown.RemoteParams = make(map[string]string, len(x.RemoteParams))
-		for name, value := range x.RemoteParams {
-			if !IsSecret(name) {
-				shown.RemoteParams[name] = value
-			}
-		}
+		shown.RemoteParams = x.plainParams()
 		return &shown
 	case RawExtra:
 		return withholdRaw(x)
 	}
 	return x
+}
+
+// plainParams are the parameters that are no secrets. The map may be that of x.
+func (x *RemoteExtra) plainParams() map[string]string {
+	for name := range x.RemoteParams {
+		if IsSecret(name) {
+			plain := maps.Clone(x.RemoteParams)
+			maps.DeleteFunc(plain, func(name, _ string) bool { return IsSecret(name) })
+			return plain
+		}
+	}
+	return x.RemoteParams
 }
 
 // withholdRaw blanks what Kubernetes units keep secret, and every secret_ key.

@@ -64,6 +64,31 @@ func TestReplies(t *testing.T) {
 	}
 }
 
+// TestF156SecretsAreWrittenWhileTheyAreNeeded: that is until the executor has the unit, or never will.
+func TestF156SecretsAreWrittenWhileTheyAreNeeded(t *testing.T) {
+	r, err := Parse([]byte(golden(t)["remote-not-started-secret"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := func(state State, started bool) string {
+		r := r
+		r.State = state
+		r.EditRemote(func(x *RemoteExtra) { x.RemoteStarted = started })
+		return string(r.Append(nil))
+	}
+	for text, want := range map[string]bool{
+		written(Pending, false): true, written(Pending, true): false, written(Running, true): false,
+		written(Failed, false): false, written(Canceled, false): false,
+	} {
+		if strings.Contains(text, "hunter2") != want || !strings.Contains(text, `"plain":"p"`) {
+			t.Errorf("secrets wanted %v: got %s", want, text)
+		}
+	}
+	if params := r.Remote().RemoteParams; len(params) == 1 {
+		t.Errorf("the record itself has lost its secrets: %v", params)
+	}
+}
+
 // TestForeignKeys: keys of later versions survive a rewrite, missing keys of earlier ones are zero.
 func TestForeignKeys(t *testing.T) {
 	const text = `{"Zeta":[1,2],"State":1,"Alpha":{"b":null},"ExtraData":{"Pid":7,"Since":"now"},"WorkType":"sh"}`

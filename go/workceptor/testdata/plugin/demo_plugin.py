@@ -1,6 +1,8 @@
 """A worker plugin for the tests of Python work."""
 
+import os
 import subprocess
+import sys
 import time
 
 import receptor
@@ -46,6 +48,25 @@ def bears(payload, config, results):
     child = subprocess.Popen(["sh", "-c", "trap '' INT TERM; exec sleep 300"], start_new_session=True)
     results.put([child.pid])
     time.sleep(300)
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def exits(payload, config, results):
+    results.put("before")
+    sys.exit(4)
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def dies(payload, config, results):
+    os._exit(4)
+
+
+@receptor.plugin_export(payload_type=receptor.BYTES_PAYLOAD)
+def nested(payload, config, results):
+    item = []
+    for _ in range(100_000):
+        item = [item]
+    results.put(item)
 
 
 def private(payload, config, results):
