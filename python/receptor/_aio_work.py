@@ -92,7 +92,8 @@ class Work:
             returns, bytes or text, is appended to the output. An exception fails the unit: its type and text become the
             detail, the traceback goes to the output; ``SystemExit(3)`` is exit status 3.
         mode: "thread" runs it in a thread of this process, "process" in a process of its own, which is started with
-            "spawn" and kept for the next unit: then it must be defined at the top of a module.
+            "spawn" and kept for the next unit: then it must be defined at the top of a module, and what a program does
+            must stand under ``if __name__ == "__main__"``.
             It is about functions that are not asyncio's.
         concurrency: units that run at once, others wait in order; 0 means any number.
         verify_signature: take only signed submissions, which a configuration file says how to verify.
@@ -337,7 +338,14 @@ class Offer(Pollable):
             return
         loop = asyncio.get_running_loop()
         work = asyncio.ensure_future(self._function(cast(AsyncWorkContext, task.context(AsyncWorkContext))))
-        loop.add_reader(task.control.fileno(), work.cancel)
+
+        def cancelled() -> None:
+            loop.remove_reader(
+                task.control.fileno()
+            )  # Said once: what the function awaits to clean up is not cancelled too.
+            work.cancel()
+
+        loop.add_reader(task.control.fileno(), cancelled)
         verdict: dict[str, Any] = {"err": "cancelled"}
         try:
             write_result(task.stdout, await work)

@@ -133,6 +133,8 @@ class Task:
             else:
                 files = self.stdin.fileno(), self.stdout.fileno()
                 verdict = pool.run(function, self.about, files, self.control)
+        except Exception as error:  # Of the pool: there is no process for the function.
+            verdict = judge(error, self.stdout)
         finally:
             self.finish(verdict)
 
@@ -244,14 +246,48 @@ def write_result(stdout: BinaryIO, result: object) -> None:
 def judge(error: BaseException, stdout: BinaryIO) -> dict[str, Any]:
     """The verdict about a unit whose function raised ``error``. The output gets the traceback."""
     if isinstance(error, SystemExit):
-        return {"exit": error.code} if isinstance(error.code, int) else {"exit": 0 if error.code is None else 1}
+        return {"exit": _exit_status(error, stdout)}
     if isinstance(error, (WorkCancelled, asyncio.CancelledError)):
         return {"err": "cancelled"}
+    text = traceback.format_exception(type(error), error, _own_frames(error.__traceback__))
+    _tell(stdout, "".join(text))
+    return {"err": _words(error)[:_TEXT_CHARS]}
+
+
+def _words(error: BaseException) -> str:
+    """The type and the text of ``error``."""
+    name = type(error).__name__
     try:
-        stdout.write("".join(traceback.format_exception(error)).encode())
-    except OSError:
+        text = str(error)
+    except Exception as broken:
+        text = f"its text cannot be told, because of {type(broken).__name__}"
+    return f"{name}: {text}" if text else name
+
+
+def _exit_status(error: SystemExit, stdout: BinaryIO) -> int:
+    """What the status of a process would be; a text goes to the output, as it would to standard error."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    _tell(stdout, f"{error.code}\n")
+    return 1
+
+
+def _tell(stdout: BinaryIO, text: str) -> None:
+    """Append to the output if that is possible: the function may have closed it, and the disk may be full."""
+    try:
+        stdout.write(text.encode(errors="backslashreplace"))
+    except (OSError, ValueError):
         pass
-    return {"err": f"{type(error).__name__}: {error}"[:_TEXT_CHARS]}
+
+
+def _own_frames(trace: "TracebackType | None") -> "TracebackType | None":
+    """A traceback without the frames of this package above the function."""
+    here = os.path.dirname(__file__)
+    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
+        trace = trace.tb_next
+    return trace
 
 
 def encode(verdict: dict[str, Any]) -> bytes:

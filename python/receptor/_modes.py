@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from . import _daemon, _library
+from . import _daemon, _library, _process
 from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
 
 Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]
@@ -78,6 +78,7 @@ def open_session(where: str, environ: Mapping[str, str]) -> tuple[socket.socket,
 
     Raises NativeLibraryError, or ConfigError without a daemon.
     """
+    _process.check_program()
     if where == "in-process":
         return _library.open_session(environ), None
     return _start_sidecar(environ)

@@ -2,13 +2,15 @@
 
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
 from typing import Protocol
 
-from .errors import ForkedProcessError, ReceptorError
+from .errors import ConfigError, ForkedProcessError, ReceptorError
 
+WORKER = "receptor-worker"  # The name of processes that run functions for units.
 EXIT_LIMIT_S = 5.0  # How long the exit of the process may wait for all nodes together.
 
 
@@ -50,6 +52,22 @@ def check(opened_in: int) -> None:
             'open it after forking, or start processes with multiprocessing.get_context("spawn")',
             opened_in=opened_in,
             used_in=os.getpid(),
+        )
+
+
+def check_program() -> None:
+    """Raise ConfigError in a worker process that reads the main program anew, to find functions in it.
+
+    A program without the usual guard would open all its nodes there a second time.
+    """
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is None:
+        return
+    process = multiprocessing.current_process()
+    if process.name == WORKER and getattr(process, "_inheriting", False):
+        raise ConfigError(
+            "a worker process reads this program to find a function, and must not open its nodes again: put what the "
+            'program does under: if __name__ == "__main__":'
         )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from . import _process
+
 
 class Pool:
     """Worker processes of one offer. A cancelled unit's process is ended, and another started when one is needed."""
@@ -52,7 +54,7 @@ class _Process:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far,), daemon=True, name="receptor-worker")
+        self._process = context.Process(target=_serve, args=(far,), daemon=True, name=_process.WORKER)
         self._process.start()
         far.close()
         self.alive = True
@@ -68,7 +70,10 @@ class _Process:
                 verdict: dict[str, Any] = self._pipe.recv()
             except (EOFError, OSError):
                 self._process.join(5)
-                return {"err": f"the process of the function ended with exit code {self._process.exitcode}"}
+                code = self._process.exitcode
+                return {
+                    "err": f"the process of the function ended with exit code {code}; what it says is on standard error"
+                }
             if "progress" not in verdict:
                 self.alive = True
                 return verdict
@@ -92,6 +97,14 @@ def check(function: Callable[..., Any]) -> None:
         raise ValueError(
             f"{name or function!r} cannot be found by another process: a function for mode='process' is defined at the "
             "top of a module"
+        )
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    started_by_name = getattr(main, "__spec__", None) is not None  # python -m
+    if not started_by_name and (not os.path.exists(path) if path else function.__module__ == "__main__"):
+        raise ValueError(
+            f"{name} cannot be found by another process, as this program is in no file: mode='process' needs one that can "
+            "be read again, or a function of a module"
         )
 
 

@@ -93,7 +93,8 @@ class Work:
             returns, bytes or text, is appended to the output. An exception fails the unit: its type and text become the
             detail, the traceback goes to the output; ``SystemExit(3)`` is exit status 3.
         mode: "thread" runs it in a thread of this process, "process" in a process of its own, which is started with
-            "spawn" and kept for the next unit: then it must be defined at the top of a module.
+            "spawn" and kept for the next unit: then it must be defined at the top of a module, and what a program does
+            must stand under ``if __name__ == "__main__"``.
         concurrency: units that run at once, others wait in order; 0 means any number.
         verify_signature: take only signed submissions, which a configuration file says how to verify.
 

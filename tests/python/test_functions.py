@@ -32,6 +32,11 @@ def stuck(unit: receptor.WorkContext) -> None:
     time.sleep(600)
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        return str(1 // 0)
+
+
 def crash(unit: receptor.WorkContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -61,8 +66,20 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
                 raise ValueError("no such image")
             case "exit":
                 raise SystemExit(3)
+            case "exit 300":
+                sys.exit(300)
+            case "exit with words":
+                sys.exit("nothing to do")
             case "wrong":
                 return 42
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "mute":
+                raise Mute
+            case "odd text":
+                raise ValueError("\udcff")
+            case "closed":
+                unit.stdout.close()
         return "text"
 
     def run(how: str) -> tuple[receptor.WorkResult, bytes]:
@@ -74,10 +91,22 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
     assert (result.state, output) == (receptor.WorkState.SUCCEEDED, b"out\ntext")
     result, output = run("raise")
     assert (result.state, result.detail) == (receptor.WorkState.FAILED, "ValueError: no such image")
-    assert b"Traceback" in output
-    assert b"in end" in output
+    frames = [line for line in output.splitlines() if line.startswith(b"  File ")]
+    assert output.startswith(b"out\nTraceback")
+    assert len(frames) == 1, "the traceback begins with the function"
+    assert b"in end" in frames[0]
     assert run("exit")[0].exit_code == 3
+    assert run("exit 300")[0].exit_code == 300 % 256, "as of a process"
+    result, output = run("exit with words")
+    assert (result.exit_code, output) == (1, b"out\nnothing to do\n")
     assert "returns bytes, str or None, not int" in run("wrong")[0].detail
+    assert run("interrupt")[0].detail == "KeyboardInterrupt"
+    assert run("mute")[0].detail == "Mute: its text cannot be told, because of ZeroDivisionError"
+    result, output = run("odd text")
+    assert result.detail.startswith("ValueError: ")
+    assert output.endswith(b"ValueError: \\udcff\n")
+    result, output = run("closed")
+    assert (result.detail, output) == ("ValueError: I/O operation on closed file", b"out\n")
 
 
 def test_a_function_hears_that_its_unit_is_cancelled(nodes: Mesh) -> None:
@@ -178,6 +207,71 @@ def test_closing_the_node_does_not_wait_for_a_stubborn_function(in_thread: InThr
         assert started.wait(60)
     assert node.closed
     goes_on.set()
+
+
+@pytest.mark.parametrize("given", ["-c", "standard input"])
+def test_a_program_in_no_file_cannot_have_processes_for_its_functions(given: str) -> None:
+    import subprocess
+
+    program = (
+        "import receptor\n"
+        "def f(unit): return 'done'\n"
+        "with receptor.Node('a') as node:\n"
+        "    try: node.work.offer('x', f, mode='process')\n"
+        "    except receptor.ConfigError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program] if given == "-c" else [sys.executable, "-"]
+    done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=60)
+    assert "f cannot be found by another process, as this program is in no file" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_program_without_guard_does_not_run_twice(tmp_path: Path) -> None:
+    """A worker process reads the program, and must not become a second node of the same name."""
+    import subprocess
+
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import receptor\n"
+        "def f(unit): return 'done'\n"
+        "node = receptor.Node('a')\n"
+        "print('opened', flush=True)\n"
+        "node.work.offer('x', f, mode='process')\n"
+        "with node.work.submit('a', 'x') as unit: print(unit.wait(timeout_s=60, check=False).detail)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "opened",
+        "the process of the function ended with exit code 1; what it says is on standard error",
+    ]
+    assert 'put what the program does under: if __name__ == "__main__":' in done.stderr
+
+
+async def test_a_cancelled_function_may_await_while_it_cleans_up(nodes: Mesh) -> None:
+    nodes.node("hub")
+    cleaned = asyncio.Event()
+
+    async def tidy(unit: receptor.aio.AsyncWorkContext) -> None:
+        unit.progress("waiting")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)  # Time for the loop to look at all its sockets again.
+            await unit.write(b"cleaned up")
+            cleaned.set()
+
+    async with nodes.aio_node("a") as node:
+        await node.work.offer("tidy", tidy)
+        async with node.events("work") as events, node.work.submit("a", "tidy") as unit:
+            async for event in events:
+                if isinstance(event, receptor.WorkChanged) and event.status.detail == "waiting":
+                    break
+            await unit.cancel()
+            with pytest.raises(receptor.WorkCancelled):
+                await unit.wait(timeout_s=60)
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"cleaned up"
+        assert cleaned.is_set()
 
 
 async def test_functions_of_asyncio(nodes: Mesh) -> None:
