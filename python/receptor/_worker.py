@@ -103,8 +103,8 @@ def check(function: Callable[..., Any]) -> None:
     started_by_name = getattr(main, "__spec__", None) is not None  # python -m
     if not started_by_name and (not os.path.exists(path) if path else function.__module__ == "__main__"):
         raise ValueError(
-            f"{name} cannot be found by another process, as this program is in no file: mode='process' needs one that can "
-            "be read again, or a function of a module"
+            f"{name} cannot be found by another process, as this program is in no file: mode='process' needs one that "
+            "can be read again, or a function of a module"
         )
 
 
