@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"strings"
 )
 
 // checker applies the rules that go beyond types, directive after directive.
@@ -56,6 +57,10 @@ func givenAt(first Position) string {
 
 func (c *checker) address(param, address string) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		c.refuse(param, "", "%s", err)
+		hint := ""
+		if strings.Contains(address, "://") {
+			hint = "write HOST:PORT, without a scheme"
+		}
+		c.refuse(param, hint, "%s", err)
 	}
 }

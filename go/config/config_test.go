@@ -289,6 +289,7 @@ func TestF014F015F018F019F057F059F060F061ArgumentErrors(t *testing.T) {
 		{"F114", "--tcp-peer h:1 tls=x", "unknown TLS config x"},
 		{"F114", "--control-service tcplisten=1 tcptls=x", "unknown TLS config x"},
 		{"9.8", "--tcp-peer host", "address host: missing port in address"},
+		{"9.8", "--tcp-peer tcp://hub:2222", "address tcp://hub:2222: too many colons in address (write HOST:PORT, without a scheme)"},
 		{"9.12", "--tcp-client service=a address=host", "address host: missing port in address"},
 		{"9.17", "--work-command worktype=remote command=x", "work type remote already registered"},
 		{"9.17", "--work-command worktype=a command=x --work-command worktype=a command=y", "work type a already registered (first given at argument 1)"},
@@ -318,6 +319,29 @@ func TestF182SigningSections(t *testing.T) {
 	if got := one[WorkSigning](t, cfg).TokenExpiration; got != 90*time.Minute {
 		t.Errorf("got %v, want 1h30m", got)
 	}
+}
+
+// What belongs to the Receptor written in Python is refused, never half understood.
+func TestF245F246F247F248OlderReceptor(t *testing.T) {
+	for _, tc := range []struct{ row, args, want string }{
+		{"F245", "node --listen rnp://0.0.0.0:8888", "parameter specified before command"},
+		{"F245", "--controller", "command error: unknown config type controller"},
+		{"F246", "--tcp-peer rnp://hub:8888", "address rnp://hub:8888: too many colons in address"},
+		{"F246", "--ws-peer rnps://hub:8888", "address rnps://hub:8888: malformed ws or wss URL"},
+		{"F247", "--plugin:action name=x", "command error: unknown config type plugin:action"},
+		{"F248", "--metrics port=8889", "command error: unknown config type metrics"},
+	} {
+		t.Run(tc.row+" "+tc.args, func(t *testing.T) {
+			_, err := ParseArgs(strings.Fields(tc.args))
+			wantError(t, err, tc.want)
+		})
+	}
+	file := filepath.Join(t.TempDir(), "receptor.conf")
+	if err := os.WriteFile(file, []byte("[default]\nnode_id=a\n[node]\nlisten=rnp://0.0.0.0:8888\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := LoadFile(file)
+	wantError(t, err, "error loading config file: could not get config type for command default: unknown config type default ("+file+":1:2)")
 }
 
 func TestEmptyArgument(t *testing.T) {

@@ -95,4 +95,6 @@
 //   - `work-limits`, and `allowpty` and `maxrunning` of types of work, and `interpreter` of work-python, are additions.
 //   - Without a `tokenexpiration` signatures are good for 5 minutes; one that is not after now is refused.
 //   - `allowedpeers:` with nothing after it is the same as leaving it out; `allowedpeers: []` admits nobody.
+//   - What belongs to the older Receptor written in Python (INI files, the sub-commands node, controller, ping, send and
+//     status, rnp:// addresses, plugin directives, message buffers on disk) is refused: its wire protocol is another one.
 package config
