@@ -13,7 +13,7 @@
 //	receptor_links, receptor_link_cost{peer}         established links
 //	receptor_link_age_seconds{peer}, receptor_link_silence_seconds{peer}
 //	receptor_link_bytes_total{direction,peer}        received, sent
-//	receptor_backends{state}                         up, listening, dialing, waiting, stopped
+//	receptor_backends{state}                         up, listening, dialing, waiting, standby, stopped
 //	receptor_link_tries_total{backend}               dials, or connections accepted
 //	receptor_links_made_total{backend}
 //	receptor_known_nodes, receptor_routes            nodes heard of; nodes that can be reached

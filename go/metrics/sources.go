@@ -90,7 +90,8 @@ func (s Sources) links(w *writer) {
 	}
 
 	states := map[netceptor.BackendState]int{
-		netceptor.BackendUp: 0, netceptor.BackendListening: 0, netceptor.BackendDialing: 0, netceptor.BackendWaiting: 0, netceptor.BackendStopped: 0,
+		netceptor.BackendUp: 0, netceptor.BackendListening: 0, netceptor.BackendDialing: 0, netceptor.BackendWaiting: 0,
+		netceptor.BackendStandby: 0, netceptor.BackendStopped: 0,
 	}
 	type number struct{ tries, made uint64 }
 	backends := map[string]number{} // Of backends with one name, the sum.

@@ -219,6 +219,7 @@ func (b *Backend) redial(d link.Dialer) {
 			return
 		}
 		if linked, ok := errors.AsType[*linkedError](err); ok { // The peer dials too: wait until its link is gone.
+			b.noteState(BackendStandby)
 			select {
 			case <-linked.by.ended:
 			case <-b.ctx.Done():

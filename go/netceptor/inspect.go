@@ -125,6 +125,7 @@ const (
 	BackendListening BackendState = "listening" // It has none yet.
 	BackendDialing   BackendState = "dialing"
 	BackendWaiting   BackendState = "waiting" // For the next try.
+	BackendStandby   BackendState = "standby" // Its peer is linked already: it dials when that link is gone.
 	BackendStopped   BackendState = "stopped" // There will be no more tries.
 )
 
@@ -213,10 +214,13 @@ func (b *Backend) noteWaiting(d time.Duration) {
 
 // noteFailure keeps the end of a link, or of a try to make one, and tells subscribers of one that is news.
 func (b *Backend) noteFailure(peer wire.NodeID, err error) {
-	now := time.Now()
+	now, about := time.Now(), peer
+	if linked, ok := errors.AsType[*linkedError](err); ok {
+		about = linked.peer
+	}
 	b.mu.Lock()
-	news := peer == "" && (b.failure == nil || b.failure.Peer != "" || b.failure.Err.Error() != err.Error())
-	b.failure = &LinkFailure{Time: now, Peer: peer, Err: err}
+	news := peer == "" && (b.failure == nil || b.failure.Peer != about || b.failure.Err.Error() != err.Error())
+	b.failure = &LinkFailure{Time: now, Peer: about, Err: err}
 	b.mu.Unlock()
 	if !news {
 		return

@@ -671,6 +671,9 @@ func TestBothDial(t *testing.T) {
 		if got := dials.Load(); got > 2 {
 			t.Errorf("the second dialler dialled %d times in ten minutes beside a standing link", got)
 		}
+		if second := a.Backends()[1]; second.State != BackendStandby || second.Failure == nil || second.Failure.Peer != "b" {
+			t.Errorf("the second dialler is %s, failure %v; want standby, since b is linked", second.State, second.Failure)
+		}
 		before := dials.Load()
 		s.cut("a", "b")
 		time.Sleep(time.Second)

@@ -128,7 +128,8 @@ class Topology:
 class Backend:
     """A dialer or listener of a node, and why it has no link if it has none.
 
-    state: ``up``, ``listening``, ``dialing``, ``waiting`` or ``stopped``. error, error_kind: the last failure, or "".
+    state: ``up``, ``listening``, ``dialing``, ``waiting``, ``standby`` (the peer is linked already) or ``stopped``.
+    error, error_kind: the last failure, or "".
     """
 
     backend: str

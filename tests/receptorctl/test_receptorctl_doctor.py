@@ -341,6 +341,26 @@ def test_doctor_of_a_peer_that_is_not_allowed(daemon: Path, tmp_path: Path, invo
             assert "to allowedpeers of the end that refuses" in remedies(result.stdout, "backend")
 
 
+def test_doctor_of_two_nodes_that_dial_each_other(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
+    ports = free_port(), free_port()
+
+    def dialling(own: int) -> list[dict[str, Any]]:
+        listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": ports[own]}}
+        return [listener, {"tcp-peer": {"address": f"127.0.0.1:{ports[1 - own]}"}}]
+
+    with (
+        run_node(daemon, "hub", tmp_path, *dialling(0)) as hub,
+        run_node(daemon, "edge", tmp_path, *dialling(1)) as edge,
+    ):
+        with receptor.connect(hub.socket) as one, receptor.connect(edge.socket) as other:
+            end = time.monotonic() + 60
+            while not any(b.state == "standby" for client in (one, other) for b in client.links().backends):
+                assert time.monotonic() < end, (one.links(), other.links())
+        for node in (edge, hub):
+            result = invoke("--socket", node.socket, "doctor", "--json")
+            assert (result.exit_code, checks(result.stdout)["backend"]) == (0, "ok")
+
+
 @pytest.mark.parametrize(
     ("profile", "trouble", "remedy"),
     [

@@ -185,11 +185,19 @@ class _Patient:
         age_s = seconds_since(error.get("time"))
         if (listener or backend.peers) and (age_s is None or age_s > _RECENT_S):
             return
+        if backend.error_kind == "already linked" and (not listener or self._dials(error.get("peer"))):
+            yield Check("backend", OK, f"{backend.backend} ({backend.state}): {error.get('peer')} is linked already")
+            return
         about_it = self._node is not None and error.get("peer") == self._node
         cause = about_it or (not backend.peers and (alone or (self._node is None and not listener)))
         text = f"{backend.backend} ({backend.state}): {backend.error}"
         remedy = backend_remedy(backend.error_kind, backend.error or "")
         yield Check("backend", FAILED if cause and not reached else WARNING, text, remedy)
+
+    def _dials(self, peer: str | None) -> bool:
+        """The link to ``peer`` was made by this node, so one that the peer makes as well is spare."""
+        backends = self._links.backends if self._links else ()
+        return any(peer in backend.peers for backend in backends if backend.kind == "dialer")
 
     def _certificates(self) -> Iterator[Check]:
         if self._links is None:

@@ -25,7 +25,7 @@ BACKEND_REMEDIES = {
     "cost": "set the same cost for this link in both configurations",
     "not allowed": "add the ID of the refused node to allowedpeers of the end that refuses, or take the list away",
     "own id": "two nodes have one name: give each its own node id",
-    "already linked": "there is another link between the two: take one of the two entries away",
+    "already linked": "the two are linked by another entry, which can stay alone; or two nodes have one name",
     "silent": "nothing came over the link any more: look at the network, and at the load of the other node",
     "closed": "the other node closed the link: it was stopped, or its log says why",
 }
