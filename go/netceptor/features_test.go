@@ -246,6 +246,25 @@ func TestF078NoRedial(t *testing.T) {
 	}, "a")
 }
 
+// TestF044RefusedPeerIsNotLogged: routes are logged when they have changed, not for each try of a peer that refuses us.
+func TestF044RefusedPeerIsNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, _, log := pair(t, "a", "b", netceptor.LinkOptions{Cost: 1}, netceptor.LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{"c"}})
+		events := x.Subscribe(1000)
+		defer events.Close()
+		time.Sleep(10 * time.Minute)
+		changes := 0
+		for range len(events.C) {
+			if (<-events.C).Kind == netceptor.RoutesChanged {
+				changes++
+			}
+		}
+		if got := log.count("Routing Table:"); changes < 10 || got > 1 {
+			t.Errorf("the routes were logged %d times in %d changes, want once in many", got, changes)
+		}
+	})
+}
+
 // TestF080SecondLink: a second link to the same node is refused, and the first one stays.
 func TestF080SecondLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

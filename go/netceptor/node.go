@@ -31,7 +31,8 @@ const (
 	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
 	advertDelay  = 50 * time.Millisecond
 	routingDelay = 2 * time.Millisecond
-	closeLinger  = 3 * time.Second // How long Close waits for streams whose last bytes are on their way.
+	tableDelay   = 200 * time.Millisecond // After a change of the routes, until they are logged: what comes and goes is not.
+	closeLinger  = 3 * time.Second        // How long Close waits for streams whose last bytes are on their way.
 )
 
 // Config describes a node.
@@ -114,6 +115,8 @@ type Node struct {
 	greetings    []*neighbour // Who is to be told what is known, behind the next flood.
 	floodTokens  float64      // How many floods may go out at once.
 	routesAt     time.Time    // When routes are to be computed; zero if they are current.
+	tableAt      time.Time    // When the routes are to be logged; zero if no change of them waits for it.
+	tableLogged  string       // What was logged of them last.
 	refreshAt    time.Time    // From when on a packet that would be lost may have them computed, see refresh.
 	advertsAt    time.Time
 	subs         map[*Subscription]struct{}
@@ -262,7 +265,7 @@ func (n *Node) untilNext() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	next := n.floodAt
-	for _, t := range [...]time.Time{n.routesAt, n.advertsAt, n.beatAt} {
+	for _, t := range [...]time.Time{n.routesAt, n.tableAt, n.advertsAt, n.beatAt} {
 		if next.IsZero() || !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -280,6 +283,9 @@ func (n *Node) doDue() {
 	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
 	if due(n.routesAt) {
 		n.computeRoutesLocked()
+	}
+	if due(n.tableAt) {
+		n.logTableLocked()
 	}
 	if due(n.floodAt) {
 		n.floodLocked(0)

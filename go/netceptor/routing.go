@@ -302,7 +302,18 @@ func (n *Node) computeRoutesLocked() {
 	n.routeChange = make(chan struct{})
 	n.publishLocked(Event{Kind: RoutesChanged})
 	if n.log.Enabled(n.ctx, slog.LevelInfo) && routes.Directory().Size() > 1 {
-		n.log.Info(describe(n.db.Known(), routes))
+		soonLocked(&n.tableAt, tableDelay)
+		n.kickLocked()
+	}
+}
+
+// logTableLocked logs the routes if they are not those that were logged last: a peer that is refused again and again comes
+// and goes with every try.
+func (n *Node) logTableLocked() {
+	n.tableAt = time.Time{}
+	if text := describe(n.db.Known(), n.routes); text != n.tableLogged {
+		n.tableLogged = text
+		n.log.Info(text)
 	}
 }
 
