@@ -246,3 +246,25 @@ func TestServicesEndWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestServicesOfferedAgain: while a listener closes, another finds the name taken or has it, and nothing in between.
+func TestServicesOfferedAgain(t *testing.T) {
+	n := chain(t, "a")[0]
+	ln, err := n.ListenStream("svc", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		old := ln
+		go old.Close()
+		for {
+			if ln, err = n.ListenStream("svc", nil, nil); err == nil {
+				break
+			}
+			if !errors.Is(err, ErrServiceInUse) {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = ln.Close()
+}

@@ -75,8 +75,14 @@ func (s *streamSocket) stopListening(l *StreamListener) *advertised {
 	}
 	refuses := opensConnection
 	s.pc.refuses.Store(&refuses)
-	s.listening = false
 	return s.pc.ad
+}
+
+// listenAgain lets the next listener have the socket, which the QUIC library gives to one at a time.
+func (s *streamSocket) listenAgain() {
+	s.node.streamsMu.Lock()
+	defer s.node.streamsMu.Unlock()
+	s.listening = false
 }
 
 // watchNotices ends streams whose other end does not exist any more, or whose packets a firewall rejects.
@@ -459,6 +465,7 @@ func (l *StreamListener) Close() error {
 		ad := l.socket.stopListening(l) // From here on acceptConns counts nothing new in wg.
 		l.young.wait(closeYoung)
 		_ = l.ln.Close()
+		l.socket.listenAgain()
 		l.acceptors.Wait()
 		l.wg.Wait()
 		l.refuseWaiting()
