@@ -1,7 +1,10 @@
+#include <signal.h>
+
 #include "receptor.h"
 
 /* Not in receptor.h: for this library's Go side. */
 const char *receptor_build_version(void);
+int receptor_sigpipe_was_ignored(void);
 
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
@@ -21,3 +24,13 @@ const char *receptor_build_info(void) {
 }
 
 const char *receptor_build_version(void) { return VERSION; }
+
+static int sigpipe_was_ignored;
+
+/* Has a priority, and so comes before the Go runtime, which puts a handler of its own in place. */
+__attribute__((constructor(101))) static void look_at_signals(void) {
+	struct sigaction now;
+	sigpipe_was_ignored = sigaction(SIGPIPE, 0, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+int receptor_sigpipe_was_ignored(void) { return sigpipe_was_ignored; }

@@ -8,6 +8,7 @@ package main
 typedef const char receptor_text;
 
 extern const char *receptor_build_version(void);
+extern int receptor_sigpipe_was_ignored(void);
 */
 import "C"
 
@@ -35,8 +36,11 @@ const maxConfig = 16 << 20
 
 func init() {
 	// A write to a closed pipe or socket must be an error of that write. The Go runtime would otherwise end the process
-	// when such a descriptor is standard output or error.
-	signal.Ignore(syscall.SIGPIPE)
+	// when such a descriptor is standard output or error. A host that wants to be ended by its own writes goes on to be:
+	// then the runtime's handler stays, which spares the library's threads only.
+	if C.receptor_sigpipe_was_ignored() != 0 {
+		signal.Ignore(syscall.SIGPIPE)
+	}
 }
 
 func main() {}
