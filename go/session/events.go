@@ -27,6 +27,7 @@ func (h *host) publish(kind string, event any) {
 
 // relayNode passes the node's events on until it ends, and tells its end.
 func (h *host) relayNode(n *netceptor.Node) {
+	defer h.rescue("node events", h.stop) // Nobody would hear of the node's end any more.
 	sub := n.Subscribe(eventBacklog)
 	defer sub.Close()
 	defer context.AfterFunc(h.ctx, sub.Close)()
@@ -68,6 +69,7 @@ func (h *host) stopAfterEnd() {
 }
 
 func (h *host) relayWork(e *workceptor.Engine) {
+	defer h.rescue("work events", h.stop)
 	sub := e.Subscribe(eventBacklog)
 	defer sub.Close()
 	for {

@@ -29,7 +29,10 @@ func socketPair(kind int) (near *net.UnixConn, far int, err error) {
 	near, err = adopt(fds[0])
 	if err != nil {
 		_ = unix.Close(fds[1])
-		return nil, -1, err
+		if errno, ok := errors.AsType[unix.Errno](err); ok {
+			err = errno // Where it happened on the way is nothing to the program.
+		}
+		return nil, -1, fmt.Errorf("no socket for the program: %w", err)
 	}
 	return near, fds[1], nil
 }

@@ -45,6 +45,7 @@ type host struct {
 	made      map[uint64]io.Closer // Links and proxies that were added while the node runs.
 	streams   map[uint64]*stream
 	datagrams map[uint64]*datagrams
+	services  map[string]*holding
 	finished  []uint64 // IDs of streams that are over, oldest first.
 	starts    map[workceptor.UnitID]*unitStart
 }
@@ -60,7 +61,7 @@ func newHost(version, mode string, environ []string) *host {
 	h := &host{
 		version: version, mode: mode, environ: environ,
 		sessions: map[*session]struct{}{}, made: map[uint64]io.Closer{},
-		streams: map[uint64]*stream{}, datagrams: map[uint64]*datagrams{}, starts: map[workceptor.UnitID]*unitStart{},
+		streams: map[uint64]*stream{}, datagrams: map[uint64]*datagrams{}, services: map[string]*holding{}, starts: map[workceptor.UnitID]*unitStart{},
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.log = slog.New(&logHandler{host: h})
@@ -86,13 +87,19 @@ func (h *host) leave(s *session) {
 // guard runs f as a goroutine and keeps a panic of ours from ending the host program. What f belongs to ends with it.
 func (h *host) guard(name string, f func()) {
 	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				h.fault(name, p)
-			}
-		}()
+		defer h.rescue(name, nil)
 		f()
 	}()
+}
+
+// rescue, deferred, keeps a panic of ours from ending the host program; end closes what it broke.
+func (h *host) rescue(name string, end func()) {
+	if p := recover(); p != nil {
+		h.fault(name, p)
+		if end != nil {
+			end()
+		}
+	}
 }
 
 func (h *host) fault(where string, p any) {
@@ -177,7 +184,7 @@ func (h *host) drop(id uint64) bool {
 func (h *host) bridge(remote meshStream) (s *stream, fd int, err error) {
 	near, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
-		_ = remote.Close()
+		_ = remoteEnd{Stream: remote}.Abort(0) // Its end would pass for one in good order.
 		return nil, -1, err
 	}
 	_ = near.SetWriteBuffer(streamBuffer)

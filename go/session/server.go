@@ -230,8 +230,9 @@ func (s *session) wants(kind string) bool {
 	return slices.Contains(s.kinds, kind)
 }
 
-// sendEvents writes what waits, all of it in one go, until the session ends.
+// sendEvents writes what waits, all of it in one go, until the session ends, which it does without its events.
 func (s *session) sendEvents() {
+	defer s.stop()
 	for {
 		frames, ok := s.events.take()
 		if len(frames) > 0 {

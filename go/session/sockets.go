@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,12 +25,55 @@ const (
 	announceBytes = 2048
 )
 
-func opStreamListen(_ context.Context, s *session, req *request) (reply, error) {
+// holding is a service name and the socket that keeps it for the program.
+type holding struct {
+	conn *net.UnixConn
+	done chan struct{} // Closed once the name is free.
+}
+
+// hold notes who keeps a name; the result says that it is free.
+func (h *host) hold(service string, conn *net.UnixConn) (free func()) {
+	held := &holding{conn: conn, done: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.services[service] = held
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.services[service] == held {
+			delete(h.services, service)
+		}
+		close(held.done)
+	}
+}
+
+// take makes a socket of a service. Where one has the name that the program has closed already, it waits until the node
+// has noticed that: a program closes one and opens the next.
+func take[S any](ctx context.Context, h *host, service string, open func() (S, error)) (S, error) {
+	for {
+		h.mu.Lock()
+		held := h.services[service]
+		h.mu.Unlock()
+		s, err := open()
+		if held == nil || !errors.Is(err, netceptor.ErrServiceInUse) || !isHungUp(held.conn) {
+			return s, err
+		}
+		select {
+		case <-held.done:
+		case <-ctx.Done():
+			return s, ctx.Err()
+		}
+	}
+}
+
+func opStreamListen(ctx context.Context, s *session, req *request) (reply, error) {
 	conf, err := s.host.acceptTLS(req.TLS)
 	if err != nil {
 		return failed(err)
 	}
-	ln, err := s.host.built().Node.ListenStream(req.Service, advert(req, true), conf)
+	ln, err := take(ctx, s.host, req.Service, func() (*netceptor.StreamListener, error) {
+		return s.host.built().Node.ListenStream(req.Service, advert(req, true), conf)
+	})
 	if err != nil {
 		return failed(err)
 	}
@@ -46,7 +88,9 @@ func opStreamListen(_ context.Context, s *session, req *request) (reply, error) 
 	}
 	_ = near.SetWriteBuffer(backlog * announceBytes)
 	h := s.host
+	free := h.hold(ln.Service(), near)
 	h.spawn("listener", func() {
+		defer free()
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer near.Close() //nolint:errcheck // Ends the watcher.
@@ -78,11 +122,15 @@ type announcement struct {
 }
 
 // announce sends a stream's descriptor with a message of one byte, and what it is once our copy of the descriptor is
-// gone: a child that the program forks when it knows of the stream inherits none that keeps the stream open.
-func announce(to *net.UnixConn, fd int, a announcement) error {
-	msg, err := json.Marshal(a)
+// gone: a child that the program forks when it knows of the stream inherits none that keeps the stream open. A stream
+// that cannot be sent is reset while there still is that copy, whose end would pass for the program's.
+func announce(to *net.UnixConn, fd int, s *stream, peer address) error {
+	msg, err := json.Marshal(announcement{s.id, peer})
 	if err == nil {
 		_, _, err = to.WriteMsgUnix([]byte{'+'}, unix.UnixRights(fd), nil)
+	}
+	if err != nil {
+		s.abort(0)
 	}
 	closeFD(fd)
 	if err != nil {
@@ -105,7 +153,7 @@ func (h *host) acceptStreams(ln *netceptor.StreamListener, to *net.UnixConn) {
 			h.log.Error("stream refused: no socket for the program", "service", ln.Service(), "err", err)
 			continue
 		}
-		err = announce(to, fd, announcement{st.id, addrReply(remote.RemoteAddr().(netceptor.Addr))})
+		err = announce(to, fd, st, addrReply(remote.RemoteAddr().(netceptor.Addr)))
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) {
 			return
 		}
@@ -123,8 +171,10 @@ const (
 	datagramRefused = 2
 )
 
-func opDatagramOpen(_ context.Context, s *session, req *request) (reply, error) {
-	pc, err := s.host.built().Node.ListenPacket(req.Service, advert(req, false))
+func opDatagramOpen(ctx context.Context, s *session, req *request) (reply, error) {
+	pc, err := take(ctx, s.host, req.Service, func() (*netceptor.PacketConn, error) {
+		return s.host.built().Node.ListenPacket(req.Service, advert(req, false))
+	})
 	if err != nil {
 		return failed(err)
 	}
@@ -136,16 +186,20 @@ func opDatagramOpen(_ context.Context, s *session, req *request) (reply, error) 
 	_ = near.SetWriteBuffer(datagramBuffer)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, datagramBuffer)
 	h := s.host
-	d := &datagrams{pc: pc, conn: near, log: h.log}
+	d := &datagrams{host: h, pc: pc, conn: near}
 	h.mu.Lock()
 	d.id = h.newIDLocked()
 	h.datagrams[d.id] = d
 	h.mu.Unlock()
+	free := h.hold(pc.Service(), near)
 	h.spawn("datagram socket", func() {
+		defer free()
+		defer func() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			delete(h.datagrams, d.id)
+		}()
 		d.run(h.ctx)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.datagrams, d.id)
 	})
 	return reply{ok: map[string]any{"service": pc.Service(), "datagram": d.id}, fd: far}, nil
 }
@@ -162,10 +216,10 @@ func opDatagramStatus(_ context.Context, s *session, req *request) (reply, error
 
 // datagrams is a datagram socket of the mesh and the socket that a program uses it through.
 type datagrams struct {
+	host *host
 	id   uint64
 	pc   *netceptor.PacketConn
 	conn *net.UnixConn
-	log  *slog.Logger
 
 	sent, received atomic.Uint64
 }
@@ -173,15 +227,19 @@ type datagrams struct {
 // run carries datagrams both ways until the program closes its end, the mesh socket ends or ctx does.
 func (d *datagrams) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	wg.Go(d.in)
-	wg.Go(d.notices)
+	defer wg.Wait()
 	end := func() { _ = d.conn.Close() }
+	defer end()
+	defer d.pc.Close() //nolint:errcheck // Ends the goroutines below.
 	defer context.AfterFunc(d.pc.Context(), end)()
 	defer context.AfterFunc(ctx, end)()
+	for _, carry := range []func(){d.in, d.notices} {
+		wg.Go(func() {
+			defer d.host.rescue("datagram socket", end)
+			carry()
+		})
+	}
 	d.out()
-	_ = d.pc.Close()
-	_ = d.conn.Close()
-	wg.Wait()
 }
 
 // maxDatagramHeader is the longest header of a datagram message.
@@ -276,7 +334,7 @@ func (d *datagrams) in() {
 		_, err = d.conn.Write(buf[start : maxDatagramHeader+n])
 		if !warned && d.pc.Dropped() > 0 {
 			warned = true
-			d.log.Warn("datagrams were dropped: the program does not read them", "service", d.pc.Service())
+			d.host.log.Warn("datagrams were dropped: the program does not read them", "service", d.pc.Service())
 		}
 		if err != nil {
 			return

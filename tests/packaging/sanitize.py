@@ -3,16 +3,16 @@
 Builds it with GOEXPERIMENT=cgocheck2 and with -asan, and has a program use every kind of descriptor with each.
 """
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from building import package_with_library
+
 PROGRAM = """
 import receptor, receptor._library as library, threading
 for _ in range(3):
@@ -39,27 +39,9 @@ print("well")
 """
 
 
-def commands() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("receptor_build_commands", ROOT / "python" / "build" / "commands.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import setuptools  # noqa: F401  # makes "distutils" importable
-
-    spec.loader.exec_module(module)
-    return module
-
-
 def check(folder: Path, build: dict[str, str], run: dict[str, str]) -> None:
     """Build the library into a copy of the package in ``folder``, and run the program with it."""
-    shutil.copytree(ROOT / "python" / "receptor", folder / "receptor", ignore=shutil.ignore_patterns("_native"))
-    (folder / "pyreceptor-0.dist-info").mkdir()
-    (folder / "pyreceptor-0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pyreceptor\nVersion: 0\n")
-    os.environ.update(build)
-    commands().build_library(folder / "receptor" / "_native" / "libreceptor.so", "0")
-    for name in build:
-        del os.environ[name]
-    environ = {**os.environ, "PYTHONPATH": str(folder), **run}
+    environ = {**os.environ, "PYTHONPATH": str(package_with_library(folder, **build)), **run}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, check=False)
     if done.returncode != 0 or done.stdout != "well\n":
         raise SystemExit(f"sanitize: {build}: status {done.returncode}\n{done.stderr}")

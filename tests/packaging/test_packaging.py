@@ -13,11 +13,10 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from building import ROOT, commands
 
-ROOT = Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 SIZE_BUDGET_BYTES = 10_000_000
 
@@ -26,18 +25,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(os.environ.get("RECEPTOR_GO") or "go") is None, reason="needs Go"),
     pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="needs setuptools"),
 ]
-
-
-def commands() -> ModuleType:
-    """The module with the build commands."""
-    spec = importlib.util.spec_from_file_location("receptor_build_commands", ROOT / "python" / "build" / "commands.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import setuptools  # noqa: F401  # makes "distutils" importable
-
-    spec.loader.exec_module(module)
-    return module
 
 
 def build(hook: str, source: Path, target: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,45 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+// What breaks on demand. Tests of the library in a Python process build it with this file as a part of the package.
+
+// brokenStream panics when it is read.
+type brokenStream struct{ outputStream }
+
+func (brokenStream) Read([]byte) (int, error) { panic("a pump") }
+func (brokenStream) Close() error             { return nil }
+func (brokenStream) CloseWrite() error        { return nil }
+func (brokenStream) CloseRead() error         { return nil }
+func (brokenStream) LocalAddr() net.Addr      { return unitAddr("x") }
+
+func init() { // Before there is a session that looks for operations.
+	hook := func(name string, run func(*session) (reply, error)) {
+		operations["test."+name] = operation{run: func(_ context.Context, s *session, _ *request) (reply, error) { return run(s) }}
+	}
+	hook("panic", func(*session) (reply, error) { panic("an operation") })
+	hook("nil", func(*session) (reply, error) {
+		var nobody *session
+		return plain(nobody.owner)
+	})
+	hook("stream", func(s *session) (reply, error) {
+		st, fd, err := s.host.bridge(&brokenStream{})
+		if err != nil {
+			return failed(err)
+		}
+		return reply{ok: map[string]any{"stream": st.id}, fd: fd}, nil
+	})
+	hook("goroutine", func(s *session) (reply, error) {
+		s.host.spawn("test", func() { panic("a goroutine") })
+		return plain(empty)
+	})
+	hook("print", func(*session) (reply, error) {
+		_, err := fmt.Fprintln(os.Stderr, "from the library")
+		return plain(map[string]any{"err": fmt.Sprint(err)})
+	})
+}
