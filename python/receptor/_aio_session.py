@@ -30,6 +30,12 @@ async def within(timeout_s: float | None, text: str, awaitable: Awaitable[T], gr
         raise
 
 
+def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """A task of a node's: if it is left when its loop goes, asyncio need not complain, as the node does so for all."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # What asyncio sets for the tasks of a gather.
+    return task
+
+
 class AsyncSession:
     """A session that any number of tasks share: their requests are under way together.
 
@@ -177,8 +183,8 @@ class Pollable:
             return
         if self._waiters and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
+            self._wake()
         self._sock.close()
-        self._wake()
 
     async def receive(self, size: int) -> tuple[bytes, list[Descriptor]]:
         """Wait for data and take it; empty at the end of file."""

@@ -11,7 +11,7 @@ from ._aio_session import Pollable, within
 from ._payload import Buffer
 from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
-from .types import Address, DatagramStatus, Event, StreamState, StreamStatus
+from .types import Address, DatagramStatus, Event, StreamStatus
 
 if TYPE_CHECKING:
     from .aio import Node
@@ -67,16 +67,9 @@ class MeshSocket(_sockets.StreamSocket):
     async def _reset(self) -> StreamResetError | None:
         """What to raise at an end of file; None if it is one in good order."""
         try:
-            status = await self.status()
+            return self._broken(await self.status())
         except ReceptorError as error:
-            reset = StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node)
-            reset.__cause__ = error
-            return reset
-        if status.state is not StreamState.RESET:
-            return None
-        if isinstance(status.error, StreamResetError):
-            return status.error
-        return StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
+            return self._lost(error)
 
     _transport: asyncio.BaseTransport | None = None
     _accepted = False  # By a listener here: this side is the server of a TLS handshake.
@@ -261,6 +254,7 @@ class Listener(Pollable):
 
     async def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
         """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
+        _process.check(self._pid)
         try:
             return await within(timeout_s, f"accept on {self.service!r}", self._accept())
         except MeshTimeout:
@@ -350,16 +344,19 @@ class Server:
             self._listener.close()
 
     async def _handle(self, sock: MeshSocket) -> None:
+        loop = asyncio.get_running_loop()
         reader, writer = await sock.streams(limit=self._limit)
         try:
             await self._handler(reader, writer)
         except Exception as error:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"handler of service {self._listener.service!r} failed", "exception": error}
-            )
+            if not (self._node.closed and isinstance(error, OSError)):  # A stream that ended with the node is no news.
+                loop.call_exception_handler(
+                    {"message": f"handler of service {self._listener.service!r} failed", "exception": error}
+                )
             writer.transport.abort()
         finally:
-            writer.close()
+            if not loop.is_closed():  # It is where a program has ended without closing its node.
+                writer.close()
 
 
 class DatagramSocket(Pollable):
@@ -505,6 +502,7 @@ class EventStream:
 
     async def get(self, *, timeout_s: float | None = None) -> Event:
         """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
+        _process.check(self._node._pid)
         if self._poll is None:
             await self._subscribe()
         while not self._events:

@@ -4,12 +4,12 @@ import asyncio
 import inspect
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from . import _ops, _sockets
-from ._aio_session import Opening, Pollable, within
+from ._aio_session import Opening, Pollable, owned, within
 from ._aio_streams import MeshSocket
 from ._functions import (
     AsyncFunction,
@@ -333,16 +333,15 @@ class Offer(Pollable):
 
     async def _run(self, task: Task) -> None:
         if not inspect.iscoroutinefunction(self._function):
-            function = cast(Function, self._function)
-            await _in_thread(lambda: task.run(function, self._pool), f"work-{self.worktype}")
+            in_thread = cast(Function, self._function)
+            await _in_thread(lambda: task.run(in_thread, self._pool), f"work-{self.worktype}")
             return
         loop = asyncio.get_running_loop()
-        work = asyncio.ensure_future(self._function(cast(AsyncWorkContext, task.context(AsyncWorkContext))))
+        function = cast(Callable[[AsyncWorkContext], Coroutine[Any, Any, object]], self._function)
+        work = owned(loop.create_task(function(cast(AsyncWorkContext, task.context(AsyncWorkContext)))))
 
         def cancelled() -> None:
-            loop.remove_reader(
-                task.control.fileno()
-            )  # Said once: what the function awaits to clean up is not cancelled too.
+            loop.remove_reader(task.control.fileno())  # Said once: what the function awaits to clean up goes on.
             work.cancel()
 
         loop.add_reader(task.control.fileno(), cancelled)
@@ -354,6 +353,8 @@ class Offer(Pollable):
             work.cancel()
             if (current := asyncio.current_task()) is not None and current.cancelling():
                 raise
+        except GeneratorExit:  # The loop is gone.
+            raise
         except BaseException as error:
             verdict = judge(error, task.stdout)
             if not isinstance(error, (Exception, SystemExit)):

@@ -131,6 +131,7 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
 
     Raises ControlError if there is none or it does not offer sessions, MeshTimeout if it does not answer.
     """
+    _process.check_program()
     name = os.fspath(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

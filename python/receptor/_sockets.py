@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import _process
 from ._address import Address
@@ -15,10 +15,14 @@ from .errors import (
     PayloadTooLarge,
     ProtocolError,
     ReceptorError,
+    StreamResetError,
     Unreachable,
     UnreachableReason,
     from_wire,
 )
+
+if TYPE_CHECKING:
+    from .types import StreamStatus
 
 DATAGRAM_READ_BYTES: Final = 3 + 2 * 255 + (64 << 10)
 _VERSION: Final = 1
@@ -54,6 +58,19 @@ class StreamSocket(socket.socket):
     def dup(self) -> socket.socket:  # type: ignore[override]  # a plain socket: only one object speaks for the stream
         """A plain socket on a copy of the descriptor."""
         return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
+
+    def _broken(self, status: "StreamStatus") -> StreamResetError | None:
+        """What to raise where it ends; None if it ended in good order."""
+        from .types import StreamState
+
+        if status.state is not StreamState.RESET:
+            return None
+        return status.error if isinstance(status.error, StreamResetError) else self._lost(status.error)
+
+    def _lost(self, why: ReceptorError | None) -> StreamResetError:
+        error = StreamResetError(f"stream to {self.peer}: {why or 'broken off'}", node=self.peer.node)
+        error.__cause__ = why
+        return error
 
     def _abandon_after_fork(self) -> None:
         self.close()

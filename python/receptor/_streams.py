@@ -15,7 +15,7 @@ from ._address import Address
 from ._channel import Channel, Deadline
 from ._fds import receive
 from ._session import Descriptor
-from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from .errors import ClosedError, MeshTimeout, ReceptorError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -95,13 +95,11 @@ class MeshSocket(_sockets.StreamSocket):
         if self._ended_well:
             return
         try:
-            status = self.status()
-        except ClosedError as error:
-            raise StreamResetError(f"stream to {self.peer}: {error}", node=self.peer.node) from error
-        from .types import StreamState
-
-        if status.state is StreamState.RESET:
-            raise status.error or StreamResetError(f"stream to {self.peer} was reset", node=self.peer.node)
+            error = self._broken(self.status())
+        except ClosedError as closed:
+            error = self._lost(closed)
+        if error is not None:
+            raise error
         self._ended_well = True
 
     def _explain(self, error: OSError) -> None:
@@ -109,7 +107,7 @@ class MeshSocket(_sockets.StreamSocket):
         self._check_process(error)
         if isinstance(error, (BrokenPipeError, ConnectionResetError)):
             try:
-                reset = self.status().error
+                reset = self._broken(self.status())
             except ReceptorError:
                 return
             if reset is not None:

@@ -1,6 +1,7 @@
 """Processes that run functions for units of work: started fresh (never forked), kept for the next unit."""
 
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import socket
@@ -64,20 +65,20 @@ class _Process:
     ) -> Any:
         self.alive = False  # Until it has said its last word.
         stdin, stdout = (f"/proc/{os.getpid()}/fd/{fd}" for fd in files)
-        self._pipe.send((function.__module__, function.__qualname__, unit, stdin, stdout))
-        while self._pipe in wait([self._pipe, control]):
-            try:
+        try:
+            self._pipe.send((function.__module__, function.__qualname__, unit, stdin, stdout))
+            while self._pipe in wait([self._pipe, control]):
                 verdict: dict[str, Any] = self._pipe.recv()
-            except (EOFError, OSError):
-                self._process.join(5)
-                code = self._process.exitcode
-                return {
-                    "err": f"the process of the function ended with exit code {code}; what it says is on standard error"
-                }
-            if "progress" not in verdict:
-                self.alive = True
-                return verdict
-            control.send(_encode(verdict))
+                if "progress" not in verdict:
+                    self.alive = True
+                    return verdict
+                control.send(_encode(verdict))
+        except (EOFError, OSError):
+            self._process.join(5)
+            code = self._process.exitcode
+            return {
+                "err": f"the process of the function ended with exit code {code}; what it says is on standard error"
+            }
         return {"err": "cancelled"}
 
     def kill(self) -> None:
@@ -106,6 +107,17 @@ def check(function: Callable[..., Any]) -> None:
             f"{name} cannot be found by another process, as this program is in no file: mode='process' needs one that "
             "can be read again, or a function of a module"
         )
+    if function.__module__ != "__main__" and not _can_be_imported(function.__module__):
+        raise ValueError(
+            f"{name} cannot be found by another process: there is no module {function.__module__} to import"
+        )
+
+
+def _can_be_imported(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _encode(verdict: dict[str, Any]) -> bytes:
@@ -135,10 +147,16 @@ def _serve(pipe: Connection) -> None:
 
 
 def _find(module: str, name: str) -> Callable[..., Any]:
+    where = module
     if module == "__main__":
-        module = "__mp_main__"  # What a spawned process calls the main module of its parent.
+        module, where = "__mp_main__", "the program"  # What a spawned process calls the main module of its parent.
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     for part in name.split("."):
-        found = getattr(found, part)
+        found = getattr(found, part, None)
+    if found is None:
+        raise LookupError(
+            f"{name} is not there when another process imports {where}: define it at the top, and not under "
+            "if __name__ == '__main__':"
+        )
     function: Callable[..., Any] = found
     return function

@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar
 
 from . import _modes, _ops, _process
 from ._aio_client import Client, connect
-from ._aio_session import AsyncSession, Opening
+from ._aio_session import AsyncSession, Opening, owned
 from ._aio_streams import (
     LIMIT_BYTES,
     DatagramSocket,
@@ -494,7 +494,7 @@ class Node:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: as above
         """Run a task that ends with the node at the latest."""
-        task = self._open_session().loop.create_task(coroutine)
+        task = owned(self._open_session().loop.create_task(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -515,6 +515,9 @@ class Node:
 
     def _close_at_exit(self, timeout_s: float) -> None:
         if self._closed or self._session is None:
+            return
+        if self._session.loop.is_running():  # In another thread.
+            asyncio.run_coroutine_threadsafe(self.close(timeout_s), self._session.loop).result(timeout_s)
             return
         self._closed = True
         sock = self._session.sock

@@ -168,8 +168,8 @@ class Node:
                 self._main = self._new_channel()  # From here on the root is read for log records only.
                 self._logs = _LogForwarder(self._root, self._id)
             self._idle.append(self._new_channel())
-        except BaseException:
-            self._drop()
+        except BaseException as error:
+            self._drop(interrupted=not isinstance(error, Exception))
             raise
         self._closed = False
         _process.track_node(self)
@@ -350,8 +350,10 @@ class Node:
                 self._main.call(_ops.close(timeout_s))
         except (ClosedError, MeshTimeout):
             pass  # It ended by itself, or it ends with its session, now.
-        finally:
-            self._drop()
+        except BaseException as error:
+            self._drop(interrupted=not isinstance(error, Exception))
+            raise
+        self._drop()
 
     def __enter__(self) -> Self:
         return self
@@ -457,8 +459,8 @@ class Node:
         channel.greeting(deadline_of(op))
         return channel
 
-    def _drop(self) -> None:
-        """Close all sessions, which ends the node if it still runs."""
+    def _drop(self, *, interrupted: bool = False) -> None:
+        """Close all sessions, which ends the node if it still runs. Whoever is interrupted does not wait for that."""
         self._main.close()
         if self._logs is None:
             self._root.close()
@@ -470,7 +472,9 @@ class Node:
             self._logs.close()
         for offer in self._offers:
             offer.close()
-        if self._sidecar is not None:
+        if self._sidecar is not None and interrupted:
+            self._sidecar.forget()
+        elif self._sidecar is not None:
             self._sidecar.wait(_SIDECAR_END_S)
 
     def _close_at_exit(self, timeout_s: float) -> None:

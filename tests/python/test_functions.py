@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+import types
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,27 @@ def test_functions_in_processes_of_their_own() -> None:
             node.work.offer("lambda", lambda unit: None, mode="process")
 
 
+def test_a_function_that_another_process_does_not_find(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "if __name__ == '__main__':\n"
+        "    import receptor\n"
+        "    def hidden(unit): return 'done'\n"
+        "    with receptor.Node('a') as node:\n"
+        "        node.work.offer('x', hidden, mode='process')\n"
+        "        with node.work.submit('a', 'x') as unit: print(unit.wait(timeout_s=60, check=False).detail)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.startswith(
+        "LookupError: hidden is not there when another process imports the program: define it"
+    )
+    assert done.stderr == ""
+    made = types.ModuleType("made")
+    exec("def function(unit): ...", vars(made))
+    with receptor.Node("a") as node, pytest.raises(receptor.ConfigError, match="there is no module made to import"):
+        node.work.offer("x", made.function, mode="process")
+
+
 def test_what_cannot_be_offered() -> None:
     async def later(unit: receptor.aio.AsyncWorkContext) -> None: ...
 
@@ -211,8 +234,6 @@ def test_closing_the_node_does_not_wait_for_a_stubborn_function(in_thread: InThr
 
 @pytest.mark.parametrize("given", ["-c", "standard input"])
 def test_a_program_in_no_file_cannot_have_processes_for_its_functions(given: str) -> None:
-    import subprocess
-
     program = (
         "import receptor\n"
         "def f(unit): return 'done'\n"
@@ -228,8 +249,6 @@ def test_a_program_in_no_file_cannot_have_processes_for_its_functions(given: str
 
 def test_a_program_without_guard_does_not_run_twice(tmp_path: Path) -> None:
     """A worker process reads the program, and must not become a second node of the same name."""
-    import subprocess
-
     program = tmp_path / "program.py"
     program.write_text(
         "import receptor\n"
@@ -325,8 +344,6 @@ async def test_functions_of_asyncio(nodes: Mesh) -> None:
 
 def test_a_unit_fails_when_its_program_ends(tmp_path: Path) -> None:
     """The record of a unit outlives the function's process."""
-    import subprocess
-
     program = (
         "import receptor, sys, time\n"
         "node = receptor.Node('a', data_dir=sys.argv[1])\n"

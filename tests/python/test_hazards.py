@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,21 @@ class Interpreter:
         self.path = PYTHONS[version]
         self.version = tuple(map(int, re.findall(r"\d+", version)[:2]))
 
-    def run(self, code: str, *options: str) -> "subprocess.CompletedProcess[str]":
-        command = [self.path, "-W", "error", "-W", "ignore:This process:DeprecationWarning", *options, "-c", code]
-        environ = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    def run(
+        self, code: str, *options: str, sources: Path = SOURCES, under: Sequence[str] = ()
+    ) -> "subprocess.CompletedProcess[str]":
+        command = [
+            *under,
+            self.path,
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            *options,
+            "-c",
+            code,
+        ]
+        environ = {**os.environ, "PYTHONPATH": str(sources)}
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
 
     def prints(self, expected: str, code: str, *options: str) -> None:
@@ -94,6 +107,39 @@ def test_a_forked_child_ends_and_is_told(python: Interpreter) -> None:
         "    sys.exit()\n"
         "print('exit status of the child:', os.waitpid(pid, 0)[1], flush=True)\n"
         "node.close(); sock.close(); far.close(); listener.close()\n",
+    )
+
+
+def test_a_forked_child_of_an_asyncio_program_is_told(python: Interpreter) -> None:
+    """And neither reads what is its parent's nor takes anything out of the parent's loop."""
+    python.prints(
+        "told\n" * 7 + "exit status of the child: 0\nb'x'\n",
+        "import receptor, receptor.aio, asyncio, os, sys\n"
+        "def told(coroutine):\n"
+        "    try: coroutine.send(None)\n"
+        "    except receptor.ForkedProcessError: print('told', flush=True)\n"
+        "async def main():\n"
+        "    async with (\n"
+        "        receptor.aio.Node('a') as node, node.listen('x') as listener, node.datagram('d') as inbox,\n"
+        "        node.events('peer') as events,\n"
+        "    ):\n"
+        "        reader, writer = await node.open_connection('a', 'x')\n"
+        "        waiting = asyncio.ensure_future(listener.accept())\n"
+        "        far = await waiting\n"
+        "        waiting = asyncio.ensure_future(listener.accept())\n"
+        "        await asyncio.sleep(0)\n"
+        "        pid = os.fork()\n"
+        "        if pid == 0:\n"
+        "            told(node.status()); told(listener.accept()); told(inbox.recv_from()); told(events.get())\n"
+        "            told(inbox.send_to(b'', ('a', 'd'))); told(far.status()); told(node.start())\n"
+        "            await node.close(); listener.close(); inbox.close(); events.close()\n"
+        "            os._exit(0)\n"
+        "        print('exit status of the child:', os.waitpid(pid, 0)[1], flush=True)\n"
+        "        with await node.open_socket('a', 'x'), await waiting: pass\n"
+        "        writer.write(b'x')\n"
+        "        print(await asyncio.get_running_loop().sock_recv(far, 10))\n"
+        "        writer.close(); far.close()\n"
+        "asyncio.run(main())\n",
     )
 
 
@@ -148,33 +194,39 @@ def test_prefork_servers(python: Interpreter) -> None:
     )
 
 
-def test_a_broken_pipe_does_not_kill(python: Interpreter) -> None:
-    program = (
-        "import receptor, sys, os\n"
+def test_a_broken_pipe_does_not_kill(python: Interpreter, tmp_path: Path) -> None:
+    """As in ``python app.py 2>&1 | head -1``, of a program that prints what its node logs."""
+    program = tmp_path / "app.py"
+    program.write_text(
+        "import receptor, logging, os, sys\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "logging.raiseExceptions = False\n"
         "with receptor.Node('a', log_level='debug') as node:\n"
-        "    for _ in range(100): node.status()\n"
         "    try:\n"
-        "        for _ in range(100_000): print('chatty', flush=True)\n"
+        "        while True:\n"
+        "            print('chatty', node.status().node, flush=True)\n"
+        "            node.remove(node.add_listener())\n"
         "    except BrokenPipeError:\n"
         "        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)\n"
-        "        sys.stderr.write('went on')\n"
+        "    with open(sys.argv[1], 'w') as file: file.write(node.status().node + ' went on')\n"
     )
-    command = f'{python.path} -c "$CODE" 2>$ERR | head -1; echo ${{PIPESTATUS[0]}}'
-    err = Path(os.environ.get("TMPDIR", "/tmp")) / f"receptor-err-{os.getpid()}"
-    environ = {**os.environ, "PYTHONPATH": str(SOURCES), "CODE": program, "ERR": str(err)}
+    last = tmp_path / "last"
+    command = f"{python.path} {program} {last} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}"
+    environ = {**os.environ, "PYTHONPATH": str(SOURCES)}
     done = subprocess.run(
         ["bash", "-c", command], env=environ, capture_output=True, text=True, timeout=300, check=False
     )
-    try:
-        assert done.stdout == "chatty\n0\n"
-        assert err.read_text() == "went on"
-    finally:
-        err.unlink()
+    assert done.stdout.splitlines()[1:] == ["0"]
+    assert last.read_text() == "a went on"
 
 
-def test_ctrl_c_is_quick(python: Interpreter) -> None:
+def test_ctrl_c_ends_every_wait(python: Interpreter, tmp_path: Path) -> None:
+    """Also those for a node, or for one to begin, that does nothing any more."""
+    idle = tmp_path / "idle"
+    idle.write_text("#!/bin/sh\nexec cat <&3 >/dev/null\n")
+    idle.chmod(0o755)
     done = python.run(
-        "import receptor, os, signal, threading\n"
+        "import receptor, os, signal, socket, threading\n"
         "def notice(number, frame):\n"
         "    global noticed\n"
         "    if not noticed:\n"
@@ -183,28 +235,49 @@ def test_ctrl_c_is_quick(python: Interpreter) -> None:
         "def press():\n"  # Again if it was missed: Python does when it comes in the moment before a wait.
         "    while not over.wait(0.2): os.kill(os.getpid(), signal.SIGINT)\n"
         "signal.signal(signal.SIGINT, notice)\n"
-        "slow = receptor.WorkCommand('slow', 'sleep', '60')\n"
-        "with receptor.Node('a', work_commands=[slow]) as node, node.listen('s') as listener:\n"
-        "    sock, far = node.connect('a', 's'), listener.accept()\n"
-        "    unit, inbox, events = node.work.submit('a', 'slow'), node.datagram('y'), node.events('peer')\n"
-        "    def send():\n"
-        "        while True: sock.sendall(bytes(1 << 20))\n"
+        "def for_ever(call):\n"
+        "    while True: call()\n"
+        "slow = receptor.WorkCommand('slow', 'sleep', '1000')\n"
+        "with (\n"
+        "    socket.socket(socket.AF_UNIX) as deaf, receptor.Node('a', work_commands=[slow]) as node,\n"
+        "    receptor.Node('b', mode='sidecar', peers=[node.add_listener().address]) as b,\n"
+        "    node.listen('s') as listener, node.connect('a', 's') as sock, listener.accept() as far,\n"
+        "    node.work.submit('a', 'slow') as unit,\n"
+        "    node.datagram('y') as inbox, node.datagram('z') as quiet,\n"
+        "    receptor.Node('alone') as alone, alone.events() as events,\n"
+        "):\n"
+        f"    deaf.bind('{tmp_path}/s'); deaf.listen()\n"
+        f"    os.environ['RECEPTOR_DAEMON'] = '{idle}'\n"
         "    for wait in (\n"
-        "        lambda: node.wait_route('b'), listener.accept, inbox.recv_from, events.get,\n"
-        "        lambda: sock.recv(1), send, unit.wait, lambda: list(unit.stdout()),\n"
+        "        lambda: node.ping('b', timeout_s=None), lambda: list(node.traceroute('b', timeout_s=None)),\n"
+        "        lambda: node.connect('b', 'x', timeout_s=None), lambda: node.work.submit('b', 'x'),\n"
+        "        lambda: for_ever(lambda: inbox.send_to(bytes(10_000), ('b', 'x'))),\n"
+        "        lambda: for_ever(lambda: inbox.send_to(bytes(10_000), ('b', 'x'), timeout_s=1000)),\n"
+        "        lambda: alone.wait_route('c'), listener.accept, lambda: listener.accept(timeout_s=1000),\n"
+        "        quiet.recv_from, lambda: quiet.recv_from(timeout_s=1000),\n"
+        "        events.get, lambda: events.get(timeout_s=1000),\n"
+        "        lambda: sock.recv(1), sock.makefile().read, lambda: for_ever(lambda: sock.sendall(bytes(1 << 20))),\n"
+        "        unit.wait, lambda: list(unit.stdout()), lambda: list(unit.stdout(timeout_s=1000)),\n"
+        f"        lambda: receptor.Node.attach('{tmp_path}/s', timeout_s=None),\n"
+        "        lambda: receptor.Node('c', mode='sidecar', timeout_s=None),\n"
+        "        lambda: b.listen('x'), lambda: b.close(1000),\n"
         "    ):\n"
+        "        node.wait_route('b')\n"
+        "        os.kill(b._sidecar.pid, signal.SIGSTOP)\n"  # Its link lives on for some seconds.
         "        noticed, over, presser = False, threading.Event(), threading.Thread(target=press)\n"
         "        try:\n"
         "            presser.start()\n"
         "            wait()\n"
-        "        except KeyboardInterrupt: print(True)\n"
-        "        over.set()\n"
-        "        presser.join()\n"
-        "    unit.release(force=True)\n",
+        "        except KeyboardInterrupt: print('interrupted')\n"
+        "        else: print(wait.__code__.co_firstlineno, 'ended by itself')\n"
+        "        finally:\n"
+        "            over.set()\n"
+        "            presser.join()\n"
+        "            os.kill(b._sidecar.pid, signal.SIGCONT)\n",
         "-W",
         "ignore::ResourceWarning",
     )
-    assert done.stdout == "True\n" * 8, done.stderr
+    assert done.stdout == "interrupted\n" * 23, done.stderr
 
 
 def test_faulthandler_before_the_library(python: Interpreter) -> None:
@@ -289,6 +362,42 @@ def test_exits_under_load(python: Interpreter, load: str, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("way", ["run", "left", "closed", "in a thread"])
+def test_an_asyncio_node_that_is_left_open_is_quiet(python: Interpreter, way: str) -> None:
+    """However its loop ends, or goes on, when the program does: asyncio has no lost tasks to complain of."""
+    program = (
+        "import receptor.aio, asyncio, threading\n"
+        "async def main():\n"
+        "    global kept\n"
+        "    node = await receptor.aio.Node('a', log_level='debug')\n"
+        "    async def echo(reader, writer):\n"
+        "        while data := await reader.read(100): writer.write(data)\n"
+        "    server = await node.start_server(echo, 'echo')\n"
+        "    reader, writer = await node.open_connection('a', 'echo')\n"
+        "    writer.write(b'x'); print(await reader.read(1))\n"
+        "    started = asyncio.Event()\n"
+        "    async def endless(unit):\n"
+        "        started.set()\n"
+        "        await asyncio.Event().wait()\n"
+        "    await node.work.offer('endless', endless)\n"
+        "    unit = await node.work.submit('a', 'endless')\n"
+        "    await started.wait()\n"
+        "    kept = reader, writer, node, server, unit\n"
+        f"way = '{way}'\n"
+        "if way == 'run': asyncio.run(main())\n"
+        "else:\n"
+        "    loop, ready = asyncio.new_event_loop(), threading.Event()\n"
+        "    def go_on(): loop.run_until_complete(main()); ready.set(); loop.run_forever()\n"
+        "    if way == 'in a thread': threading.Thread(target=go_on, daemon=True).start(); ready.wait()\n"
+        "    else: loop.run_until_complete(main())\n"
+        "    if way == 'closed': loop.close()\n"
+    )
+    command = [python.path, "-c", program]  # With the warnings that a user sees.
+    environ = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'x'\n", "")
+
+
 def test_subinterpreters(python: Interpreter) -> None:
     if python.version < (3, 12):
         pytest.skip("subinterpreters with a lock of their own came with 3.12")
@@ -304,9 +413,13 @@ def test_subinterpreters(python: Interpreter) -> None:
 
 def test_the_environment_is_what_the_program_says(python: Interpreter) -> None:
     python.prints(
-        "changed given\n",
-        "import receptor, os\n"
+        "1\nchanged given\n",
+        "import receptor, os, tempfile\n"
         "os.environ['ONE'] = 'changed'\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    os.environ['TMPDIR'] = folder\n"
+        "    with receptor.Node('a'): print(len(os.listdir(folder)))\n"
+        "    del os.environ['TMPDIR']\n"
         "command = receptor.WorkCommand('env', 'sh', '-c \"echo $ONE $TWO\"')\n"
         "with receptor.Node('a', work_commands=[command], environ={**os.environ, 'TWO': 'given'}) as node:\n"
         "    with node.work.submit('a', 'env') as unit: print(b''.join(unit.stdout()).decode(), end='')\n",
@@ -338,41 +451,104 @@ def test_commands_under_a_host_that_reaps_and_blocks(python: Interpreter, mode: 
 def test_out_of_descriptors(python: Interpreter) -> None:
     """Every call that needs one says so, and the node goes on when there are some again."""
     python.prints(
-        "refused\nworks\n",
-        "import receptor, resource\n"
-        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
-        "with receptor.Node('a') as node, node.listen('x', backlog=100) as listener:\n"
-        "    resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))\n"
+        "refused\n" * 8 + "works\n" * 8,
+        "import receptor, resource, os\n"
+        "cat = receptor.WorkCommand('cat', 'cat')\n"
+        "with receptor.Node('a', work_commands=[cat]) as node, node.listen('x', backlog=100) as listener:\n"
+        "    def stream():\n"
+        "        with node.connect('a', 'x', timeout_s=5), listener.accept(): pass\n"
+        "    def unit():\n"
+        "        with node.work.submit('a', 'cat', b'x') as unit: assert b''.join(unit.stdout()) == b'x'\n"
+        "    def subscriptions():\n"  # There is a session for the first.
+        "        with node.events(), node.events(): pass\n"
+        "    calls = (\n"
+        "        stream, unit,\n"
+        "        lambda: node.listen().close(), lambda: node.datagram().close(), subscriptions,\n"
+        "        lambda: node.work.offer('f', print).close(), lambda: node.remove(node.add_listener()),\n"
+        "        lambda: receptor.Node('b').close(),\n"
+        "    )\n"
+        "    for call in calls: call()\n"  # What is read or made once is there.
+        "    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))\n"
         "    held = []\n"
-        "    try:\n"
-        "        for _ in range(100): held.append(node.connect('a', 'x', timeout_s=5))\n"
-        "    except (receptor.ReceptorError, OSError) as error: print('refused')\n"
-        "    for sock in held: sock.close()\n"
-        "    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))\n"
-        "    while True:\n"
+        "    for call in calls:\n"
         "        try:\n"
-        "            with node.connect('a', 'x', timeout_s=5) as sock: break\n"
-        "        except (receptor.ReceptorError, OSError): pass\n"
-        "    assert node.status().node == 'a'; print('works')\n",
+        "            while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
+        "        except OSError: pass\n"
+        "        try: call()\n"
+        "        except (receptor.ReceptorError, OSError) as error: print('refused')\n"
+        "    for fd in held: os.close(fd)\n"
+        "    for call in calls: call(); print('works')\n",
     )
 
 
-def test_threads_and_descriptors_come_back(python: Interpreter) -> None:
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root to give up, and setpriv")
+def test_more_is_under_way_than_the_kernel_allows(python: Interpreter) -> None:
+    """Descriptors that a user has sent and not received are limited (ETOOMANYREFS), for all but a root with its powers.
+
+    A stream that cannot be handed to the program is reset and never ends as if in good order; later ones are taken.
+    """
+    powers = "-sys_resource,-sys_admin"
+    done = python.run(
+        "import receptor, resource, socket\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "with (\n"
+        "    receptor.Node('a') as node, node.listen('x') as listener, node.events('log') as log,\n"
+        "    receptor.Node('b', mode='sidecar', peers=[node.add_listener().address]) as b,\n"
+        "):\n"
+        "    b.wait_route('a')\n"
+        "    def under_way():\n"
+        "        one, other = socket.socketpair()\n"
+        "        with one, other: socket.send_fds(left, [b'+'], [one.fileno()])\n"
+        "    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))\n"
+        "    try:\n"
+        "        while True: under_way()\n"
+        "    except OSError as error: print(error.strerror)\n"
+        "    with b.connect('a', 'x') as sock:\n"
+        "        try: print('clean end', sock.recv(1))\n"
+        "        except receptor.StreamResetError: print('reset')\n"
+        "    print(next(event.message for event in log if 'refused' in event.message))\n"
+        "    left.close(); right.close()\n"
+        "    while True:\n"
+        "        with b.connect('a', 'x') as sock:\n"
+        "            try: far = listener.accept(timeout_s=1)\n"
+        "            except TimeoutError: continue\n"  # The kernel has yet to see that what was under way is gone.
+        "            with far: far.sendall(b'x'); print(sock.recv(1)); break\n",
+        under=["setpriv", "--bounding-set", powers, "--inh-caps", powers],
+    )
+    assert done.stdout.splitlines() == [
+        "Too many references: cannot splice",
+        "reset",
+        "stream refused: it cannot be handed to the program",
+        "b'x'",
+    ], done.stderr
+
+
+def test_a_thousand_streams_leave_nothing(python: Interpreter) -> None:
+    """They cost descriptors, and neither threads nor, once over, anything."""
     python.prints(
         "True True\n",
-        "import receptor, os, time\n"
-        "def count(): return len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))\n"
-        "def use():\n"
-        "    with receptor.Node('a') as node, node.listen('x', backlog=400) as listener:\n"
-        "        pairs = [(node.connect('a', 'x'), listener.accept()) for _ in range(300)]\n"
-        "        for near, far in pairs: near.sendall(b'x'); far.recv(1); near.close(); far.close()\n"
-        "use(); use()\n"
-        "first = count()\n"
-        "for _ in range(3): use()\n"
+        "import receptor, receptor._library, os, resource, time\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))\n"
+        "def threads(): return len(os.listdir('/proc/self/task'))\n"
+        "def left(): return len(os.listdir('/proc/self/fd')), receptor._library.dump().count('\\ngoroutine ')\n"
+        "def use(count):\n"
+        "    with receptor.Node('a') as node, node.listen('x', backlog=1024) as listener:\n"
+        "        def pair(): return node.connect('a', 'x', timeout_s=60), listener.accept(timeout_s=60)\n"
+        "        before = threads()\n"
+        "        pairs = [pair() for _ in range(count)]\n"
+        "        for near, far in pairs: near.sendall(b'x'); far.recv(1)\n"
+        "        grown = threads() - before\n"
+        "        for near, far in pairs: near.close(); far.close()\n"
+        "    return grown\n"
+        "use(10)\n"
+        "empty, grown = left(), use(1000)\n"
+        "def back(): return all(map(int.__le__, left(), empty))\n"
         "end = time.monotonic() + 60\n"
-        "while count()[0] > first[0] and time.monotonic() < end: time.sleep(0.01)\n"
-        "last = count()\n"
-        "print(last[0] <= first[0], last[1] <= first[1] + 8)\n",
+        "while not back() and time.monotonic() < end: time.sleep(0.01)\n"
+        "print(grown <= 16 or grown, back() or (left(), empty))\n",
     )
 
 
@@ -385,6 +561,21 @@ def test_2000_calls_at_once(python: Interpreter) -> None:
         "    async with receptor.aio.Node('a') as node:\n"
         "        print(len(await asyncio.gather(*(node.status() for _ in range(2000)))))\n"
         "asyncio.run(main())\n",
+    )
+
+
+def test_the_limit_on_open_files_stays(python: Interpreter) -> None:
+    """In the program, in what it starts, and in the work commands of its node."""
+    python.prints(
+        "256\n" * 3,
+        "import receptor, resource, subprocess\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "limit = receptor.WorkCommand('limit', 'sh', '-c \"ulimit -Sn\"')\n"
+        "with receptor.Node('a', work_commands=[limit]) as node:\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "    print(subprocess.check_output('ulimit -Sn', shell=True, text=True), end='')\n"
+        "    with node.work.submit('a', 'limit') as unit: print(b''.join(unit.stdout()).decode(), end='')\n",
     )
 
 

@@ -97,6 +97,51 @@ def test_the_environment_says_whom_to_trust(mode: Literal["in-process", "sidecar
                 assert isinstance(events.get(timeout_s=60), receptor.PeerDown), (address, profile)
 
 
+@pytest.mark.parametrize("mode", ["in-process", "sidecar"])
+def test_the_environment_says_which_proxy(mode: Literal["in-process", "sidecar"]) -> None:
+    if mode == "in-process" and not os.path.exists(_library.PATH):
+        pytest.skip("the library is not built")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(60)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        environ = {**os.environ, "HTTP_PROXY": address, "http_proxy": address, "NO_PROXY": "", "no_proxy": ""}
+        with receptor.Node("a", mode=mode, environ=environ) as node:
+            node.add_peer("ws://mesh.example:80/")
+            asked, _ = proxy.accept()
+            with asked:
+                assert asked.recv(100).startswith(b"CONNECT mesh.example:80 ")
+
+
+@pytest.mark.parametrize("mode", ["in-process", "sidecar"])
+def test_a_node_from_a_daemons_configuration_file(mode: Literal["in-process", "sidecar"], tmp_path: Path) -> None:
+    """Its name, links, TLS profiles and work types are the file's."""
+    if mode == "in-process" and not os.path.exists(_library.PATH):
+        pytest.skip("the library is not built")
+    issue(tmp_path, "from-file")
+    file = tmp_path / "receptor.yml"
+    file.write_text(
+        f"- node: {{id: from-file, datadir: {tmp_path}/data}}\n"
+        f"- tls-server: {{name: own, cert: {tmp_path}/from-file.crt, key: {tmp_path}/from-file.key}}\n"
+        "- tcp-listener: {bindaddr: 127.0.0.1, port: 0}\n"
+        "- control-service: {service: control}\n"
+        "- work-command: {worktype: upper, command: tr, params: a-z A-Z}\n"
+    )
+    with receptor.Node(config=file, mode=mode) as node, receptor.Node("other") as other:
+        assert node.id == "from-file"
+        other.add_peer(node.add_listener().address)
+        other.wait_route("from-file", timeout_s=60)
+        node.wait_route("other", timeout_s=60)
+        with other.work.submit("from-file", "upper", b"by file") as unit:
+            assert b"".join(unit.stdout()) == b"BY FILE"
+        with node.listen("safe", tls="own"):
+            client = receptor.TLS(cas=tmp_path / "ca.crt")
+            with other.connect("from-file", "safe", tls=client, timeout_s=60) as sock:
+                assert sock.peer.node == "from-file"
+        assert (tmp_path / "data" / "from-file").is_dir()
+    with pytest.raises(receptor.ConfigError, match="exclude each other"):
+        receptor.Node("name", config=file, mode=mode)
+
+
 @contextmanager
 def web() -> Iterator[tuple[str, int]]:
     class Hello(http.server.BaseHTTPRequestHandler):

@@ -268,6 +268,16 @@ def test_a_service_name_is_taken_once(mesh: Mesh) -> None:
         node.listen("echo")
 
 
+def test_a_service_can_be_offered_again_at_once(nodes: Mesh) -> None:
+    """The node hears a moment later that what is closed here is closed; who opens the next need not know."""
+    node = nodes.node("a")
+    for _ in range(200):
+        node.listen("echo").close()
+        node.datagram("echo").close()
+    with node.listen("echo"), pytest.raises(receptor.AddressInUse):
+        node.datagram("echo")
+
+
 def test_closing_a_listener_ends_its_loop(mesh: Mesh, in_thread: InThread) -> None:
     node = mesh.node("a")
     listener = node.listen()
@@ -367,6 +377,29 @@ def test_events_that_nobody_takes_are_counted(mesh: Mesh) -> None:
         while receptor.EventsLost not in kinds:
             kinds.add(type(events.get(timeout_s=60)))
     assert kinds == {receptor.RoutesChanged, receptor.EventsLost}
+
+
+def test_a_program_that_takes_no_events_holds_up_nobody(nodes: Mesh) -> None:
+    """The node goes on, and says in their place how many it could not keep."""
+    a, b = nodes.pair()
+
+    def chatty(unit: receptor.WorkContext) -> None:
+        for step in range(100):
+            unit.progress(str(step))
+
+    with a.events("work") as events, a.work.offer("chatty", chatty):
+        for _ in range(100):
+            with a.work.submit("a", "chatty") as unit:
+                unit.wait(timeout_s=60)
+        assert b.ping("a", timeout_s=60).from_node == "a"
+        count = 0
+        while not isinstance(event := events.get(timeout_s=60), receptor.EventsLost):
+            count += 1
+        assert 1000 < count < 10_000
+        assert event.count > 1000
+        with a.work.submit("a", "chatty") as unit:  # What comes later arrives.
+            while not (isinstance(event, receptor.WorkChanged) and event.status.unit == unit.id):
+                event = events.get(timeout_s=60)
 
 
 def test_closing_the_node_ends_the_event_loop(mesh: Mesh, in_thread: InThread) -> None:

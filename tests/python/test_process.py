@@ -5,7 +5,6 @@ import importlib
 import os
 import pickle
 import pkgutil
-import resource
 import shutil
 import signal
 import subprocess
@@ -45,6 +44,16 @@ def test_the_import_is_light() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['receptor']\n"
+
+
+def test_no_module_loads_the_library_or_starts_a_thread() -> None:
+    done = python(
+        "import os, pkgutil, importlib, receptor\n"
+        "for module in pkgutil.walk_packages(receptor.__path__, 'receptor.'): importlib.import_module(module.name)\n"
+        "for name in receptor.__all__: getattr(receptor, name)\n"
+        "print(len(os.listdir('/proc/self/task')), 'libreceptor' in open('/proc/self/maps').read())\n"
+    )
+    assert done.stdout == "1 False\n", done.stderr
 
 
 def test_a_blocking_node_needs_neither_asyncio_nor_ctypes() -> None:
@@ -140,20 +149,6 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
 NEEDS_LIBRARY = pytest.mark.skipif(
     not os.path.exists(_library.PATH), reason=f"{os.path.basename(_library.PATH)} is not built: pip install -e ."
 )
-
-
-@NEEDS_LIBRARY
-def test_the_limit_on_open_files_stays() -> None:
-    done = python(
-        "import resource, receptor, subprocess, sys\n"
-        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
-        "with receptor.Node('a') as node:\n"
-        "    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256\n"
-        "    print(subprocess.check_output('ulimit -Sn', shell=True, text=True), end='')\n"
-    )
-    assert done.stdout == "256\n", done.stderr
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 256
 
 
 @NEEDS_LIBRARY
@@ -270,6 +265,18 @@ def test_a_library_that_opens_no_session(unloaded: Path) -> None:
     compile_c(unloaded, 1, receptor.__version__)
     with pytest.raises(receptor.ReceptorError, match="opened no session: no"):
         receptor.Node("a")
+
+
+def test_musl_is_told_apart(unloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a node is a sidecar, and who insists on the library is told why it cannot be."""
+    assert _library.expected() == (sys.platform == "linux")
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: {"HOST_GNU_TYPE": "x86_64-pc-linux-musl"}.get(name))
+    assert not _library.expected()
+    unloaded.write_text("nonsense")
+    with pytest.raises(
+        receptor.NativeLibraryError, match=r'do not work on musl.* glibc, or Node\(\.\.\., mode="sidecar"\)'
+    ):
+        receptor.Node("a", mode="in-process")
 
 
 # The daemon.
