@@ -1,11 +1,13 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -356,7 +358,8 @@ func (w *fakeWork) Follow(ctx context.Context, id workceptor.UnitID, offset int6
 		return err
 	}
 	text, err := status.MarshalJSON()
-	return errors.Join(err, f.Output(output[min(int(offset), len(output)):]), f.Status(text))
+	_, outputErr := f.Output(bytes.NewReader(output), offset, math.MaxInt64)
+	return errors.Join(err, outputErr, f.Status(text))
 }
 
 func (w *fakeWork) List() map[workceptor.UnitID]workceptor.Status {

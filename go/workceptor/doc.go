@@ -10,7 +10,7 @@
 // around one command; proc looks at processes; remote speaks the control protocol as a client. This package ties them
 // together: engine.go has the table of units, types.go that of work types, job.go one unit in memory, admission.go the
 // queue of those that must wait, command.go, function.go and remote.go the three workers, mirror.go and push.go what follow a unit on
-// another node, follow.go what tells another node of a unit here, results.go the readers, signing the signatures, watch_linux.go the notification.
+// another node, follow.go what tells another node of a unit here, results.go the readers, bulk.go what copies much, signing the signatures, watch_linux.go the notification.
 //
 // # Promises
 //

@@ -419,8 +419,11 @@ func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
 
 // Submission is a unit that waits for its payload. One goroutine calls ReadPayload, then Start.
 type Submission struct {
-	j     *job
-	stdin *os.File
+	j      *job
+	stdin  *os.File
+	size   int64 // Of stdin.
+	keeps  bool  // See keepsPayload.
+	behind store.Behind
 }
 
 // ID returns the unit's ID.
@@ -429,13 +432,14 @@ func (s *Submission) ID() UnitID { return s.j.id }
 // ReadPayload stores the payload up to the end of r and makes it durable. An error of r or of the disk fails the unit
 // with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled].
 func (s *Submission) ReadPayload(r io.Reader) error {
-	buf := payloadBuffers.Get().(*[payloadBuffer]byte)
-	n, err := io.CopyBuffer(s, onlyReader{r}, buf[:])
-	payloadBuffers.Put(buf)
+	s.keeps = s.j.keepsPayload()
+	buf := pieces.Get().(*[pieceSize]byte)
+	_, err := io.CopyBuffer(s, filler{r}, buf[:]) // The filler has no WriteTo, so a cancel is noticed between two pieces.
+	pieces.Put(buf)
 	if err == nil {
 		s.j.payloadCame()
 	}
-	if err == nil && n > 0 && s.j.keepsPayload() {
+	if err == nil && s.size > 0 && s.keeps {
 		err = s.stdin.Sync()
 	}
 	if err != nil && !errors.Is(err, ErrCancelled) {
@@ -445,10 +449,6 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 	return errors.Join(err, s.stdin.Close(), s.end(err))
 }
 
-const payloadBuffer = 128 << 10
-
-var payloadBuffers = sync.Pool{New: func() any { return new([payloadBuffer]byte) }}
-
 // keepsPayload reports whether the payload must be durable when it is complete. That of a command that starts at once is needed
 // by nobody after a loss of power, as the unit has Failed then; one that must wait is made durable when that turns out.
 func (j *job) keepsPayload() bool {
@@ -456,15 +456,17 @@ func (j *job) keepsPayload() bool {
 	return t.command == ""
 }
 
-// onlyReader keeps io.Copy from handing the whole transfer to the reader, so that a cancel is noticed.
-type onlyReader struct{ io.Reader }
-
 // Write implements io.Writer for ReadPayload.
 func (s *Submission) Write(p []byte) (int, error) {
 	if now := s.j.look(); now.gone || now.rec.State.Complete() {
 		return 0, ErrCancelled
 	}
-	return s.stdin.Write(p)
+	n, err := s.stdin.Write(p)
+	s.size += int64(n)
+	if s.keeps {
+		s.behind.Grown(s.stdin, s.size)
+	}
+	return n, err
 }
 
 // Start starts the unit and returns [JobStarted], or [JobSubmitted] for a remote unit whose node is not reachable now:

@@ -9,14 +9,10 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
 )
-
-// pushBuffers hold output on its way to followers; a follower has one while there is output.
-var pushBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
 // Follow writes status and output of a unit to w, the output from offset on, as they change, in the records of "work
 // follow" (package remote). It returns nil once the complete status, with all output before it, or the release of the
@@ -122,22 +118,16 @@ func (f *follower) copy(ctx context.Context, end int64) error {
 		}
 		f.file = file
 	}
-	buf := pushBuffers.Get().(*[copyBuffer]byte)
-	defer pushBuffers.Put(buf)
 	for f.pos < end && ctx.Err() == nil {
-		n, err := f.file.ReadAt(buf[:min(copyBuffer, end-f.pos)], f.pos)
-		if n > 0 {
-			if err := f.out.Output(buf[:n]); err != nil {
-				return err
-			}
-			f.pos += int64(n)
-			f.silent = false
-			continue
-		}
-		if err != io.EOF {
+		n, err := f.out.Output(f.file, f.pos, end)
+		switch {
+		case err != nil:
 			return err
+		case n == 0:
+			return context.Cause(ctx)
 		}
-		break
+		f.pos += int64(n)
+		f.silent = false
 	}
 	return context.Cause(ctx)
 }
@@ -149,7 +139,6 @@ func (f *follower) quiet() error {
 	if !silent {
 		return nil
 	}
-	f.out.Rest()
 	return f.out.Quiet()
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -46,6 +47,7 @@ type mirror struct {
 	j      *job
 	id     unit.ID
 	stdout *os.File
+	behind store.Behind
 	pokes  chan struct{} // Ask for the status at once.
 	// resumed: some of the output was there before.
 	resumed bool
@@ -437,6 +439,7 @@ func (m *mirror) store(p []byte) (full bool, err error) {
 	n, err := m.stdout.Write(p)
 	m.mu.Lock()
 	m.size += int64(n)
+	m.behind.Grown(m.stdout, m.size)
 	m.progress = time.Now()
 	m.trouble = ""
 	if err != nil {

@@ -53,7 +53,6 @@ func (m *mirror) follow(conn *remote.Conn) (*remote.Following, error) {
 
 // pushed takes what the executor pushes until unit and output are complete.
 func (m *mirror) pushed(f *remote.Following) error {
-	buf := make([]byte, copyBuffer)
 	for {
 		news, err := f.Next()
 		switch {
@@ -64,7 +63,7 @@ func (m *mirror) pushed(f *remote.Following) error {
 		case news.Released:
 			return remote.ErrUnknownUnit
 		case news.Output > 0:
-			if err := m.take(f, buf); err != nil {
+			if err := m.take(f); err != nil {
 				return err
 			}
 		case news.Status != nil:
@@ -80,12 +79,16 @@ func (m *mirror) pushed(f *remote.Following) error {
 }
 
 // take stores one record of output.
-func (m *mirror) take(f *remote.Following, buf []byte) error {
+func (m *mirror) take(f *remote.Following) error {
+	buf := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buf)
 	for {
-		n, err := f.Read(buf)
+		piece := buf[m.size%cacheLine:] // The kernel copies faster what lies as in the file.
+		n, err := filler{f}.Read(piece)
 		if n > 0 {
-			written, err := m.stdout.Write(buf[:n])
+			written, err := m.stdout.Write(piece[:n])
 			m.size += int64(written)
+			m.behind.Grown(m.stdout, m.size)
 			if err != nil {
 				return m.cannotStore(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
@@ -28,46 +29,61 @@ const followBanner = "Following work unit "
 
 // FollowWriter writes the executor's side of "work follow": the banner, then records as they come. Every method makes
 // one Write.
-type FollowWriter struct {
-	w   io.Writer
-	buf []byte
-}
+type FollowWriter struct{ w io.Writer }
 
 // NewFollowWriter writes the banner.
 func NewFollowWriter(w io.Writer, id unit.ID) (*FollowWriter, error) {
 	_, err := io.WriteString(w, followBanner+string(id)+"\n")
-	return &FollowWriter{w: w}, err
+	return &FollowWriter{w}, err
 }
 
 // Status tells the status of the unit; text is a reply to "work status".
 func (f *FollowWriter) Status(text []byte) error {
-	return f.record(`{"Status":`, text, "}\n")
+	return f.record(`{"Status":` + string(text) + "}\n")
 }
 
-// Output passes on what follows the output before it. It may keep up to its length in memory for the next time.
-func (f *FollowWriter) Output(p []byte) error {
-	return f.record(`{"Output":`+strconv.Itoa(len(p))+"}\n", p, "")
+// outputs hold records of output that are on their way; its head ends where the content begins.
+var outputs = sync.Pool{New: func() any { return new([outputHead + outputSize]byte) }}
+
+const (
+	outputSize = 128 << 10 // The longest output record that is written.
+	outputHead = 32
+)
+
+// Output passes on a part of what file has from byte from on, up to byte end: as much as one record holds. It returns how many
+// bytes that were, 0 if there are none.
+func (f *FollowWriter) Output(file io.ReaderAt, from, end int64) (int, error) {
+	buf := outputs.Get().(*[outputHead + outputSize]byte)
+	defer outputs.Put(buf)
+	n, err := file.ReadAt(buf[outputHead:][:min(outputSize, end-from)], from)
+	if n == 0 {
+		if err == io.EOF {
+			err = nil
+		}
+		return 0, err
+	}
+	head := `{"Output":` + strconv.Itoa(n) + "}\n"
+	record := buf[outputHead-copy(buf[outputHead-len(head):], head) : outputHead+n]
+	_, err = f.w.Write(record)
+	return n, err
 }
 
 // Quiet tells that there is nothing new.
-func (f *FollowWriter) Quiet() error { return f.record("{}\n", nil, "") }
+func (f *FollowWriter) Quiet() error { return f.record("{}\n") }
 
 // Released tells that the unit is gone.
-func (f *FollowWriter) Released() error { return f.record("{\"Released\":true}\n", nil, "") }
+func (f *FollowWriter) Released() error { return f.record("{\"Released\":true}\n") }
 
-func (f *FollowWriter) record(before string, content []byte, after string) error {
-	f.buf = append(append(append(f.buf[:0], before...), content...), after...)
-	_, err := f.w.Write(f.buf)
+func (f *FollowWriter) record(text string) error {
+	_, err := io.WriteString(f.w, text)
 	return err
 }
 
-// Rest gives memory back while nothing happens.
-func (f *FollowWriter) Rest() { f.buf = nil }
-
 // Following is the submitter's side of "work follow".
 type Following struct {
-	c    *Conn
-	left int // Bytes of the last output record that have not been read.
+	c     *Conn
+	left  int       // Bytes of the last output record that have not been read.
+	until time.Time // The deadline for them.
 }
 
 // News is one record. The zero value says that there is nothing new.
@@ -143,7 +159,10 @@ func (f *Following) Read(p []byte) (int, error) {
 	if f.left == 0 {
 		return 0, io.EOF
 	}
-	f.c.s.SetReadDeadline(time.Now().Add(beatWait))
+	if now := time.Now(); f.until.Sub(now) < beatWait-time.Second { // It need not be exact, and there are many reads.
+		f.until = now.Add(beatWait)
+		f.c.s.SetReadDeadline(f.until)
+	}
 	n, err := f.c.r.Read(p[:min(len(p), f.left)])
 	f.left -= n
 	if errors.Is(err, io.EOF) {

@@ -178,8 +178,15 @@ func TestFollowRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pass := func(from, end int64) error {
+		n, err := out.Output(strings.NewReader("ab\ncd"), from, end)
+		if want := min(end, 5) - from; int64(n) != want {
+			t.Errorf("from %d to %d: %d bytes were passed on, want %d", from, end, n, want)
+		}
+		return err
+	}
 	const status = `{"Detail":"exit status 3","ExitCode":3,"ExtraData":null,"Reason":"exit","State":3,"StateName":"Failed","StdoutSize":5,"WorkType":"sh"}`
-	if err := errors.Join(out.Quiet(), out.Output([]byte("ab\nc")), out.Output([]byte("d")), out.Status([]byte(status)), out.Released()); err != nil {
+	if err := errors.Join(out.Quiet(), pass(0, 4), pass(4, 9), pass(5, 9), out.Status([]byte(status)), out.Released()); err != nil {
 		t.Fatal(err)
 	}
 	want := "Following work unit X\n{}\n{\"Output\":4}\nab\nc{\"Output\":1}\nd{\"Status\":" + status + "}\n{\"Released\":true}\n"

@@ -384,7 +384,7 @@ func (r *runner) amend(sync bool, sum string) {
 }
 
 func (r *runner) syncOutput() {
-	if err := r.stdout.Sync(); err != nil {
+	if err := store.SyncLarge(r.stdout); err != nil {
 		complain(err)
 	}
 }
