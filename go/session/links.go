@@ -39,6 +39,11 @@ func transport(address string) (scheme, rest string, err error) {
 		if !strings.Contains(rest, ":") {
 			return "", "", badRequest(fmt.Sprintf("address %q: no port; %s://host:port is expected", address, scheme))
 		}
+		if _, port, err := net.SplitHostPort(rest); err != nil {
+			return "", "", badRequest(err.Error())
+		} else if _, err = net.LookupPort(scheme, port); err != nil {
+			return "", "", badRequest(fmt.Sprintf("address %q: port %q: want a number up to 65535", address, port))
+		}
 		return scheme, rest, nil
 	default:
 		return "", "", badRequest(fmt.Sprintf("address %q: transport %q is not known; tcp, udp, ws and wss are", address, scheme))

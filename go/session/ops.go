@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -209,11 +210,26 @@ func opRouteWait(ctx context.Context, s *session, req *request) (reply, error) {
 		e := toError(err, Internal)
 		e.Node = string(node)
 		if e.Code == Timeout {
-			e.Msg = fmt.Sprintf("no route to node %q within the time given", node)
+			e.Msg = fmt.Sprintf("no route to node %q within the time given%s", node, s.host.troubles())
 		}
 		return failed(e)
 	}
 	return plain(map[string]any{"next_hop": next, "cost": cost})
+}
+
+// troubles says what keeps this node from being linked, for those who wait for that.
+func (h *host) troubles() string {
+	var all strings.Builder
+	backends := h.built().Node.Backends()
+	for _, b := range backends {
+		if b.State != netceptor.BackendUp && b.Failure != nil {
+			fmt.Fprintf(&all, "; %s: %v", b.Name, b.Failure.Err)
+		}
+	}
+	if len(backends) == 0 {
+		return "; this node has neither peers nor listeners"
+	}
+	return all.String()
 }
 
 func opPeerAdd(_ context.Context, s *session, req *request) (reply, error) {

@@ -115,6 +115,9 @@ func (h *host) serverTLS(p *tlsProfile) (*identity.ServerProfile, error) {
 		return profile, configError(err)
 	}
 	f := p.files
+	if f.Cert == "" {
+		return nil, badRequest(`key "tls": this side is the server and shows a certificate: give "cert" and "key"`)
+	}
 	opt := identity.ServerOptions{
 		Name: "of a request", Cert: f.Cert, Key: f.Key, RequireClientCert: f.RequireClientCert,
 		SkipReceptorNamesCheck: f.SkipNamesCheck, MinTLS13: f.MinTLS13,

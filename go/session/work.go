@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -109,7 +110,11 @@ func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
 	defer cancel()
 	status, err := s.host.built().Work.Wait(ctx, workceptor.UnitID(req.Unit))
 	if err != nil {
-		return failed(toError(err, Work))
+		e := toError(err, Work)
+		if now, err := s.host.built().Work.Status(workceptor.UnitID(req.Unit)); e.Code == Timeout && err == nil {
+			e.Msg = fmt.Sprintf("unit %s is not complete within the time given: %s, %s", req.Unit, now.StateName(), now.Detail)
+		}
+		return failed(e)
 	}
 	return plain(status)
 }

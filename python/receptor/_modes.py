@@ -154,9 +154,11 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
         sock.close()
         if isinstance(error, ReceptorError):
             raise
-        raise ControlError(
-            f"{name}: {error.strerror or error}; is a receptor daemon running with this control-service filename?"
-        ) from error
+        if isinstance(error, PermissionError):
+            hint = "the permissions of the daemon's control-service say who may attach"
+        else:
+            hint = "is a receptor daemon running with this control-service filename?"
+        raise ControlError(f"{name}: {error.strerror or error}; {hint}") from error
     except BaseException:
         sock.close()
         raise

@@ -62,7 +62,7 @@ def open_node(
     for name, value in (("peers", peers), ("listeners", listeners)):
         if isinstance(value, str):
             raise ConfigError(f"{name}: want a list of addresses, got the string {value!r}")
-    commands = [command.to_json() for command in work_commands]
+    commands = [_command(command).to_json() for command in work_commands]
     settings: JSON = {"environ": dict(environ)}
     if log_level is not None:
         settings["log_level"] = log_level
@@ -107,6 +107,8 @@ def status(timeout_s: float | None) -> Op[Status]:
 
 def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
     """``ping``."""
+    if not 1 <= hops <= 255:
+        raise ConfigError(f"hops={hops}: want 1 to 255")
 
     def decode(ok: JSON) -> PingResult:
         from datetime import timedelta
@@ -407,15 +409,23 @@ def check(result: WorkResult) -> WorkResult:
 
 
 def _peer(address: str | Peer, *settings: Any) -> Peer:  # Any: the further fields of a Peer, which checks them
-    from .types import Peer
+    from .types import Peer, of_kind
 
-    return Peer(address, *settings) if isinstance(address, str) else address
+    return Peer(address, *settings) if isinstance(address, str) else of_kind(address, Peer, "peer", "an address")
 
 
 def _listener(address: str | LinkListener, *settings: Any) -> LinkListener:  # Any: as above
-    from .types import LinkListener
+    from .types import LinkListener, of_kind
 
-    return LinkListener(address, *settings) if isinstance(address, str) else address
+    if isinstance(address, str):
+        return LinkListener(address, *settings)
+    return of_kind(address, LinkListener, "listener", "an address")
+
+
+def _command(command: WorkCommand) -> WorkCommand:
+    from .types import WorkCommand, of_kind
+
+    return of_kind(command, WorkCommand, "work command")
 
 
 def _allowed(peers: Iterable[str] | None) -> list[str] | None:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from ._address import Address
-from .errors import ReceptorError, from_wire
+from .errors import ConfigError, ReceptorError, from_wire
 
 __all__ = [
     "TLS",
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 JSON: TypeAlias = dict[str, Any]  # Any: an object as it came over the wire
+_T = TypeVar("_T")
 
 EventKind: TypeAlias = Literal["peer", "route", "service", "work", "log"]
 LogLevel: TypeAlias = Literal["error", "warning", "info", "debug"]
@@ -86,6 +87,10 @@ class TLS:
     skip_names_check: bool = False
     min_tls13: bool = False
 
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError(f"TLS: cert and key go together, and {'cert' if self.cert is None else 'key'} is missing")
+
     def to_json(self) -> JSON:
         """The object that the session's keys ``tls`` and ``tls_profiles`` take."""
         files = {"cert": self.cert, "key": self.key, "cas": self.cas}
@@ -104,7 +109,14 @@ def tls_keys(tls: TLSProfile | None) -> JSON:
     """The key ``tls`` of a request; none without TLS."""
     if tls is None:
         return {}
-    return {"tls": tls if isinstance(tls, str) else tls.to_json()}
+    return {"tls": tls if isinstance(tls, str) else of_kind(tls, TLS, "tls", "the name of a profile").to_json()}
+
+
+def of_kind(value: _T, kind: type[_T], what: str, other: str = "") -> _T:
+    """``value`` if it is of ``kind``; else raise ConfigError. other: what is taken as well."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{what} {value!r}: want a receptor.{kind.__name__}{other and ' or '}{other}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

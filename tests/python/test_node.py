@@ -52,6 +52,7 @@ def test_a_configuration_file_is_refused_with_its_place(mesh: Mesh, tmp_path: An
 
 def test_mistakes_are_named(mesh: Mesh) -> None:
     node = mesh.node("a")
+    tls = {"cert": "x"}
     with node.datagram() as sock:
         mistakes: list[tuple[Callable[[], object], str]] = [
             (lambda: node.ping("a", timeout_s="5"), "timeout_s='5': want seconds"),  # type: ignore[arg-type]
@@ -59,10 +60,35 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: sock.send_to(b"x", "ab"), "address 'ab': want a node and a service"),  # type: ignore[arg-type]
             (lambda: sock.send_to(b"x", ("a", "b", "c")), "want a node and a service"),  # type: ignore[arg-type]
             (lambda: node.work.offer("f", 5), "work function 5: want something"),  # type: ignore[arg-type]
+            (lambda: node.ping("a", hops=0), "hops=0: want 1 to 255"),
+            (lambda: node.add_peer(2222), "peer 2222: want a receptor.Peer or an address"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", work_commands=["cat"]), "'cat': want a receptor.WorkCommand"),  # type: ignore[list-item]
+            (lambda: node.listen("x", tls=tls), "want a receptor.TLS or the name of a profile"),  # type: ignore[arg-type]
+            (lambda: receptor.TLS(cert="a.crt"), "cert and key go together, and key is missing"),
         ]
         for mistake, says in mistakes:
             with pytest.raises(receptor.ConfigError, match=re.escape(says)):
                 mistake()
+
+
+def test_what_keeps_a_program_waiting_is_told(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    for address, says in (("tcp://127.0.0.1:99999", "want a number up to 65535"), ("tcp://hub", "no port")):
+        with pytest.raises(receptor.ConfigError, match=says):
+            node.add_peer(address)
+    with pytest.raises(receptor.ConfigError, match='give "cert" and "key"'):
+        node.listen("x", tls=receptor.TLS())
+    node.add_peer("tcp://127.0.0.1:1")
+    while True:
+        with pytest.raises(receptor.MeshTimeout, match='no route to node "b" within the time given') as late:
+            node.wait_route("b", timeout_s=0.01)
+        if "tcp 127.0.0.1:1: " in str(late.value) and "connection refused" in str(late.value):
+            break
+    with node.work.submit("nowhere", "cat") as unit:
+        with pytest.raises(
+            receptor.MeshTimeout, match=f"unit {unit.id} is not complete within the time given: Pending"
+        ):
+            unit.wait(timeout_s=0.01)
 
 
 def test_ping(mesh: Mesh) -> None:
