@@ -1,7 +1,7 @@
 """Check a wheel as its users meet it: ``python tests/packaging/check_wheel.py dist``.
 
 The wheel is built a second time, from the source distribution and in another place, and must be the same bytes; then it
-is installed into a clean environment, where every example runs.
+is installed into a clean environment of each Python of this machine, where every example runs, warnings being errors.
 """
 
 import hashlib
@@ -10,8 +10,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pythons import interpreters
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SIZE_BUDGET_BYTES = 10_000_000
@@ -51,12 +54,13 @@ def check_reproducible(wheel: Path, sdist: Path, scratch: Path) -> None:
     print(f"reproducible  sha256 {digest(wheel)}")
 
 
-def check_installed(wheel: Path, scratch: Path) -> None:
-    home = scratch / "environment"
-    venv.create(home, with_pip=True)
+def check_installed(wheel: Path, version: str, interpreter: str, scratch: Path) -> None:
+    home = scratch / f"environment-{version}"
+    run(interpreter, "-m", "venv", home, cwd=scratch)
     python = home / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=scratch)
-    print("installed     version", run(home / "bin" / "receptor", "--version", cwd=scratch).strip())
+    said = run(home / "bin" / "receptor", "--version", cwd=scratch).strip()
+    print("installed     version", said, "for Python", version)
     run(home / "bin" / "receptorctl", "--help", cwd=scratch)
     for example in sorted(EXAMPLES.glob("*.py")):
         if example.name.startswith("test_"):
@@ -74,7 +78,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="receptor-wheel-") as folder:
         scratch = Path(folder)
         check_reproducible(wheel, sdist, scratch)
-        check_installed(wheel, scratch)
+        for version, interpreter in interpreters().items():
+            check_installed(wheel, version, interpreter, scratch)
 
 
 if __name__ == "__main__":
