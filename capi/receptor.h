@@ -6,7 +6,10 @@
  *
  * The library runs the Go runtime. It does not survive fork() without exec, cannot be unloaded, and raises the soft
  * limit of open files of the process when it is loaded (save it before, restore it after the first call). It handles no
- * signals of the host's, ignores SIGPIPE in its own threads' writes, and writes to neither standard output nor error.
+ * signals of the host's and writes to neither standard output nor error. A write of its own to a closed pipe or socket is
+ * an error of that write, whether the host ignores SIGPIPE or leaves it at its default before it loads the library; a host
+ * that resets SIGPIPE later would be ended by it. Its threads take any signal that the host has not blocked by then, and
+ * use SIGURG among themselves.
  */
 #ifndef RECEPTOR_H
 #define RECEPTOR_H

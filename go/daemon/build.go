@@ -40,6 +40,9 @@ type Options struct {
 	// Session serves the session protocol to a local program that asked for it on the control socket, until the program
 	// has enough or ctx ends; it owns conn. nil: it is not offered.
 	Session func(ctx context.Context, d *Daemon, conn *net.UnixConn)
+	// OnPanic is told what a goroutine of the node or of its work engine has panicked with, in that goroutine; whoever is
+	// told has to give the daemon up. nil lets the program end, as a panic does.
+	OnPanic func(any)
 	// Hangup has the configuration read again, each time something comes; nil never does.
 	Hangup <-chan os.Signal
 
@@ -193,6 +196,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	}
 	n, err := netceptor.New(netceptor.Config{
 		ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: lookupEnv(d.environ, "QLOGDIR"), Trace: d.Config().Trace(),
+		OnPanic: opts.OnPanic,
 	})
 	if err != nil {
 		return err
@@ -299,6 +303,7 @@ func (d *Daemon) startWork(node config.Node, opts Options) error {
 		Environ:      opts.Environ,
 		Logger:       d.area("work"),
 		Limits:       workLimits(d.Config()),
+		OnPanic:      opts.OnPanic,
 	})
 	if err != nil {
 		return err

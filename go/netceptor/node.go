@@ -49,6 +49,9 @@ type Config struct {
 	// "" writes none.
 	QLogDir string
 	Trace   bool // See [Node.SetTrace].
+	// OnPanic is told what a goroutine of the node has panicked with, in that goroutine, which ends; whoever is told has to
+	// give the node up. nil lets the program end, as a panic does.
+	OnPanic func(any)
 }
 
 // Node is one node of the mesh. All methods are safe for concurrent use.
@@ -65,8 +68,8 @@ type Node struct {
 	never context.Context // Already done: for sends that must not wait.
 	done  chan struct{}   // Closed once all goroutines are gone.
 	once  sync.Once
-	wg    sync.WaitGroup // Backends, links and the run loop.
-	tails tails          // Streams that are being finished.
+	wg    group // Backends, links and the run loop.
+	tails tails // Streams that are being finished.
 
 	table   atomic.Pointer[forwarding]
 	untold  atomic.Bool // The mesh has not been told of a new neighbour.
@@ -160,6 +163,7 @@ func New(cfg Config) (*Node, error) {
 	n.policy.Store(cfg.Policy)
 	n.tracing.Store(cfg.Trace)
 	n.tails.closing = make(chan struct{})
+	n.wg.caught = cfg.OnPanic
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	var cancel context.CancelFunc
 	n.never, cancel = context.WithCancel(n.ctx)

@@ -118,7 +118,7 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 		environ = append(environ[:len(environ):len(environ)], k+"="+v)
 	}
 	d, err := daemon.Build(ctx, cfg, daemon.Options{
-		Version: h.version, Runner: cmp.Or(c.Daemon, h.runner, "receptor"), Environ: environ, Logger: h.log,
+		Version: h.version, Runner: cmp.Or(c.Daemon, h.runner, "receptor"), Environ: environ, Logger: h.log, OnPanic: h.broken,
 	})
 	if err != nil {
 		return toError(err, BadConfig)

@@ -58,6 +58,14 @@ func (h *host) relayNode(n *netceptor.Node) {
 	h.stopAfterEnd()
 }
 
+// broken gives the node up after a fault of its own, and tells that: the program around it lives on. It waits for nothing,
+// as the node may hold its locks for ever.
+func (h *host) broken(p any) {
+	h.fault("node", p)
+	h.publish("", map[string]any{"ev": "closed", "err": &Error{Code: Internal, Msg: fmt.Sprintf("internal fault: %v", p)}})
+	h.stopAfterEnd()
+}
+
 // stopAfterEnd ends the sessions of a node that ended by itself; one that is being closed answers its close first.
 func (h *host) stopAfterEnd() {
 	h.mu.Lock()

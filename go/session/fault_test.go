@@ -35,3 +35,32 @@ func TestFaults(t *testing.T) {
 		t.Errorf("status after the faults: %v", status)
 	}
 }
+
+// A panic in the node itself ends it, and is told to everybody; the process lives on.
+func TestFaultOfTheNode(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "a"})
+	waiting := p.send(map[string]any{"op": "route.wait", "node": "nowhere"})
+	link := p.send(map[string]any{"op": "test.link"})
+	seen := map[string]bool{}
+	for len(seen) < 2 {
+		frame := p.next()
+		switch {
+		case frame["ev"] == "closed":
+			e, _ := frame["err"].(map[string]any)
+			if e["code"] != string(Internal) || e["msg"] != "internal fault: a link" {
+				t.Errorf("the node's end is told as %v", frame)
+			}
+			seen["closed"] = true
+		case frame["id"] == float64(waiting):
+			if e, _ := frame["err"].(map[string]any); e["code"] != string(Closed) {
+				t.Errorf("who waited is answered %v", frame)
+			}
+			seen["waiting"] = true
+		case frame["id"] != float64(link):
+			t.Errorf("unexpected %v", frame)
+		}
+	}
+	q := open(t)
+	q.must("open", "config", map[string]any{"node": "b"})
+}

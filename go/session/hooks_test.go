@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
 // What breaks on demand. Tests of the library in a Python process build it with this file as a part of the package.
@@ -17,6 +20,12 @@ func (brokenStream) Close() error             { return nil }
 func (brokenStream) CloseWrite() error        { return nil }
 func (brokenStream) CloseRead() error         { return nil }
 func (brokenStream) LocalAddr() net.Addr      { return unitAddr("x") }
+
+// brokenDialer panics when it dials.
+type brokenDialer struct{}
+
+func (brokenDialer) Dial(context.Context) (link.Conn, error) { panic("a link") }
+func (brokenDialer) String() string                          { return "broken" }
 
 func init() { // Before there is a session that looks for operations.
 	hook := func(name string, run func(*session) (reply, error)) {
@@ -33,6 +42,13 @@ func init() { // Before there is a session that looks for operations.
 			return failed(err)
 		}
 		return reply{ok: map[string]any{"stream": st.id}, fd: fd}, nil
+	})
+	hook("link", func(s *session) (reply, error) {
+		_, err := s.host.built().Node.Dial(brokenDialer{}, netceptor.LinkOptions{Cost: 1})
+		if err != nil {
+			return failed(err)
+		}
+		return plain(empty)
 	})
 	hook("goroutine", func(s *session) (reply, error) {
 		s.host.spawn("test", func() { panic("a goroutine") })

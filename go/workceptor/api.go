@@ -69,6 +69,9 @@ type Config struct {
 	// Environ is the environment of runners and commands; nil is that of this process.
 	Environ []string
 	Logger  *slog.Logger // nil discards.
+	// OnPanic is told what a goroutine of the engine has panicked with, in that goroutine, which ends; whoever is told has
+	// to give the engine up. nil lets the program end, as a panic does.
+	OnPanic func(any)
 	// Limits are the first ones; see [Engine.SetLimits].
 	Limits Limits
 	// HasTLSClient reports whether a TLS client profile of that name exists; nil knows none.

@@ -190,7 +190,16 @@ func (e *Engine) begin(f func()) bool {
 	if e.closed {
 		return false
 	}
-	e.wg.Go(f)
+	e.wg.Go(func() {
+		if e.cfg.OnPanic != nil {
+			defer func() {
+				if p := recover(); p != nil {
+					e.cfg.OnPanic(p)
+				}
+			}()
+		}
+		f()
+	})
 	return true
 }
 

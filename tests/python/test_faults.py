@@ -60,7 +60,15 @@ def test_a_panic_is_an_error_and_an_event(python: Interpreter, breakable: Path, 
         "    except receptor.StreamResetError as error: print('reset', error)\n"
         "    print(next(told).attrs['err'])\n"
         "    sock.close()\n"
-        "    print(node.status().node)\n",
+        "    print(node.status().node)\n"
+        "with receptor.Node('b') as node, node.events('peer') as events:\n"
+        "    try: call(node, 'link')\n"
+        "    except receptor.ClosedError: pass\n"  # The node may be gone before it has answered.
+        "    try: events.get(timeout_s=60)\n"
+        "    except receptor.ClosedError as error: print(error)\n"
+        "    try: node.status()\n"
+        "    except receptor.ClosedError: print('closed')\n"
+        "with receptor.Node('c') as node: print(node.status().node)\n",
         *handler,
         sources=breakable,
     )
@@ -74,6 +82,9 @@ def test_a_panic_is_an_error_and_an_event(python: Interpreter, breakable: Path, 
         "reset stream to b:s: internal fault: a pump",
         "a pump",
         "a",
+        "the node ended: internal fault: a link",
+        "closed",
+        "c",
     ], done.stderr
     assert done.stderr == "", "the library writes to standard error"
 

@@ -1,0 +1,25 @@
+package netceptor
+
+import "sync"
+
+// group is the goroutines of a node.
+type group struct {
+	sync.WaitGroup
+	caught func(any) // See Config.OnPanic.
+}
+
+// Go runs f as one of them.
+func (g *group) Go(f func()) {
+	if g.caught == nil {
+		g.WaitGroup.Go(f)
+		return
+	}
+	g.WaitGroup.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				g.caught(p)
+			}
+		}()
+		f()
+	})
+}
