@@ -48,7 +48,7 @@ func (s *session) connect(req request) error {
 		return err
 	}
 	defer context.AfterFunc(s.ctx, func() { abort(stream) })()
-	s.bridge(stream)
+	s.bridge(stream, false)
 	return errSessionOver
 }
 
@@ -87,17 +87,24 @@ func connectTargetOf(req request) (connectTarget, error) {
 
 // bridge copies both ways until both directions have ended. The end of one side's data closes only that direction of the
 // other side, where the transport can do that. A service that takes no more data may still finish its answer; a side
-// that broke ends both.
-func (s *session) bridge(stream workceptor.Stream) {
+// that broke ends both. exec: a client that goes away hangs up, whatever it has sent before that is still on its way.
+func (s *session) bridge(stream workceptor.Stream, exec bool) {
+	input := io.Writer(stream)
+	if exec {
+		input = execInput{s, stream}
+	}
 	over := make(chan struct{}) // No more data for the client.
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		readErr, writeErr := relay(stream, &s.in)
+		readErr, writeErr := relay(input, &s.in)
 		switch {
-		case readErr != nil:
+		case readErr != nil, writeErr == nil && exec && deserted(s.conn):
 			abort(stream)
 		case writeErr == nil:
 			_ = stream.CloseWrite()
+			if exec {
+				s.awaitHangup(stream, over)
+			}
 		default:
 			<-over
 		}

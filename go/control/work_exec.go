@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -62,7 +64,7 @@ func (s *session) execHere(x execRequest) error {
 	if err != nil {
 		return err
 	}
-	s.bridge(unit)
+	s.bridge(unit, true)
 	return errSessionOver
 }
 
@@ -94,8 +96,66 @@ func (s *session) execThere(x execRequest) error {
 		abort(stream)
 		return err
 	}
-	s.bridge(stream)
+	s.bridge(stream, true)
 	return errSessionOver
+}
+
+// execInput is where the input of a command goes. A client that goes away is noticed although the command does not take what
+// was sent before.
+type execInput struct {
+	s      *session
+	stream workceptor.Stream
+}
+
+// stallWait is how long a command may take to read its input before somebody looks whether its client is still there.
+const stallWait = time.Second
+
+// Write implements io.Writer.
+func (t execInput) Write(p []byte) (int, error) {
+	_ = t.stream.SetWriteDeadline(time.Now().Add(stallWait))
+	n, err := t.stream.Write(p)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	_ = t.stream.SetWriteDeadline(time.Time{})
+	t.s.whileConnected(func(ctx context.Context) {
+		defer context.AfterFunc(ctx, func() { abort(t.stream) })()
+		defer t.whileHeard(func() { abort(t.stream) })()
+		var more int
+		more, err = t.stream.Write(p[n:])
+		n += more
+	})
+	return n, err
+}
+
+// whileHeard calls f when a client on the mesh takes no more output, until stop is called: that is all that can be learnt of one
+// whose data is not read.
+func (t execInput) whileHeard(f func()) (stop func()) {
+	c, ok := t.s.conn.(interface{ WriteClosed() <-chan struct{} })
+	if !ok {
+		return func() {}
+	}
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-c.WriteClosed():
+			f()
+		case <-over:
+		}
+	})
+	return func() { close(over); wg.Wait() }
+}
+
+// awaitHangup aborts the stream when the client, which has ended its data, goes away before over.
+func (s *session) awaitHangup(stream workceptor.Stream, over <-chan struct{}) {
+	s.whileConnected(func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+			abort(stream)
+		case <-over:
+		}
+	})
 }
 
 // askExec gives the request to the control service of another node and returns its answer, a line.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/attach"
 )
@@ -227,6 +228,26 @@ func TestExecNodeDies(t *testing.T) {
 	e.Close()
 	if entries := left(t, e); len(entries) != 0 {
 		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// TestExecHangupBehindInput: a client that goes is noticed although the command does not read what it has sent before.
+func TestExecHangupBehindInput(t *testing.T) {
+	e := execEngine(t, 0)
+	for _, terminal := range []*attach.Size{nil, {Rows: 24, Cols: 80}} {
+		x := execute(t, e, `-c 'stty raw; echo ready; exec sleep 300' 2>/dev/null`, terminal)
+		if _, _, err := attach.NewReader(x).Next(); err != nil {
+			t.Fatal(err)
+		}
+		frame := input(strings.Repeat("x", attach.MaxContent))
+		x.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		for {
+			if _, err := x.Write(frame); err != nil {
+				break // All there is between the two is full.
+			}
+		}
+		x.Close()
+		wantGone(t, e, x.ID())
 	}
 }
 

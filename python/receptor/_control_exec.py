@@ -156,6 +156,10 @@ class BlockingExec:
         """Send input."""
         self._send(input_frames(data))
 
+    def send_some(self, frames: bytes | bytearray | memoryview) -> int:
+        """Send what the connection takes at once of ready-made frames, and return how many bytes that is."""
+        return self._conn.send_some(frames)
+
     def end_input(self) -> None:
         """Say that no more input comes."""
         self._send(END_OF_INPUT)

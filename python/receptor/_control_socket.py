@@ -197,6 +197,21 @@ class Connection:
         except OSError as e:
             raise lost(e) from e
 
+    def send_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the connection takes at once, and return how many bytes that is."""
+        full: tuple[type[OSError], ...] = (BlockingIOError,)
+        if self._is_tls():
+            import ssl
+
+            full = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        try:
+            self.sock.settimeout(0)
+            return self.sock.send(data)
+        except full:
+            return 0
+        except OSError as e:
+            raise lost(e) from e
+
     def read_line(
         self, timeout_s: float | None = None, *, max_bytes: int = protocol.MAX_LINE_BYTES, exact: bool = False
     ) -> str:

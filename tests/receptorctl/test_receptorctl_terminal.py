@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +209,36 @@ def test_exec_passes_signals_on(mesh: Mesh) -> None:
         process.send_signal(signal.SIGUSR1)
         assert process.stdout.readline() == b"caught\n"
         assert process.wait(TIMEOUT_S) == 5
+
+
+def test_exec_input_that_is_not_taken(mesh: Mesh) -> None:
+    """More input than fits on the way holds up neither output, nor the end, nor a signal that ends this program."""
+    command = [*COMMAND, "--socket", mesh.gamma.socket, "work", "exec", "beta", "--"]
+    with Path("/dev/zero").open("rb") as endless:
+        done = subprocess.run(
+            [*command, "sh", "-c", "echo out; exit 3"],
+            stdin=endless,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (3, b"out\n")
+        done = subprocess.run(
+            [*command, "head", "-c", "50000000"], stdin=endless, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+        assert (done.returncode, len(done.stdout)) == (0, 50_000_000)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            program = "trap '' INT; echo $$; exec sleep 600"
+            with subprocess.Popen([*command, "sh", "-c", program], stdin=endless, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                pid = int(process.stdout.readline())
+                while process.poll() is None:  # The first ones may still get through.
+                    process.send_signal(number)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.01)
+                assert process.returncode in (128 + number, -number)  # The last one may come when it is about to end.
+            while Path(f"/proc/{pid}").exists():
+                time.sleep(0.001)
 
 
 def test_exec_of_both_clients(mesh: Mesh) -> None:

@@ -96,11 +96,39 @@ func (c *client) makeTerminal(how string) (files []*os.File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
+	if near, err = withDeadlines(near); err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
 	c.tty, c.term, c.input, c.outputs = near, words[2], near, []*os.File{near}
-	if err := pty.Setsize(near, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
+	if err := c.setSize(attach.Size{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
 		return nil, fmt.Errorf("size of the terminal: %w", err)
 	}
 	return []*os.File{far, far, far}, nil
+}
+
+// withDeadlines replaces a file that package pty has made, which blocks.
+func withDeadlines(f *os.File) (*os.File, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// setSize tells the terminal how large it is. That of package pty would make the file block.
+func (c *client) setSize(size attach.Size) error {
+	raw, err := c.tty.SyscallConn()
+	if err != nil {
+		return err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: size.Rows, Col: size.Cols})
+	})
+	return errors.Join(err, controlErr)
 }
 
 func (c *client) hasTerminal() bool { return c != nil && c.tty != nil }
@@ -123,6 +151,7 @@ func (c *client) begin(pid int) {
 	}
 	c.pid = pid
 	go c.take()
+	go c.awaitHangup()
 	for i, f := range c.outputs {
 		c.copying.Go(func() { c.give(attach.Stdout+attach.Kind(i), f) })
 	}
@@ -162,6 +191,18 @@ func (c *client) take() {
 	}
 }
 
+// awaitHangup sees to it that the end of the client is noticed although the command does not take its input, behind which that
+// end stands.
+func (c *client) awaitHangup() {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: clientFD, Events: unix.POLLRDHUP}}, -1)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	c.input.SetWriteDeadline(time.Now().Add(drainWait))
+}
+
 func (c *client) do(kind attach.Kind, content []byte) error {
 	switch kind {
 	case attach.Input:
@@ -172,7 +213,7 @@ func (c *client) do(kind attach.Kind, content []byte) error {
 			return err
 		}
 		if c.tty != nil {
-			pty.Setsize(c.tty, &pty.Winsize{Rows: size.Rows, Cols: size.Cols})
+			c.setSize(size)
 		}
 	case attach.Signal:
 		sig, err := attach.SignalOf(content)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from receptor._control_errors import DisconnectedError
+from receptor._control_exec import END_OF_INPUT, input_frames, resize_frame, signal_frame
 from receptor.cli._connect import raw_terminal
 from receptor.cli._root import Failure, Session, completing, pass_session
 from receptor.cli._work import work
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from receptor._control_exec import BlockingExec
 
 _BLOCK_BYTES = 64 * 1024
+_FINAL = (signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -51,7 +54,7 @@ def exec_command(
     """Run a command."""
     here = sys.stdin.isatty() and sys.stdout.isatty()
     terminal = here if tty is None else tty
-    cols, rows = shutil.get_terminal_size()
+    rows, cols = _terminal_size()
     running = session.client.work.exec(
         node,
         shlex.join(command),
@@ -82,26 +85,52 @@ def _exit_status(node: str, raw: object, detail: str) -> int:
     raise Failure(f"{node}: {detail}")
 
 
+def _terminal_size() -> tuple[int, int]:
+    """Return rows and columns: of the terminal if there is one, as LINES and COLUMNS do not follow it."""
+    for stream in (sys.stdin, sys.stdout):
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(stream.fileno())
+            if size.lines and size.columns:
+                return size.lines, size.columns
+    size = shutil.get_terminal_size()
+    return size.lines, size.columns
+
+
 class _Bridge:
-    """Copies between this program and the command until the command ends."""
+    """Copies between this program and the command until the command ends.
+
+    It never waits to get rid of input: a command that does not take its input may still write, end, or be left.
+    """
 
     def __init__(self, running: BlockingExec, *, resize: bool) -> None:
         self._running = running
         self._resize = resize
-        self._signals: list[int] = []
+        self._stdin: int | None = sys.stdin.fileno()
+        self._unsent = bytearray()  # Frames.
+        self._signal_waits = False  # One of them is behind input that the command does not take.
 
     def run(self) -> None:
-        stdin: int | None = sys.stdin.fileno()
         with self._caught() as woken:
             while not self._running.ended:
-                fds = [fd for fd in (self._running.fileno(), woken, stdin) if fd is not None]
-                ready = [self._running.fileno()] if self._running.buffered else select.select(fds, [], [])[0]
-                if woken in ready:
-                    self._pass_on(os.read(woken, 64))
-                if self._running.fileno() in ready:
-                    self._write()
-                if stdin in ready and not self._running.ended:
-                    stdin = self._read(stdin)
+                self._turn(woken)
+
+    def _turn(self, woken: int) -> None:
+        reading = [self._running.fileno(), woken]
+        if self._stdin is not None and len(self._unsent) < _BLOCK_BYTES:
+            reading.append(self._stdin)
+        writing = [self._running.fileno()] if self._unsent else []
+        wait_s = 0 if self._running.buffered else None
+        readable, writable, _ = select.select(reading, writing, [], wait_s)
+        if woken in readable:
+            self._pass_on(os.read(woken, 64))
+        if self._running.fileno() in readable or self._running.buffered:
+            self._write()
+        if self._running.ended:
+            return
+        if self._stdin in readable:
+            self._read()
+        elif writable:
+            self._send(b"")
 
     def _write(self) -> None:
         for part in self._running.read():
@@ -109,22 +138,31 @@ class _Bridge:
             out.write(part.data)
             out.flush()
 
-    def _read(self, stdin: int) -> int | None:
-        data = os.read(stdin, _BLOCK_BYTES)
-        if data:
-            self._running.send(data)
-            return stdin
-        self._running.end_input()
-        return None
+    def _read(self) -> None:
+        data = os.read(sys.stdin.fileno(), _BLOCK_BYTES)
+        if not data:
+            self._stdin = None
+        self._send(input_frames(data) or END_OF_INPUT)
+
+    def _send(self, frames: bytes) -> None:
+        self._unsent += frames
+        try:
+            sent = self._running.send_some(self._unsent) if self._unsent else 0
+        except DisconnectedError:  # What has come before may tell how the command ended.
+            self._stdin, sent = None, len(self._unsent)
+        del self._unsent[:sent]
+        self._signal_waits = self._signal_waits and bool(self._unsent)
 
     def _pass_on(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGWINCH:
                 if self._resize:
-                    cols, rows = shutil.get_terminal_size()
-                    self._running.resize(rows, cols)
-            else:
-                self._running.signal(signal.Signals(number).name)
+                    self._send(resize_frame(*_terminal_size()))
+                continue
+            if self._unsent and (self._signal_waits or number in _FINAL):
+                raise SystemExit(128 + number)  # Which hangs up: nothing else gets past the input.
+            self._signal_waits = True
+            self._send(signal_frame(signal.Signals(number).name))
 
     @contextlib.contextmanager
     def _caught(self) -> Iterator[int]:
