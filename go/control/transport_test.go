@@ -260,8 +260,15 @@ func TestSignatures(t *testing.T) {
 		}
 		wantLine(t, in, "ERROR: could not verify signature: signature is empty")
 		wantLine(t, in, "ERROR: could not verify signature: signature is empty")
-		c.Write([]byte("work submit localhost secure\n"))
-		wantLine(t, in, "ERROR: could not verify signature: signature is empty")
+		for _, line := range []string{
+			"work submit localhost secure", "work release u1", "work force-release u1",
+			`{"command":"work","subcommand":"follow","unitid":"u1","startpos":0}`,
+			`{"command":"work","subcommand":"results","unitid":"u1","startpos":0}`,
+			`{"command":"work","subcommand":"exec","node":"localhost","worktype":"secure"}`,
+		} {
+			c.Write([]byte(line + "\n"))
+			wantLine(t, in, "ERROR: could not verify signature: signature is empty")
+		}
 		c.Write([]byte(`{"command":"work","subcommand":"cancel","unitid":"u1","signature":"token"}` + "\n"))
 		wantLine(t, in, `{"cancelled":"u1"}`)
 	})

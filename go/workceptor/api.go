@@ -63,7 +63,9 @@ type Mesh interface {
 type Config struct {
 	Mesh    Mesh   // Required.
 	DataDir string // Units live in DataDir/NODE/UNIT. Required.
-	Runner  string // Path of the program that becomes the command runner: the receptor binary. Required for commands.
+	// Runner is the path of the program that becomes the command runner: the receptor binary, or any program that begins as that
+	// does, with runner.Main if runner.IsRunner says so of its arguments. Required for commands.
+	Runner string
 	// LogLevel is passed to runners; "" is "info".
 	LogLevel string
 	// Environ is the environment of runners and commands; nil is that of this process.

@@ -61,9 +61,12 @@
 // end within 20 s of a cancel is killed, and all that it has started.
 //
 // An interactive unit ([Engine.Exec]) is listed like others, but its output goes to its client only, it does not wait in
-// the queue, and it is released when its client has been told of its end or has gone. Python work is run by an interpreter
+// the queue, and it is released when its client has been told of its end or has gone, be it with the node. Python work is run by an interpreter
 // instead of a runner, without a cgroup; one that goes on 10 s after a cancel gets SIGTERM and then SIGKILL, with all that it
 // has started.
+//
+// Secret parameters of a unit elsewhere leave its status file when the executor has the unit, or never will. A unit whose type
+// wanted signatures wants them also when the type is not offered any more.
 //
 // A loss of power in the moment before a result is durable may leave the unit Failed, "Runner died", with the Reason "rebooted", or
 // less output than StdoutSize says, which StdoutSHA256 shows.

@@ -38,8 +38,14 @@ func TestF148F157F160LocalOutcomes(t *testing.T) {
 		{"empty signal mask", "sh", `'grep SigBlk /proc/self/status'`, "", Succeeded, "exit status 0", "SigBlk:\t0000000000000000\n"},
 		{"no other files", "shraw", `-c 'exec ls /proc/self/fd'`, "", Succeeded, "exit status 0", "0\n1\n2\n3\n"}, // 3 is ls's own.
 	}
+	var bytes []byte
+	for i := range 1 << 16 {
+		bytes = append(bytes, byte(i), byte(i>>8))
+	}
+	binary := tests[0]
+	binary.name, binary.workType, binary.payload, binary.out = "binary", "cat", string(bytes), string(bytes)
 	e := localEngine(t)
-	for _, test := range tests {
+	for _, test := range append(tests, binary) {
 		t.Run(test.name, func(t *testing.T) {
 			id := submit(t, e, request("LocalHost", test.workType, test.params), test.payload)
 			if got := output(t, e, id, 0); got != test.out {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -792,6 +793,20 @@ func TestOutcomeTravels(t *testing.T) {
 			}
 		})
 	}
+	t.Run("of a runner that was killed", func(t *testing.T) {
+		_, alpha, beta := pair(t)
+		id := submit(t, alpha, request("beta", "sh", `"echo a; exec sleep 300"`), "")
+		far := one(t, beta)
+		until(t, beta, far, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+		if err := syscall.Kill(runnerOf(t, beta, far), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		got := wait(t, alpha, id)
+		wantStatus(t, got, Failed, "Runner died", 2)
+		if got.Reason != unit.ReasonRunnerDied {
+			t.Errorf("got reason %q", got.Reason)
+		}
+	})
 	for detail, want := range map[string]unit.Reason{
 		"exit status 3": unit.ReasonExit, "signal: killed": unit.ReasonSignal, "Killed": unit.ReasonKilled, "Pending at restart": unit.ReasonRestart,
 	} {

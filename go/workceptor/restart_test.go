@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,7 +196,8 @@ func TestDamagedDirectories(t *testing.T) {
 	os.MkdirAll(filepath.Join(dir, "alpha", "link0001"), 0o700)
 	os.Symlink("/etc/passwd", filepath.Join(dir, "alpha", "link0001", "status"))
 
-	e := openEngine(t, dir, noMesh{"alpha"})
+	var log bytes.Buffer
+	e := openEngine(t, dir, noMesh{"alpha"}, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	all := e.List()
 	for id, detail := range map[UnitID]string{
 		"empty001": "Failed to restart: unexpected end of JSON input",
@@ -224,6 +226,15 @@ func TestDamagedDirectories(t *testing.T) {
 	}
 	if text, err := os.ReadFile("/etc/passwd"); err != nil || len(text) == 0 {
 		t.Fatal("a link was followed")
+	}
+	e.Close()
+	said := log.String()
+	for _, name := range []string{
+		"empty001", "torn0001", "null0001", "list0001", "size0001", "type0001", "huge0001", "path0001", "fifo0001", "link0001", "dir00001", "nostatus",
+	} {
+		if !strings.Contains(said, "unit="+name) {
+			t.Errorf("%s is not reported:\n%s", name, said)
+		}
 	}
 }
 

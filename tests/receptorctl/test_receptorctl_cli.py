@@ -279,3 +279,13 @@ def test_an_error_on_a_terminal_has_colour_and_a_hint(tmp_path: Path) -> None:
         os.close(master)
         os.close(slave)
     assert b"\x1b" not in shown
+
+
+def test_work_list_shows_the_queue() -> None:
+    from receptor.cli import _units
+
+    units: dict[str, dict[str, object]] = {
+        f"U{place}": {"State": 0, "Detail": "Queued", "QueuePosition": place, "WorkType": "x"} for place in (1, 2)
+    }
+    header, *rows = _units.table(units, "alpha")
+    assert [row[header.index("Detail") :] for row in rows] == ["Queued, place 1", "Queued, place 2"]

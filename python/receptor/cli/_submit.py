@@ -39,7 +39,13 @@ REFUSED = 101
 @click.option("--signwork", is_flag=True, help="Sign the request with the key of the daemon")
 @click.option("--follow", "-f", is_flag=True, help="Wait for the unit and print its output as it comes")
 @click.option("--rm", is_flag=True, help="Release the unit at the end")
-@click.option("--param", "-a", "params", multiple=True, help="Work parameter KEY=VALUE; @FILE as VALUE reads a file")
+@click.option(
+    "--param",
+    "-a",
+    "params",
+    multiple=True,
+    help="Work parameter KEY=VALUE; @FILE as VALUE reads a file, which keeps a secret_KEY out of process lists",
+)
 @pass_session
 def submit(
     session: Session,

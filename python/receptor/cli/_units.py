@@ -85,11 +85,17 @@ def table(units: dict[str, Status], home: str) -> list[str]:
                 executor(status) or home,
                 _show.size(status.get("StdoutSize") or 0),
                 "-" if age is None else _show.span(age),
-                status.get("Detail"),
+                detail(status),
             )
             for age, unit, status in rows
         ],
     )
+
+
+def detail(status: Status) -> object:
+    """Return its detail, with its place if it waits for other units."""
+    place = status.get("QueuePosition")
+    return f"{status.get('Detail')}, place {place}" if place else status.get("Detail")
 
 
 def _age(status: Status) -> float | None:
