@@ -2,7 +2,8 @@
 // keeps them in a data directory in the form that other Receptor nodes use, and it is a library in its own right: the
 // control service is one of its users.
 //
-// The example runs a command; a unit for another node differs in its Node only. A work type of one's own is a [Handler].
+// The example runs a command; a unit for another node differs in its Node only, and that of [Mesh] shows what it takes to have
+// two nodes. A work type of one's own is a [Handler].
 //
 // # Rooms
 //
