@@ -31,7 +31,7 @@ type recordConn struct {
 }
 
 func newRecordConn(conn net.Conn) *recordConn {
-	return &recordConn{Conn: conn, buf: make([]byte, minRecords)}
+	return &recordConn{Conn: Direct(conn), buf: make([]byte, minRecords)}
 }
 
 // Read returns bytes of one record only.

@@ -42,7 +42,7 @@ type streamConn struct {
 // owns conn. kind names the transport in logs.
 func NewStream(conn net.Conn, kind string) Conn {
 	c := &streamConn{
-		conn: conn,
+		conn: Direct(conn),
 		name: fmt.Sprintf("%s %s->%s", kind, conn.LocalAddr(), conn.RemoteAddr()),
 		buf:  make([]byte, minReadBuffer),
 	}

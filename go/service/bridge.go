@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+
+	"github.com/pyreceptor/pyreceptor/go/link"
 )
 
 // Stream is a byte stream whose sending direction ends on its own, as of *net.TCPConn, *net.UnixConn and mesh streams.
@@ -71,7 +73,7 @@ func (j *join) fail(err error) { j.once.Do(func() { j.err = err }) }
 
 // oneWay copies from src to dst until one of them ends, and passes that on.
 func (j *join) oneWay(dst, src Stream) (n int64) {
-	n, readErr, writeErr := transfer(dst, src)
+	n, readErr, writeErr := transfer(link.Direct(dst), link.Direct(src))
 	if readErr == nil && writeErr == nil {
 		writeErr = dst.CloseWrite()
 	}
