@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/service"
 )
 
@@ -105,7 +106,7 @@ type stream struct {
 
 // run copies both ways until both ends are done.
 func (s *stream) run(ctx context.Context) {
-	service.Bridge(ctx, &localEnd{UnixConn: s.local, s: s}, remoteEnd{Stream: s.remote, s: s})
+	service.Bridge(ctx, &localEnd{UnixConn: s.local, direct: link.Direct(s.local), s: s}, remoteEnd{Stream: s.remote, s: s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == "open" {
@@ -116,14 +117,17 @@ func (s *stream) run(ctx context.Context) {
 // localEnd is the program's side of a stream.
 type localEnd struct {
 	*net.UnixConn
-	s    *stream
-	once sync.Once
+	direct net.Conn // The same socket.
+	s      *stream
+	once   sync.Once
 }
+
+func (l *localEnd) Write(p []byte) (int, error) { return l.direct.Write(p) }
 
 // Read reports the end of the program's data. A program that closes with output unread has still sent what it sent. From
 // the end on, the socket is watched for being closed altogether: then nobody reads what the mesh still sends.
 func (l *localEnd) Read(p []byte) (int, error) {
-	n, err := l.UnixConn.Read(p)
+	n, err := l.direct.Read(p)
 	if err == nil {
 		return n, nil
 	}
