@@ -21,14 +21,14 @@ const firstInherited = 3
 // then that of the socket.
 func inheritedSockets(environ []string) *sockets {
 	s := new(sockets)
-	if lookupEnv(environ, "LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+	if LookupEnv(environ, "LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return s
 	}
-	n, err := strconv.Atoi(lookupEnv(environ, "LISTEN_FDS"))
+	n, err := strconv.Atoi(LookupEnv(environ, "LISTEN_FDS"))
 	if err != nil || n < 0 || n > 1024 {
 		return s
 	}
-	names := strings.Split(lookupEnv(environ, "LISTEN_FDNAMES"), ":")
+	names := strings.Split(LookupEnv(environ, "LISTEN_FDNAMES"), ":")
 	for i := range n {
 		fd := firstInherited + i
 		unix.CloseOnExec(fd)

@@ -195,7 +195,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	n, err := netceptor.New(netceptor.Config{
-		ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: lookupEnv(d.environ, "QLOGDIR"), Trace: d.Config().Trace(),
+		ID: node.ID, Logger: d.area("mesh"), MaxIdle: node.MaxIdle, Policy: firewall, QLogDir: LookupEnv(d.environ, "QLOGDIR"), Trace: d.Config().Trace(),
 		OnPanic: opts.OnPanic,
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 func check(cfg *config.Config, opts Options) error {
 	d := &Daemon{log: slog.New(slog.DiscardHandler), environ: opts.Environ}
 	d.cfg.Store(cfg)
-	c := &checkup{running: served(cfg), managed: lookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
+	c := &checkup{running: served(cfg), managed: LookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
 	if cfg.Wrong != nil {
 		c.problems = append(c.problems, cfg.Wrong)
 	}

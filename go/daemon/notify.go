@@ -20,7 +20,7 @@ type notifier struct {
 // newNotifier goes by the variables NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
 func newNotifier(environ []string) *notifier {
 	n := new(notifier)
-	path := lookupEnv(environ, "NOTIFY_SOCKET")
+	path := LookupEnv(environ, "NOTIFY_SOCKET")
 	if path == "" {
 		return n
 	}
@@ -32,8 +32,8 @@ func newNotifier(environ []string) *notifier {
 		return n
 	}
 	n.conn = conn
-	usec, err := strconv.ParseInt(lookupEnv(environ, "WATCHDOG_USEC"), 10, 64)
-	pid := lookupEnv(environ, "WATCHDOG_PID")
+	usec, err := strconv.ParseInt(LookupEnv(environ, "WATCHDOG_USEC"), 10, 64)
+	pid := LookupEnv(environ, "WATCHDOG_PID")
 	if err == nil && usec > 0 && (pid == "" || pid == strconv.Itoa(os.Getpid())) {
 		n.watchdog = time.Duration(usec) * time.Microsecond / 2
 	}
@@ -71,8 +71,8 @@ func (n *notifier) ticks() (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
-// lookupEnv returns the value of a variable, the last one if there are more.
-func lookupEnv(environ []string, name string) (value string) {
+// LookupEnv returns the value of a variable, the last one if there are more.
+func LookupEnv(environ []string, name string) (value string) {
 	for _, v := range environ {
 		if key, text, _ := strings.Cut(v, "="); key == name {
 			value = text

@@ -10,16 +10,14 @@ type group struct {
 
 // Go runs f as one of them.
 func (g *group) Go(f func()) {
-	if g.caught == nil {
-		g.WaitGroup.Go(f)
-		return
-	}
 	g.WaitGroup.Go(func() {
-		defer func() {
-			if p := recover(); p != nil {
-				g.caught(p)
-			}
-		}()
+		if g.caught != nil {
+			defer func() {
+				if p := recover(); p != nil {
+					g.caught(p)
+				}
+			}()
+		}
 		f()
 	})
 }

@@ -154,7 +154,7 @@ func (h *host) dataDir(c *openConfig) (string, error) {
 		}
 		return c.DataDir, nil
 	}
-	dir, err := os.MkdirTemp(h.variable("TMPDIR"), "receptor-")
+	dir, err := os.MkdirTemp(daemon.LookupEnv(h.environ, "TMPDIR"), "receptor-")
 	if err != nil {
 		return "", &Error{Code: BadConfig, Msg: "no directory for work units: " + err.Error()}
 	}
@@ -162,16 +162,6 @@ func (h *host) dataDir(c *openConfig) (string, error) {
 	h.scratch = dir
 	h.mu.Unlock()
 	return dir, nil
-}
-
-// variable is the value of a variable in the program's environment, "" if it is not set.
-func (h *host) variable(name string) string {
-	for _, v := range slices.Backward(h.environ) {
-		if value, ok := strings.CutPrefix(v, name+"="); ok {
-			return value
-		}
-	}
-	return ""
 }
 
 // configText is the text of a configuration error without argument numbers, which mean nothing to the program.

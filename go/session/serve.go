@@ -35,7 +35,7 @@ func Open(cfg []byte, version string) (int, error) {
 		return -1, err
 	}
 	h := newHost(version, "in-process", environ)
-	h.trust = h.variable("SSL_CERT_FILE") // What the program set since it started, Go's own look-up would not see.
+	h.trust = daemon.LookupEnv(h.environ, "SSL_CERT_FILE") // What the program set since it started, Go's own look-up would not see.
 	h.guard("session", func() { serve(h, near, true) })
 	return far, nil
 }

@@ -266,6 +266,13 @@ def test_a_program_without_guard_does_not_run_twice(tmp_path: Path) -> None:
     assert 'put what the program does under: if __name__ == "__main__":' in done.stderr
 
 
+async def until_waiting(events: receptor.aio.EventStream) -> None:
+    """Return once a unit has said that it waits."""
+    async for event in events:
+        if isinstance(event, receptor.WorkChanged) and event.status.detail == "waiting":
+            break
+
+
 async def test_a_cancelled_function_may_await_while_it_cleans_up(nodes: Mesh) -> None:
     nodes.node("hub")
     cleaned = asyncio.Event()
@@ -283,9 +290,7 @@ async def test_a_cancelled_function_may_await_while_it_cleans_up(nodes: Mesh) ->
     async with nodes.aio_node("a") as node:
         await node.work.offer("tidy", tidy)
         async with node.events("work") as events, node.work.submit("a", "tidy") as unit:
-            async for event in events:
-                if isinstance(event, receptor.WorkChanged) and event.status.detail == "waiting":
-                    break
+            await until_waiting(events)
             await unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 await unit.wait(timeout_s=60)
@@ -325,9 +330,7 @@ async def test_functions_of_asyncio(nodes: Mesh) -> None:
             assert b"".join([chunk async for chunk in unit.stdout()]) == b"True"
         await node.work.offer("endless", endless)
         async with node.events("work") as events, node.work.submit("a", "endless") as unit:
-            async for event in events:
-                if isinstance(event, receptor.WorkChanged) and event.status.detail == "waiting":
-                    break
+            await until_waiting(events)
             await unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 await unit.wait(timeout_s=60)

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,8 +237,10 @@ def test_exec_input_that_is_not_taken(mesh: Mesh) -> None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(0.01)
                 assert process.returncode in (128 + number, -number)  # The last one may come when it is about to end.
-            while Path(f"/proc/{pid}").exists():
-                time.sleep(0.001)
+            with contextlib.suppress(ProcessLookupError):
+                command_end = os.pidfd_open(pid)
+                assert select.select([command_end], [], [], TIMEOUT_S)[0], "the command goes on"
+                os.close(command_end)
 
 
 def test_exec_of_both_clients(mesh: Mesh) -> None:
