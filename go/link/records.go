@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 const (
@@ -31,7 +33,7 @@ type recordConn struct {
 }
 
 func newRecordConn(conn net.Conn) *recordConn {
-	return &recordConn{Conn: Direct(conn), buf: make([]byte, minRecords)}
+	return &recordConn{Conn: socket.Direct(conn), buf: make([]byte, minRecords)}
 }
 
 // Read returns bytes of one record only.

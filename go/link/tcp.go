@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/pyreceptor/pyreceptor/go/socket"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -42,7 +43,7 @@ type streamConn struct {
 // owns conn. kind names the transport in logs.
 func NewStream(conn net.Conn, kind string) Conn {
 	c := &streamConn{
-		conn: Direct(conn),
+		conn: socket.Direct(conn),
 		name: fmt.Sprintf("%s %s->%s", kind, conn.LocalAddr(), conn.RemoteAddr()),
 		buf:  make([]byte, minReadBuffer),
 	}

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 // Stream is a byte stream whose sending direction ends on its own, as of *net.TCPConn, *net.UnixConn and mesh streams.
@@ -73,7 +73,7 @@ func (j *join) fail(err error) { j.once.Do(func() { j.err = err }) }
 
 // oneWay copies from src to dst until one of them ends, and passes that on.
 func (j *join) oneWay(dst, src Stream) (n int64) {
-	n, readErr, writeErr := transfer(link.Direct(dst), link.Direct(src))
+	n, readErr, writeErr := transfer(socket.Direct(dst), socket.Direct(src))
 	if readErr == nil && writeErr == nil {
 		writeErr = dst.CloseWrite()
 	}

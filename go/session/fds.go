@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/service"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 // streamBuffer is the socket buffer asked for between a program and a stream. It halves the cost of a byte against the
@@ -106,7 +106,7 @@ type stream struct {
 
 // run copies both ways until both ends are done.
 func (s *stream) run(ctx context.Context) {
-	service.Bridge(ctx, &localEnd{UnixConn: s.local, direct: link.Direct(s.local), s: s}, remoteEnd{Stream: s.remote, s: s})
+	service.Bridge(ctx, &localEnd{UnixConn: s.local, direct: socket.Direct(s.local), s: s}, remoteEnd{Stream: s.remote, s: s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == "open" {

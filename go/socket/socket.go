@@ -1,4 +1,6 @@
-package link
+// Package socket moves bulk data through TCP and Unix sockets with less effort than package net. Links, proxies and the
+// sockets of programs use it alike.
+package socket
 
 import "net"
 
