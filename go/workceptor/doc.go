@@ -16,7 +16,8 @@
 // # Promises
 //
 // A unit is durable before [Engine.Submit] returns its ID, and its payload before the unit waits in the queue, or is sent to
-// another node. A command that starts at once is not run again after a loss of power, so nothing waits for its payload to be
+// another node. A unit that a command is to do at once is durable by the journal in the directory of the node, from which the next
+// start makes it anew, until its own directory is, a second later at most, or it is released. A command that starts at once is not run again after a loss of power, so nothing waits for its payload to be
 // durable. The result of a command is durable about 50 ms after it was told of, unless it is released before; if the node
 // dies meanwhile the kernel writes it in its own time. Every method may be called from any goroutine. Nothing polls that could be told: the kernel
 // tells of status and output files and of the end of a runner, and every reader, waiter and subscriber is woken at

@@ -8,10 +8,15 @@ import (
 // gather is how long the end of a unit waits for others to be made durable together with it.
 const gather = 50 * time.Millisecond
 
-// durable makes the results of units durable soon after they have been told of. A unit that is released before needs it no
-// more.
+// settleAfter is how long a unit may be in the journal of new units only. Most have been released by then.
+const settleAfter = time.Second
+
+// durable makes durable what was noted of units a moment before. A unit that is released meanwhile needs it no more.
 type durable struct {
-	e *Engine
+	e     *Engine
+	after time.Duration
+	do    func(*job) error
+	end   func() error // Called when all are done, if not nil.
 
 	mu      sync.Mutex
 	pending []*job
@@ -28,7 +33,7 @@ func (d *durable) add(j *job) {
 }
 
 func (d *durable) run() {
-	wait := time.NewTimer(gather)
+	wait := time.NewTimer(d.after)
 	defer wait.Stop()
 	for {
 		select {
@@ -46,10 +51,15 @@ func (d *durable) run() {
 			if j.look().gone {
 				continue
 			}
-			if err := j.dir.SyncResult(); err != nil {
-				d.e.log.Error("result of unit cannot be made durable", "unit", j.id, "err", err)
+			if err := d.do(j); err != nil {
+				d.e.log.Error("unit cannot be made durable", "unit", j.id, "err", err)
 			}
 		}
-		wait.Reset(gather)
+		if d.end != nil {
+			if err := d.end(); err != nil {
+				d.e.log.Error("journal of new units cannot be written", "err", err)
+			}
+		}
+		wait.Reset(d.after)
 	}
 }

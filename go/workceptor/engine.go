@@ -36,7 +36,8 @@ type Engine struct {
 
 	pushers pushers // Of remote units.
 	runners runnerPool
-	durable durable
+	results durable // Of units that have ended.
+	settled durable // Directories of units that were made.
 
 	hungRunner, stubborn, beginLimit time.Duration // Tests are less patient.
 
@@ -73,7 +74,11 @@ func New(cfg Config) (*Engine, error) {
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1), deleting: make(chan struct{}, deleters),
 		hungRunner: hungRunner, stubborn: stubborn, beginLimit: beginLimit, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
-	e.runners.e, e.durable.e = e, e
+	e.runners.e = e
+	e.results = durable{e: e, after: gather, do: func(j *job) error {
+		return errors.Join(j.dir.SyncResult(), root.Settle(j.id))
+	}}
+	e.settled = durable{e: e, after: settleAfter, do: func(j *job) error { return root.Settle(j.id) }, end: root.Flush}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	return e, nil
 }
@@ -176,6 +181,9 @@ func (e *Engine) Close() error {
 	if first {
 		e.runners.close()
 		e.watch.close()
+		if err := e.root.Close(); err != nil {
+			e.log.Error("journal of new units cannot be closed", "err", err)
+		}
 		for s := range subscriptions {
 			s.end()
 		}
@@ -350,15 +358,23 @@ func (e *Engine) Submit(req SubmitRequest) (*Submission, error) {
 
 // create makes a durable unit. Its payload file is left open in stdin if that is not nil: the payload is to come.
 func (e *Engine) create(rec unit.Record, stdin **os.File) (*job, error) {
-	id, dir, file, err := e.root.Create(rec, func(id UnitID) bool { _, err := e.find(id); return err == nil })
+	create, soon := e.root.Create, e.startsAtOnce(rec) && stdin != nil
+	if soon {
+		create = e.root.CreateSoon
+	}
+	id, dir, file, err := create(rec, func(id UnitID) bool { _, err := e.find(id); return err == nil })
 	if err != nil {
 		return nil, err
 	}
 	j := newJob(e, id, dir, rec)
+	if soon {
+		e.settled.add(j)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || !e.started {
 		file.Close()
+		e.root.Forget(id)
 		return nil, errors.Join(ErrClosed, dir.Remove())
 	}
 	e.equip(j)
@@ -460,9 +476,12 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 
 // keepsPayload reports whether the payload must be durable when it is complete. That of a command that starts at once is needed
 // by nobody after a loss of power, as the unit has Failed then; one that must wait is made durable when that turns out.
-func (j *job) keepsPayload() bool {
-	t, _ := j.e.workType(j.look().rec.WorkType)
-	return t.command == ""
+func (j *job) keepsPayload() bool { return !j.e.startsAtOnce(j.look().rec) }
+
+// startsAtOnce reports whether a unit is one of those that are run as soon as their payload is there, unless they must wait.
+func (e *Engine) startsAtOnce(rec unit.Record) bool {
+	t, _ := e.workType(rec.WorkType)
+	return t.command != ""
 }
 
 // Write implements io.Writer for ReadPayload.

@@ -131,6 +131,11 @@ func (j *job) set(f func()) {
 func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 	j.files.Lock()
 	defer j.unlockFiles()
+	if sync {
+		if err := j.e.root.Settle(j.id); err != nil {
+			j.e.log.Error("directory of unit cannot be made durable", "unit", j.id, "err", err)
+		}
+	}
 	rec, err := j.dir.Update(sync, edit)
 	if err != nil {
 		if j.look().gone {
@@ -203,7 +208,7 @@ func (j *job) startFailed(err error) {
 // admit starts the unit, at once or when its turn comes.
 func (j *job) admit(t workType, launch func() error) (result string, err error) {
 	if !j.e.gate.enter(j, t) {
-		if err := j.dir.SyncStdin(); err != nil {
+		if err := errors.Join(j.e.root.Settle(j.id), j.dir.SyncStdin()); err != nil {
 			return "", err
 		}
 		if !j.apply(true, unit.Event{Kind: unit.Prepare, Detail: unit.DetailQueued, Size: unit.KeepSize}) {
@@ -386,6 +391,7 @@ func (j *job) remove() error {
 			proc.RemoveCgroup(info.Cgroup, j.dir.Path())
 		}
 	}
+	j.e.root.Forget(j.id)
 	trash, err := j.dir.Discard()
 	j.unlockFiles()
 	if err != nil {

@@ -3,16 +3,21 @@ package workceptor
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -359,4 +364,75 @@ func TestLaunchIsMadeUpFor(t *testing.T) {
 			t.Errorf("got output %q, reason %q", got, status.Reason)
 		}
 	}
+}
+
+// TestPowerLossBeforeSettled takes away the directories of units that were made a moment ago: those that are not released are there
+// after the start, and none of the others.
+func TestPowerLossBeforeSettled(t *testing.T) {
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"})
+	waiting, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	released, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Release(testContext(t), released.ID(), false); err != nil {
+		t.Fatal(err)
+	}
+	lost := filepath.Join(t.TempDir(), "lost")
+	if err := os.Rename(filepath.Join(dir, "alpha", string(waiting.ID())), lost); err != nil {
+		t.Fatal(err)
+	}
+	next := openEngine(t, dir, noMesh{"alpha"})
+	releaseAll(t, next)
+	if all := next.List(); len(all) != 1 {
+		t.Errorf("got %v, want the unit that was not released", all)
+	}
+	wantStatus(t, wait(t, next, waiting.ID()), Failed, "Pending at restart", 0)
+}
+
+// TestUnitsAreSettled: a unit of which more than the first record is to be durable is in the journal no longer, and none is when the
+// engine is closed.
+func TestUnitsAreSettled(t *testing.T) {
+	dir := t.TempDir()
+	e := openEngine(t, dir, noMesh{"alpha"}, func(c *Config) { c.Limits.MaxRunning = 1 })
+	e.settled.after, e.results.after = time.Hour, time.Hour
+	path := filepath.Join(dir, "alpha", store.JournalFile)
+	wantEntries := func(when string, want ...UnitID) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []UnitID
+		for _, m := range regexp.MustCompile(`([0-9A-Za-z]{8}) \d+ [0-9a-f]{8}\n{`).FindAllSubmatch(text, -1) {
+			got = append(got, UnitID(m[1]))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v in the journal, want %v", when, got, want)
+		}
+	}
+	runs := submit(t, e, request("localhost", "sh", `"exec sleep 300"`), "")
+	wantEntries("while one runs", runs)
+	submit(t, e, request("localhost", "cat", ""), "waits")
+	wantEntries("while another one waits", runs)
+	s, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEntries("while a third one has no payload", runs, s.ID())
+	if _, err := e.Cancel(testContext(t), s.ID()); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries("after its cancel", runs)
+	e.Close()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("journal of a closed engine: %v", err)
+	}
+	releaseAll(t, openEngine(t, dir, noMesh{"alpha"}))
 }

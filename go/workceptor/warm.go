@@ -191,7 +191,7 @@ func (w *commandWorker) unitEnded(r *warmRunner, report runner.Report) {
 	j.note(func(now *unit.Record) bool { *now, j.clean = rec, !report.Last; return true })
 	j.settled()
 	e.watch.remove(j)
-	e.durable.add(j)
+	e.results.add(j)
 	close(w.ended)
 	e.gate.leave(j)
 }

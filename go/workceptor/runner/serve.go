@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -180,12 +181,21 @@ func (r *runner) serveOne() (more bool) {
 	}
 	r.release() // Before the node hears of the end: a unit that is released has no room on the disk any more.
 	sent := r.node.send(kind, r.finalText())
-	if !sent && !r.late && r.final != nil { // The node has gone in the moment between.
-		if err := r.dir.SyncResult(); err != nil {
-			complain(err)
-		}
+	if !sent && r.final != nil { // The node has gone.
+		r.settle()
 	}
 	return sent && kind == msgEnded
+}
+
+// settle makes the result durable, and the directory, which the node may have had no time for.
+func (r *runner) settle() {
+	var err error
+	if !r.late {
+		err = r.dir.SyncResult()
+	}
+	if err = errors.Join(err, r.dir.SyncEntry()); err != nil {
+		complain(err)
+	}
 }
 
 // finalText is the final status file if it has room in a message.

@@ -7,7 +7,10 @@
 //     takes no lock sees the old record or the new one, and a crash leaves one of them. Only when the disk is full and
 //     no temporary file can be written is the file overwritten in place, because losing the news is worse.
 //   - [Root.Create] returns when the new unit survives a power loss: three syncs (status, unit directory, node
-//     directory, the last shared with units that are made at the same time). Later updates sync if the caller asks. An update without sync never damages the record in a crash of
+//     directory, the last shared with units that are made at the same time). So does [Root.CreateSoon], with one sync, of the file
+//     .journal in the node directory, that all units share which are made at the same time; [Root.Load] makes the unit from it
+//     if the disk has lost its directory. [Root.Settle] makes that durable, too.
+//   - Later updates sync if the caller asks. An update without sync never damages the record in a crash of
 //     the process; after a power loss the file may be empty, which is then reported as such.
 //   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
 //     it is deleted. [Root.Load] clears what a crash left of either.
@@ -24,6 +27,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +45,9 @@ const (
 	StdoutFile = "stdout"
 	RunnerFile = "runner.lock"
 
+	// JournalFile is in the directory of the node: see [Root.CreateSoon].
+	JournalFile = ".journal"
+
 	tempFile      = "status.tmp"
 	draftPrefix   = ".new-"
 	removedPrefix = ".released-"
@@ -54,13 +61,18 @@ var (
 
 // Root is the directory that holds the units of one node.
 type Root struct {
-	path string
-
-	mu            sync.Mutex
-	running, next *syncing // Of the directory itself: one under way, and one that begins after it.
+	path    string
+	syncs   shared // Of the directory itself.
+	journal journal
 }
 
-// syncing makes durable what was done in a directory before it began.
+// shared is a sync of something that many want to be durable.
+type shared struct {
+	mu            sync.Mutex
+	running, next *syncing // One under way, and one that begins after it.
+}
+
+// syncing makes durable what was done before it began.
 type syncing struct {
 	done chan struct{}
 	err  error
@@ -71,7 +83,8 @@ func Open(dataDir, node string) (*Root, error) {
 	if !filepath.IsLocal(node) || filepath.Clean(node) == "." || strings.ContainsRune(node, 0) {
 		return nil, fmt.Errorf("node ID %q cannot name a directory below %s", node, dataDir)
 	}
-	return &Root{path: filepath.Join(dataDir, node)}, nil
+	path := filepath.Join(dataDir, node)
+	return &Root{path: path, journal: journal{path: filepath.Join(path, JournalFile)}}, nil
 }
 
 // Path returns the directory.
@@ -83,6 +96,16 @@ func (r *Root) Dir(id unit.ID) *Dir { return At(filepath.Join(r.path, string(id)
 // Create makes a unit with a new ID that taken does not know, its record and an empty payload file, all of it durable.
 // On an error nothing is left behind.
 func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir, *os.File, error) {
+	return r.create(rec, taken, false)
+}
+
+// CreateSoon is Create for a unit that will soon be released, as a rule. [Root.Settle] is called before anything else about it is
+// to be durable, and after a while.
+func (r *Root) CreateSoon(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir, *os.File, error) {
+	return r.create(rec, taken, true)
+}
+
+func (r *Root) create(rec unit.Record, taken func(unit.ID) bool, soon bool) (unit.ID, *Dir, *os.File, error) {
 	if err := os.MkdirAll(r.path, 0o700); err != nil {
 		return "", nil, nil, err
 	}
@@ -90,38 +113,85 @@ func (r *Root) Create(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *Dir,
 	if err != nil {
 		return "", nil, nil, err
 	}
+	data, err := encode(rec)
+	if err != nil {
+		return "", nil, nil, err
+	}
 	draft, d := At(filepath.Join(r.path, draftPrefix+string(id))), r.Dir(id)
 	if err := os.Mkdir(draft.path, 0o700); err != nil {
 		return "", nil, nil, err
 	}
-	if err := draft.fill(rec); err != nil {
-		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
+	stdin, err := draft.fill(data)
+	if err == nil && !soon {
+		err = draft.syncFilled()
 	}
-	if err := os.Rename(draft.path, d.path); err != nil {
-		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
-	}
-	stdin, err := openRegular(d.File(StdinFile), os.O_WRONLY)
 	if err == nil {
-		err = r.sync()
+		err = os.Rename(draft.path, d.path)
 	}
 	if err != nil {
 		stdin.Close() // May be nil, which is no harm.
+		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
+	}
+	switch {
+	case soon && r.journal.add(id, data):
+	case soon:
+		err = r.syncUnit(d)
+	default:
+		err = r.sync()
+	}
+	if err != nil {
+		stdin.Close()
 		return "", nil, nil, errors.Join(err, d.Remove())
 	}
 	return id, d, stdin, nil
 }
 
-// sync makes durable what was done in the directory before the call. Calls that come while another one is under way share the
-// next sync.
-func (r *Root) sync() error {
-	r.mu.Lock()
-	mine, before := r.next, r.running
+// Settle makes the directory of a unit durable that was made by [Root.CreateSoon]. It does nothing for others, or twice.
+func (r *Root) Settle(id unit.ID) error {
+	if !r.journal.has(id) {
+		return nil
+	}
+	if err := r.syncUnit(r.Dir(id)); err != nil && !errors.Is(err, fs.ErrNotExist) { // Being released.
+		return err
+	}
+	r.journal.drop(id)
+	return nil
+}
+
+// Forget is called before a unit is removed.
+func (r *Root) Forget(id unit.ID) { r.journal.drop(id) }
+
+// Flush has the disk know of the units that were settled or forgotten, so that none of those is made anew that are gone.
+func (r *Root) Flush() error { return r.journal.flush() }
+
+// Close settles all units, and closes the journal.
+func (r *Root) Close() error {
+	var err error
+	for _, id := range r.journal.ids() {
+		err = errors.Join(err, r.Settle(id))
+	}
+	return errors.Join(err, r.journal.close())
+}
+
+func (r *Root) syncUnit(d *Dir) error {
+	if err := d.syncFilled(); err != nil {
+		return err
+	}
+	return r.sync()
+}
+
+func (r *Root) sync() error { return r.syncs.do(func() error { return syncDir(r.path) }) }
+
+// do makes durable what was done before the call. Calls that come while another one is under way share the next sync.
+func (s *shared) do(sync func() error) error {
+	s.mu.Lock()
+	mine, before := s.next, s.running
 	leads := mine == nil
 	if leads {
 		mine = &syncing{done: make(chan struct{})}
-		r.next = mine
+		s.next = mine
 	}
-	r.mu.Unlock()
+	s.mu.Unlock()
 	if !leads {
 		<-mine.done
 		return mine.err
@@ -129,10 +199,10 @@ func (r *Root) sync() error {
 	if before != nil {
 		<-before.done
 	}
-	r.mu.Lock()
-	r.running, r.next = mine, nil
-	r.mu.Unlock()
-	mine.err = syncDir(r.path)
+	s.mu.Lock()
+	s.running, s.next = mine, nil
+	s.mu.Unlock()
+	mine.err = sync()
 	close(mine.done)
 	return mine.err
 }
@@ -153,16 +223,18 @@ func (r *Root) freeID(taken func(unit.ID) bool) (unit.ID, error) {
 	}
 }
 
-func (d *Dir) fill(rec unit.Record) error {
-	stdin, err := os.OpenFile(d.File(StdinFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// fill makes the files of a draft. Nobody sees one, so there is nothing to lock or to replace.
+func (d *Dir) fill(status []byte) (stdin *os.File, err error) {
+	stdin, err = os.OpenFile(d.File(StdinFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	data, err := encode(rec)
-	if err == nil { // Nobody sees a draft, so there is nothing to lock or to replace.
-		err = d.write(StatusFile, data, true)
-	}
-	if err := errors.Join(stdin.Close(), err); err != nil {
+	return stdin, d.write(StatusFile, status, false)
+}
+
+// syncFilled makes the status and the directory durable.
+func (d *Dir) syncFilled() error {
+	if err := d.syncFile(StatusFile); err != nil {
 		return err
 	}
 	return syncDir(d.path)
@@ -179,6 +251,7 @@ type Found struct {
 // Load reads all units of the node. Entries that cannot be a unit are left out; a node without a directory has no
 // units.
 func (r *Root) Load() ([]Found, error) {
+	replayed := r.replay()
 	entries, err := os.ReadDir(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -186,6 +259,7 @@ func (r *Root) Load() ([]Found, error) {
 	if err != nil {
 		return nil, err
 	}
+	err = replayed
 	var found []Found
 	for _, entry := range entries {
 		name := entry.Name()
@@ -197,7 +271,7 @@ func (r *Root) Load() ([]Found, error) {
 		}
 	}
 	readAll(found)
-	return found, err
+	return slices.DeleteFunc(found, func(f Found) bool { return f.Dir == nil }), err
 }
 
 // readers is how many records are read at once: a disk that takes its time, or a lock that somebody keeps, holds up few.
@@ -209,11 +283,33 @@ func readAll(found []Found) {
 	for range readers {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(found)); i = next.Add(1) - 1 {
-				found[i].Record, found[i].Err = found[i].Dir.Read()
+				if f := &found[i]; f.Dir.halfMade() && os.RemoveAll(f.Dir.path) == nil {
+					f.Dir = nil
+				} else {
+					f.Record, f.Err = f.Dir.Read()
+				}
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// halfMade reports whether the disk has lost the record before a unit was made of it that anybody was told of: those are in the journal
+// until they are durable, and whoever reads or writes the status from then on leaves the lock file.
+func (d *Dir) halfMade() bool {
+	if _, err := os.Lstat(d.File(LockFile)); err == nil {
+		return false
+	}
+	payload := false
+	files, err := os.ReadDir(d.path)
+	for _, f := range files {
+		info, gone := f.Info()
+		if f.Name() != StdinFile && f.Name() != StatusFile || gone != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+			return false
+		}
+		payload = payload || f.Name() == StdinFile
+	}
+	return err == nil && payload
 }
 
 // Dir is the directory of one unit.
@@ -413,6 +509,9 @@ func (d *Dir) syncFile(name string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
+
+// SyncEntry makes durable that the directory is there.
+func (d *Dir) SyncEntry() error { return syncDir(filepath.Dir(d.path)) }
 
 // Sync makes the directory's entries durable.
 func (d *Dir) Sync() error { return syncDir(d.path) }
