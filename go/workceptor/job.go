@@ -397,10 +397,10 @@ func (j *job) remove() error {
 	if err != nil {
 		return err
 	}
-	j.forget()
 	if trash != nil {
-		j.e.delete(trash)
+		j.e.delete(trash) // Begun before anybody learns that the unit is gone.
 	}
+	j.forget()
 	return nil
 }
 
