@@ -1,7 +1,6 @@
 package link
 
 import (
-	"encoding/binary"
 	"net"
 	"sync"
 
@@ -9,22 +8,17 @@ import (
 )
 
 const (
-	recordHeader  = 5         // Type, version, length of a TLS record.
-	minRecords    = 4 << 10   // What an idle connection holds for reading.
-	maxRecords    = 256 << 10 // What a busy one does, in both directions.
-	largestRecord = recordHeader + 1<<14 + 2048
-	quietReads    = 16 // Small reads after which a connection is idle again.
+	maxRecords    = 128 << 10 // Written by one system call.
+	largestRecord = 5 + 1<<14 + 2048
 )
 
-// recordConn lies below TLS and moves many records by one system call. It reads whatever has arrived and hands it up record by
-// record, so that it knows what crypto/tls has still to decrypt; between cork and uncork it collects what is written.
+// recordConn lies below TLS and moves many records by one system call. Reads go straight to the buffer of crypto/tls,
+// which takes some 50 KiB at a time; between cork and uncork it collects what is written.
 type recordConn struct {
 	net.Conn
 
-	buf        []byte // Received bytes are buf[start:end].
-	start, end int
-	left       int // Of the record that is being handed up.
-	quiet      int // Small reads since the last larger one.
+	eager bool // Reads take what is there and do not wait.
+	more  bool // The last read took all that it had room for.
 
 	mu     sync.Mutex // crypto/tls also writes while it reads.
 	corked bool
@@ -32,85 +26,32 @@ type recordConn struct {
 	failed error
 }
 
-func newRecordConn(conn net.Conn) *recordConn {
-	return &recordConn{Conn: socket.Direct(conn), buf: make([]byte, minRecords)}
-}
+func newRecordConn(conn net.Conn) *recordConn { return &recordConn{Conn: socket.Direct(conn)} }
 
-// Read returns bytes of one record only.
-func (c *recordConn) Read(p []byte) (int, error) {
-	if c.start == c.end {
-		if err := c.fill(); err != nil {
-			return 0, err
-		}
-	}
-	if c.left == 0 {
-		for c.end-c.start < recordHeader {
-			if err := c.fill(); err != nil {
-				return 0, err
-			}
-		}
-		c.left = c.recordSize()
-	}
-	n := copy(p, c.buf[c.start:min(c.end, c.start+c.left)])
-	c.start += n
-	c.left -= n
-	return n, nil
-}
+// nothingYet is what an eager read returns if it would have to wait. crypto/tls takes a passing error of the network for
+// no end: the next read goes on where this one has stopped, within a record too.
+type nothingYet struct{}
 
-func (c *recordConn) recordSize() int {
-	return recordHeader + int(binary.BigEndian.Uint16(c.buf[c.start+3:]))
-}
+func (nothingYet) Error() string   { return "nothing has arrived" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
 
-// fill reads once more, with more room if there was too little the last time.
-func (c *recordConn) fill() error {
-	full := c.end == len(c.buf)
-	if c.start > 0 {
-		c.end = copy(c.buf, c.buf[c.start:c.end])
-		c.start = 0
-	}
+var _ net.Error = nothingYet{}
+
+// Read implements net.Conn.
+func (c *recordConn) Read(p []byte) (n int, err error) {
+	now, can := c.Conn.(interface{ ReadNow([]byte) (int, error) })
 	switch {
-	case full && len(c.buf) < maxRecords:
-		c.resize(min(4*len(c.buf), maxRecords))
-		c.quiet = 0
-	case c.quiet >= quietReads && len(c.buf) > minRecords && c.end <= minRecords:
-		c.resize(minRecords)
+	case !c.eager:
+		n, err = c.Conn.Read(p)
+	case can && c.more:
+		n, err = now.ReadNow(p)
 	}
-	n, err := c.Conn.Read(c.buf[c.end:])
-	c.end += n
-	if n > minRecords {
-		c.quiet = 0
-	} else {
-		c.quiet++
+	c.more = n == len(p)
+	if c.eager && n == 0 && err == nil {
+		err = nothingYet{}
 	}
-	if n > 0 {
-		return nil // The error comes again.
-	}
-	return err
-}
-
-// resize moves what has been read to memory of another size.
-func (c *recordConn) resize(size int) {
-	var buf []byte
-	if size == maxRecords {
-		buf = (*recordSlabs.Get().(*[]byte))[:size]
-	} else {
-		buf = make([]byte, size)
-	}
-	copy(buf, c.buf[:c.end])
-	if slab := c.buf[:0]; len(c.buf) == maxRecords {
-		recordSlabs.Put(&slab)
-	}
-	c.buf = buf
-}
-
-// ready reports whether a whole record of data waits, so that reading the TLS connection does not wait. Small ones do not
-// count: they may be messages of TLS itself, such as session tickets, after which it would wait for data.
-func (c *recordConn) ready() bool {
-	if c.left > 0 || c.end-c.start < recordHeader {
-		return false
-	}
-	size := c.recordSize()
-	return size >= largestRecord/2 && c.end-c.start >= size
+	return n, err
 }
 
 // cork makes writes wait for uncork or until a good deal is there.

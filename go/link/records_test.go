@@ -2,10 +2,12 @@ package link
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
-	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -22,44 +24,9 @@ type countedConn struct {
 func (c *countedConn) Read(p []byte) (int, error)  { c.reads.Add(1); return c.Conn.Read(p) }
 func (c *countedConn) Write(p []byte) (int, error) { c.writes.Add(1); return c.Conn.Write(p) }
 
-// TestRecordsGiveTheirMemoryBack: a connection that was busy holds little again once it is quiet, and loses nothing.
-func TestRecordsGiveTheirMemoryBack(t *testing.T) {
-	near, far := net.Pipe()
-	defer near.Close()
-	c := newRecordConn(far)
-	defer c.Close()
-	record := func(size int) []byte {
-		return append([]byte{23, 3, 3, byte(size >> 8), byte(size)}, bytes.Repeat([]byte{byte(size)}, size)...)
-	}
-	exchange := func(sizes ...int) {
-		var sent []byte
-		for _, size := range sizes {
-			sent = append(sent, record(size)...)
-		}
-		go func() { _, _ = near.Write(sent) }()
-		got := make([]byte, len(sent))
-		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, sent) {
-			t.Fatalf("records of %v bytes did not arrive as they were sent: %v", sizes, err)
-		}
-	}
-	for range 3 {
-		for range 2 * maxRecords >> 14 {
-			exchange(1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14, 1<<14)
-		}
-		if len(c.buf) != maxRecords {
-			t.Fatalf("a busy connection reads %d bytes at a time, want %d", len(c.buf), maxRecords)
-		}
-		for range quietReads + 2 {
-			exchange(100)
-		}
-		if len(c.buf) != minRecords {
-			t.Errorf("a quiet connection holds %d bytes, want %d", len(c.buf), minRecords)
-		}
-	}
-}
-
-// TestManyRecordsInOneCall: what a batch costs in system calls does not grow with its TLS records.
-func TestManyRecordsInOneCall(t *testing.T) {
+// tlsPair makes a TLS connection over TCP whose near end moves its bytes through what through makes of the socket.
+func tlsPair(t *testing.T, through func(net.Conn) net.Conn) (dialer, listener *tls.Conn) {
+	t.Helper()
 	server, client := testTLS(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,8 +42,7 @@ func TestManyRecordsInOneCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counted := &countedConn{Conn: near}
-	dialer, listener := tls.Client(newRecordConn(counted), client), tls.Server(newRecordConn(far), server)
+	dialer, listener = tls.Client(newRecordConn(through(near)), client), tls.Server(newRecordConn(far), server)
 	shaken := make(chan error, 1)
 	go func() { shaken <- listener.Handshake() }()
 	if err := dialer.Handshake(); err != nil {
@@ -85,6 +51,13 @@ func TestManyRecordsInOneCall(t *testing.T) {
 	if err := <-shaken; err != nil {
 		t.Fatal(err)
 	}
+	return dialer, listener
+}
+
+// TestManyRecordsInOneCall: what a batch costs in system calls does not grow with its TLS records.
+func TestManyRecordsInOneCall(t *testing.T) {
+	counted := &countedConn{}
+	dialer, listener := tlsPair(t, func(near net.Conn) net.Conn { counted.Conn = near; return counted })
 	counted.writes.Store(0)
 	out, in := NewStream(dialer, "tls"), NewStream(listener, "tls")
 	defer out.Close()
@@ -119,43 +92,71 @@ func TestManyRecordsInOneCall(t *testing.T) {
 	}
 }
 
-// FuzzRecords: what a peer sends goes up to TLS unchanged, whatever it is and however it arrives, and never more than
-// one record at a time.
-func FuzzRecords(f *testing.F) {
-	f.Add([]byte("\x17\x03\x03\x00\x03abc\x17\x03\x03\x00\x00\x15\x03\x03\x00\x02\x01\x00"), uint16(7))
-	f.Add([]byte("\x16\x03\x01\xff\xffhello"), uint16(3))
-	f.Add(bytes.Repeat([]byte("\x17\x03\x03\x40\x11xxxxxxxxxxxxxxxx"), 1000), uint16(5000))
-	f.Fuzz(func(t *testing.T, stream []byte, piece uint16) {
-		var reads [][]byte
-		for p := range slices.Chunk(bytes.Clone(stream), int(piece)+1) {
-			reads = append(reads, p)
+// TestManyRecordsInOneBatch: everything that has arrived is read at once, in however many records it came.
+func TestManyRecordsInOneBatch(t *testing.T) {
+	dialer, listener := tlsPair(t, func(near net.Conn) net.Conn { return near })
+	out, in := NewStream(dialer, "tls"), NewStream(listener, "tls")
+	defer out.Close()
+	defer in.Close()
+	const messages = 5 // As many as TCP sends without an answer: they have arrived when their writes return.
+	for i := range messages {
+		if err := out.WriteBatch(frames(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
 		}
-		c := newRecordConn(&scripted{reads: reads})
-		buf, got, ends := make([]byte, 1<<15), 0, 0
-		for {
-			whole := c.ready()
-			n, err := c.Read(buf)
-			if !bytes.Equal(buf[:n], stream[got:got+n]) {
-				t.Fatalf("bytes %d to %d are not what came", got, got+n)
-			}
-			if got += n; err != nil {
-				break
-			}
-			if n == 0 || got > ends && ends+recordHeader > len(stream) {
-				t.Fatalf("%d bytes were handed up behind %d of %d", n, got-n, len(stream))
-			}
-			if got > ends {
-				ends += recordHeader + int(binary.BigEndian.Uint16(stream[ends+3:]))
-			}
-			if got > ends {
-				t.Fatalf("a read has gone beyond the record that ends at %d, to %d", ends, got)
-			}
-			if whole && got < ends {
-				t.Fatalf("a record was ready whole, and %d of its bytes were not", ends-got)
-			}
+	}
+	batch, err := in.ReadBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, rest, ok := batch.Next(); ok; _, rest, ok = rest.Next() {
+		n++
+	}
+	if n != messages {
+		t.Errorf("%d of %d messages that had arrived came with the first batch", n, messages)
+	}
+}
+
+// piecesConn writes a few bytes at a time and lets others work after each.
+type piecesConn struct{ net.Conn }
+
+func (c piecesConn) Write(p []byte) (n int, err error) {
+	for piece := range slices.Chunk(p, 997) {
+		m, err := c.Conn.Write(piece)
+		if n += m; err != nil {
+			return n, err
 		}
-		if len(stream)-ends >= recordHeader || ends <= len(stream) && got != ends || ends > len(stream) && got != len(stream) {
-			t.Errorf("%d of %d bytes came out; the last record ends at %d", got, len(stream), ends)
+		runtime.Gosched()
+	}
+	return n, nil
+}
+
+// TestRecordsInPieces: a record of which only some has arrived is decrypted when the rest comes, and nothing is lost when
+// the end comes instead.
+func TestRecordsInPieces(t *testing.T) {
+	dialer, listener := tlsPair(t, func(near net.Conn) net.Conn { return piecesConn{near} })
+	out, in := NewStream(dialer, "tls"), NewStream(listener, "tls")
+	defer out.Close()
+	defer in.Close()
+	message := bytes.Repeat([]byte("0123456789abcdef"), 1<<10)
+	const messages = 64
+	written := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < messages && err == nil; i++ {
+			err = out.WriteBatch(frames(fmt.Sprintf("%d %s", i, message[:i<<8])))
 		}
-	})
+		written <- cmp.Or(err, out.Close())
+	}()
+	for i, got := range read(t, in, messages) {
+		if want := fmt.Sprintf("%d %s", i, message[:i<<8]); got != want {
+			t.Fatalf("message %d has %d bytes, want %d as they were sent", i, len(got), len(want))
+		}
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if batch, err := in.ReadBatch(); err != io.EOF {
+		t.Errorf("behind the last message came %d bytes and %v, want the end", len(batch), err)
+	}
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	minReadBuffer = 8 << 10   // An idle link holds this much.
-	maxReadBuffer = 256 << 10 // A busy one up to this; larger reads gained nothing when measured.
+	maxReadBuffer = 128 << 10 // A busy one up to this; both half and twice cost more when measured.
 	bulkRead      = 16 << 10  // A read of so much is one of many.
 )
 
@@ -74,12 +74,28 @@ func (c *streamConn) ReadBatch() (wire.Batch, error) {
 		n, err := c.conn.Read(c.buf[c.end:])
 		c.end += n
 		c.bulk = c.tls != nil && n >= bulkRead
-		for err == nil && c.tls != nil && c.tls.ready() && c.end < len(c.buf) {
-			n, err = c.conn.Read(c.buf[c.end:])
-			c.end += n
+		if err == nil && c.tls != nil {
+			err = c.readRecords()
 		}
 		c.err = c.readError(err)
 	}
+}
+
+// readRecords decrypts what has arrived besides, as far as it fits.
+func (c *streamConn) readRecords() error {
+	c.tls.eager = true
+	defer func() { c.tls.eager = false }()
+	for c.end < len(c.buf) {
+		n, err := c.conn.Read(c.buf[c.end:])
+		c.end += n
+		if errors.Is(err, nothingYet{}) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compact moves the unfinished message to the front, and grows the buffer if the last read filled it: more is waiting.

@@ -34,15 +34,23 @@ func direct(s socket) net.Conn {
 	return &directConn{s, raw}
 }
 
-func (c *directConn) Read(p []byte) (n int, err error) {
+func (c *directConn) Read(p []byte) (n int, err error) { return c.read(p, true) }
+
+// ReadNow is Read that does not wait: no bytes and no error mean that none have arrived.
+func (c *directConn) ReadNow(p []byte) (n int, err error) { return c.read(p, false) }
+
+func (c *directConn) read(p []byte, wait bool) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	var errno syscall.Errno
 	err = c.raw.Read(func(fd uintptr) bool {
 		n, errno = move(syscall.SYS_READ, fd, p)
-		return errno != syscall.EAGAIN
+		return errno != syscall.EAGAIN || !wait
 	})
+	if errno == syscall.EAGAIN && err == nil {
+		return 0, nil
+	}
 	if err = c.failure("read", err, errno); err != nil {
 		return 0, err
 	}
