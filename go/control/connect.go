@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
@@ -97,6 +98,7 @@ func (s *session) bridge(stream workceptor.Stream, exec bool) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		readErr, writeErr := relay(input, &s.in)
+		fault.Log(s.srv.log, readErr, "control session", "client", s.conn.RemoteAddr().String())
 		switch {
 		case readErr != nil, writeErr == nil && exec && deserted(s.conn):
 			abort(stream)
@@ -120,6 +122,7 @@ func (s *session) bridge(stream workceptor.Stream, exec bool) {
 		})
 	}
 	readErr, writeErr := relay(s.conn, stream)
+	fault.Log(s.srv.log, readErr, "control session", "client", s.conn.RemoteAddr().String())
 	if writeErr != nil {
 		abort(stream)
 	}
@@ -136,6 +139,7 @@ var blocks = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
 // relay copies src to dst as it comes, until the end of src or an error of either.
 func relay(dst io.Writer, src io.Reader) (readErr, writeErr error) {
+	defer fault.Into(&readErr)
 	block := blocks.Get().(*[]byte)
 	defer blocks.Put(block)
 	for {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -233,6 +234,9 @@ func (s *Server) start(ctx context.Context, conn net.Conn, of listening) {
 		defer s.wg.Done()
 		s.stats.session(true)
 		defer s.stats.session(false)
+		defer fault.Catch(func(e *fault.Error) { // Ends this connection alone.
+			fault.Log(s.log, e, "control session", "client", conn.RemoteAddr().String())
+		})
 		newSession(s, conn, of).run(ctx)
 	}()
 }

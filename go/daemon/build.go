@@ -17,6 +17,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/policy"
@@ -42,7 +43,7 @@ type Options struct {
 	Session func(ctx context.Context, d *Daemon, conn *net.UnixConn)
 	// OnPanic is told what a goroutine of the node or of its work engine has panicked with, in that goroutine; whoever is
 	// told has to give the daemon up. nil lets the program end, as a panic does.
-	OnPanic func(any)
+	OnPanic func(*fault.Error)
 	// Hangup has the configuration read again, each time something comes; nil never does.
 	Hangup <-chan os.Signal
 

@@ -12,7 +12,7 @@ const module = "github.com/pyreceptor/pyreceptor/"
 
 // floors orders the rooms of the engine: imports go from higher floors to lower ones.
 var floors = map[string]int{
-	"go/wire": 0, "go/socket": 0,
+	"go/wire": 0, "go/socket": 0, "go/fault": 0,
 	"go/topology": 1, "go/policy": 1, "go/identity": 1, "go/web": 1,
 	"go/link":       2,
 	"go/netceptor":  3,

@@ -21,6 +21,8 @@
 // header 5 s and 64 KiB); of each a listener has 512 at a time and gives up the oldest for one more. [ListenUDP] says
 // what holds for datagrams. Failed handshakes come out of Accept as passing errors, one at a time, and never before a
 // connection that is ready.
+//
+// A bug that a peer's bytes find ends that connection with an error (package fault), and no other.
 package link
 
 import (

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 const (
@@ -62,11 +64,17 @@ func (d tlsDialer) handshake(ctx context.Context) (*tls.Conn, error) {
 		return nil, err
 	}
 	conn := tls.Client(newRecordConn(raw), d.conf)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := shake(ctx, conn); err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
 	return conn, nil
+}
+
+// shake makes the handshake. What the peer sends may find a bug: that ends this connection alone.
+func shake(ctx context.Context, conn *tls.Conn) (err error) {
+	defer fault.Into(&err)
+	return conn.HandshakeContext(ctx)
 }
 
 type tlsListener struct{ *tlsAcceptor }
@@ -180,7 +188,7 @@ func (a *tlsAcceptor) handshake(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(a.ctx, tlsTimeout)
 	defer cancel()
 	secure := tls.Server(newRecordConn(conn), a.conf)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	if err := shake(ctx, secure); err != nil {
 		_ = conn.Close()
 		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 		a.report(fmt.Errorf("tls handshake with %s: %w", host, err))

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -244,7 +245,7 @@ func (l *udpListener) receive() {
 			continue
 		}
 		for _, peer := range l.in.refused {
-			l.refuse(peer)
+			l.fail(peer, syscall.ECONNREFUSED) // Its system says that nobody listens there any more.
 		}
 		for i := range n {
 			if from, run, size := l.in.run(i); len(run) > 0 {
@@ -254,31 +255,39 @@ func (l *udpListener) receive() {
 	}
 }
 
-// refuse ends the session of a peer whose system says that nobody listens there any more.
-func (l *udpListener) refuse(peer endpoint) {
+// fail ends the session of a peer, if there is one.
+func (l *udpListener) fail(peer endpoint, cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.sessions[peer]; s != nil {
-		l.endLocked(s, syscall.ECONNREFUSED)
+		l.endLocked(s, cause)
 	}
 }
 
 // deliver hands run i of the last receive, datagrams of size bytes, to its session.
 func (l *udpListener) deliver(i int, from endpoint, run []byte, size int) {
+	s := l.session(i, from)
+	if s == nil || l.held.Load() > listenerInbox {
+		return
+	}
+	defer fault.Catch(func(e *fault.Error) { l.fail(from, e) })
+	l.held.Add(int64(s.in.offer(run, size)))
+}
+
+// session is that of the sender of run i, a new one if need be.
+func (l *udpListener) session(i int, from endpoint) *udpSession {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	s := l.sessions[from]
 	if s == nil {
-		s = l.openLocked(from, l.in.local(i))
-	} else if !s.known && s.wrote.Load() && l.known < maxSessions {
+		return l.openLocked(from, l.in.local(i))
+	}
+	if !s.known && s.wrote.Load() && l.known < maxSessions {
 		s.known = true
 		l.known++
 		l.young.remove(s)
 	}
-	l.mu.Unlock()
-	if s == nil || l.held.Load() > listenerInbox {
-		return
-	}
-	l.held.Add(int64(s.in.offer(run, size)))
+	return s
 }
 
 // openLocked starts a session; nil if Accept is too far behind.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -54,7 +55,8 @@ func newWebSocketConn(ws *websocket.Conn, client bool) *webSocketConn {
 func (c *webSocketConn) String() string { return c.name }
 
 // read passes messages on until the connection ends; text is as good as binary.
-func (c *webSocketConn) read() error {
+func (c *webSocketConn) read() (err error) {
+	defer fault.Into(&err)
 	frame := make([]byte, wire.FrameOverhead, wire.FrameOverhead+512)
 	for {
 		_, r, err := c.ws.NextReader()

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 const (
@@ -127,7 +129,10 @@ func (d *webSocketDialer) Dial(ctx context.Context) (Conn, error) {
 		stop = context.AfterFunc(ctx, func() { _ = conn.Close() }) // The rest of gorilla's handshake heeds no ctx.
 		return bottom, nil
 	}
-	ws, resp, err := dialer.DialContext(ctx, d.url, d.header)
+	ws, resp, err := upgrade(ctx, &dialer, d.url, d.header)
+	if err != nil && bottom != nil {
+		_ = bottom.Close() // A fault has left it open.
+	}
 	if stop != nil && !stop() && err == nil {
 		_ = hangUp(ws.NetConn())
 		err = context.Cause(ctx)
@@ -145,6 +150,12 @@ func (d *webSocketDialer) Dial(ctx context.Context) (Conn, error) {
 	}
 	bottom.release()
 	return newWebSocketConn(ws, true), nil
+}
+
+// upgrade makes the handshake. What the server sends may find a bug: that ends this connection alone.
+func upgrade(ctx context.Context, d *websocket.Dialer, url string, header http.Header) (ws *websocket.Conn, resp *http.Response, err error) {
+	defer fault.Into(&err)
+	return d.DialContext(ctx, url, header)
 }
 
 // cappedConn limits what is read until release: a server that never ends its answer must not fill the memory.

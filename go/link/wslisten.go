@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 const (
@@ -157,6 +159,11 @@ func (l *webSocketListener) track(conn net.Conn, state http.ConnState) {
 }
 
 func (l *webSocketListener) serve(w http.ResponseWriter, r *http.Request) {
+	defer fault.Catch(func(e *fault.Error) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		l.report(fmt.Errorf("websocket request of %s: %w", host, e))
+		panic(http.ErrAbortHandler) // The server closes the connection.
+	})
 	switch {
 	case !l.serves(r.URL.Path):
 		refuse(w, r, http.StatusNotFound, errors.New("no WebSocket on this path"))

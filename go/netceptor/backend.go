@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -175,7 +176,7 @@ func (b *Backend) accept() {
 			return
 		default:
 			b.noteFailure("", err) // A client's failed handshake, for instance.
-			b.logOnce("Error accepting connection (will retry): " + err.Error())
+			b.logOnce("Error accepting connection (will retry): ", err)
 			if !b.pause(acceptPause) {
 				return
 			}
@@ -271,7 +272,7 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 		retry = ""
 	}
 	if peer != "" && asGoodAsNotMade(err) {
-		b.logOnce(fmt.Sprintf("Backend connection to %s failed%s: %v", peer, retry, err))
+		b.logOnce(fmt.Sprintf("Backend connection to %s failed%s: ", peer, retry), err)
 		return
 	}
 	if peer != "" {
@@ -279,9 +280,10 @@ func (b *Backend) report(peer wire.NodeID, err error, dialer bool) {
 		clear(b.reasons)
 		b.mu.Unlock()
 		b.node.log.Info("Backend connection exited"+retry, "peer", peer, "link", b.name, "err", err)
+		fault.Log(b.node.log, err, "link", "peer", peer, "link", b.name)
 		return
 	}
-	b.logOnce("Backend connection failed" + retry + ": " + err.Error())
+	b.logOnce("Backend connection failed"+retry+": ", err)
 }
 
 // asGoodAsNotMade reports whether a link ended since one of its ends does not want it.
@@ -301,7 +303,8 @@ func (b *Backend) refused(peer wire.NodeID) bool {
 }
 
 // logOnce warns of a failure unless it has done so since the last link that was good.
-func (b *Backend) logOnce(text string) {
+func (b *Backend) logOnce(text string, err error) {
+	text += err.Error()
 	b.mu.Lock()
 	_, again := b.reasons[text]
 	if len(b.reasons) >= maxReasons {
@@ -311,5 +314,6 @@ func (b *Backend) logOnce(text string) {
 	b.mu.Unlock()
 	if !again {
 		b.node.log.Warn(text, "link", b.name)
+		fault.Log(b.node.log, err, "link", "link", b.name)
 	}
 }

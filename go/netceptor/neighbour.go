@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -134,6 +135,7 @@ func (n *Node) forgetLocked(nb *neighbour) {
 // write is the link's writer: everything that waits goes out in one call.
 func (nb *neighbour) write() {
 	defer close(nb.written)
+	defer fault.Catch(func(e *fault.Error) { nb.end(fmt.Errorf("write: %w", e)) })
 	var control, data wire.Batch
 	for {
 		var ok bool
@@ -225,9 +227,12 @@ func (nb *neighbour) queueControl(msg []byte, canWait bool) {
 	}
 }
 
-// read is the link's reader: it runs until the link ends and returns why.
-func (nb *neighbour) read() error {
+// read is the link's reader: it runs until the link ends and returns why. A bug that the peer's bytes have found is a
+// reason, too: locks are unlocked by defer wherever they are handled.
+func (nb *neighbour) read() (err error) {
+	defer fault.Into(&err)
 	var r receiver
+	defer r.flush()
 	up := false
 	for {
 		batch, err := nb.conn.ReadBatch()
@@ -262,7 +267,6 @@ func (nb *neighbour) read() error {
 				up, err = nb.control(msg)
 			}
 			if err != nil {
-				r.flush()
 				return err
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/policy"
 	"github.com/pyreceptor/pyreceptor/go/topology"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -50,8 +51,8 @@ type Config struct {
 	QLogDir string
 	Trace   bool // See [Node.SetTrace].
 	// OnPanic is told what a goroutine of the node has panicked with, in that goroutine, which ends; whoever is told has to
-	// give the node up. nil lets the program end, as a panic does.
-	OnPanic func(any)
+	// give the node up. nil lets the program end, as a panic does. A panic over what a peer has sent ends the link alone.
+	OnPanic func(*fault.Error)
 }
 
 // Node is one node of the mesh. All methods are safe for concurrent use.

@@ -149,24 +149,24 @@ func (pc *PacketConn) notice(n Notice) {
 
 // receive queues a packet for the reader; false means there was no room. It does not block.
 func (pc *PacketConn) receive(from wire.NodeID, h wire.Header, payload []byte) bool {
+	defer pc.wake()
 	pc.mu.Lock()
+	defer pc.mu.Unlock()
 	if len(pc.queue) > receiveLimit || pc.ctx.Err() != nil {
 		pc.dropped++
-		pc.mu.Unlock()
 		return false
 	}
 	pc.queue = roomFor(pc.queue, packetOverhead+len(payload))
 	pc.appendLocked(h, payload)
-	pc.mu.Unlock()
-	pc.wake()
 	return true
 }
 
 // receiveRun is receive for packets with the header h, as they came from a link, and returns how many of them it queued.
 func (pc *PacketConn) receiveRun(h wire.Header, run wire.Batch) (queued int) {
+	defer pc.wake()
 	pc.mu.Lock()
+	defer pc.mu.Unlock()
 	if pc.ctx.Err() != nil {
-		pc.mu.Unlock()
 		return 0
 	}
 	pc.queue = roomFor(pc.queue, len(run)) // A frame takes more than its packet will here.
@@ -174,8 +174,6 @@ func (pc *PacketConn) receiveRun(h wire.Header, run wire.Batch) (queued int) {
 		pc.appendLocked(h, msg[wire.HeaderSize:])
 		queued++
 	}
-	pc.mu.Unlock()
-	pc.wake()
 	return queued
 }
 

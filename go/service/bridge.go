@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
@@ -32,7 +33,7 @@ type Carried struct {
 // The end of data read from one side is passed on with CloseWrite while the other direction goes on. If reading fails
 // (the peer reset the stream), both are reset. If writing fails, the peer wants no more: the sender is told to stop
 // where that can be told, and the other direction goes on until it ends by itself, so that an answer sent before the
-// end arrives. When ctx ends, both are reset.
+// end arrives. When ctx ends, both are reset. A panic of either stream is a failure of it.
 func Bridge(ctx context.Context, a, b Stream) Carried {
 	stop := context.AfterFunc(ctx, func() { Reset(a); Reset(b) })
 	defer stop()
@@ -108,7 +109,7 @@ var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
 func transfer(dst io.Writer, src io.Reader) (n int64, readErr, writeErr error) {
 	small := make([]byte, idleBuffer)
 	for {
-		got, err := src.Read(small)
+		got, err := read(src, small)
 		readErr, writeErr = pass(dst, small[:got], err, &n)
 		if got == len(small) && readErr == nil && writeErr == nil {
 			readErr, writeErr = copyBusy(dst, src, &n)
@@ -127,7 +128,7 @@ func copyBusy(dst io.Writer, src io.Reader, n *int64) (readErr, writeErr error) 
 	large := busyBuffers.Get().(*[busyBuffer]byte)
 	defer busyBuffers.Put(large)
 	for {
-		got, err := src.Read(large[:])
+		got, err := read(src, large[:])
 		readErr, writeErr = pass(dst, large[:got], err, n)
 		if got == len(large) && readErr == nil && writeErr == nil {
 			got, readErr, writeErr = copyBulk(dst, src, n)
@@ -160,7 +161,7 @@ func copyBulk(dst io.Writer, src io.Reader, n *int64) (got int, readErr, writeEr
 		for p := range full {
 			if !failed.Load() && p.size > 0 {
 				var wrote int
-				wrote, writeErr = dst.Write(p.buffer[:p.size])
+				wrote, writeErr = write(dst, p.buffer[:p.size])
 				*n += int64(wrote)
 				if writeErr != nil {
 					failed.Store(true)
@@ -172,7 +173,7 @@ func copyBulk(dst io.Writer, src io.Reader, n *int64) (got int, readErr, writeEr
 	})
 	for got = busyBuffer; got == busyBuffer && readErr == nil && !failed.Load(); {
 		buffer := <-empty
-		got, readErr = src.Read(buffer[:])
+		got, readErr = read(src, buffer[:])
 		full <- piece{buffer, got}
 	}
 	close(full)
@@ -188,7 +189,18 @@ func pass(dst io.Writer, p []byte, readErr error, n *int64) (error, error) {
 	if len(p) == 0 {
 		return readErr, nil
 	}
-	wrote, err := dst.Write(p)
+	wrote, err := write(dst, p)
 	*n += int64(wrote)
 	return readErr, err
+}
+
+// read and write make a bug that is found below them the failure of this stream.
+func read(src io.Reader, p []byte) (n int, err error) {
+	defer fault.Into(&err)
+	return src.Read(p)
+}
+
+func write(dst io.Writer, p []byte) (n int, err error) {
+	defer fault.Into(&err)
+	return dst.Write(p)
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 const (
@@ -123,14 +125,19 @@ func (p *Proxy) take(s Stream) {
 }
 
 func (p *Proxy) connect(near Stream) {
+	release := sync.OnceFunc(func() { <-p.slots })
+	defer release()
+	defer fault.Catch(func(e *fault.Error) {
+		fault.Log(p.log, e, "proxy", "client", near.RemoteAddr().String())
+		Reset(near)
+	})
 	if err := shake(p.ctx, near); err != nil {
-		<-p.slots
 		p.log.Debug("TLS handshake with a client failed", "client", near.RemoteAddr().String(), "err", err)
 		Reset(near)
 		return
 	}
 	if p.serve != nil {
-		<-p.slots
+		release()
 		err := p.serve(p.ctx, near)
 		if p.ctx.Err() == nil {
 			p.dials.note(err)
@@ -140,7 +147,7 @@ func (p *Proxy) connect(near Stream) {
 	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	far, err := p.dial(ctx)
 	cancel()
-	<-p.slots
+	release()
 	if p.ctx.Err() == nil {
 		p.dials.note(err)
 	}
@@ -150,6 +157,7 @@ func (p *Proxy) connect(near Stream) {
 	}
 	if done := Bridge(p.ctx, near, far); done.Err != nil && p.ctx.Err() == nil {
 		p.log.Debug("Connection ended early", "err", done.Err)
+		fault.Log(p.log, done.Err, "proxy", "client", near.RemoteAddr().String())
 	}
 }
 
@@ -175,6 +183,7 @@ func (c *changes) note(err error) {
 	case !changed:
 	case err != nil:
 		c.log.Error(c.failed, "err", err)
+		fault.Log(c.log, err, "proxy")
 	default:
 		c.log.Info(c.recovered)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -197,7 +198,8 @@ func serveUDP[Client comparable](clients *mappings[Client], near io.Closer, rece
 }
 
 // send passes a datagram on. A client that is just being forgotten gets a new mapping: its datagram is not lost for that.
-func (c *mappings[Client]) send(client Client, proxy *UDPProxy, datagram []byte) error {
+func (c *mappings[Client]) send(client Client, proxy *UDPProxy, datagram []byte) (err error) {
+	defer fault.Into(&err)
 	for {
 		m, err := c.of(client, proxy)
 		if err != nil {
@@ -255,6 +257,7 @@ func (c *mappings[Client]) answer(client Client, m *mapping) {
 		c.forget(client, m)
 		_ = m.socket.Close()
 	}()
+	defer fault.Catch(func(e *fault.Error) { c.failures.note(e) })
 	buffer := make([]byte, datagramMax)
 	for {
 		_ = m.socket.SetReadDeadline(time.Unix(0, m.last.Load()).Add(c.idle))

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
@@ -27,7 +28,7 @@ func (h *host) publish(kind string, event any) {
 
 // relayNode passes the node's events on until it ends, and tells its end.
 func (h *host) relayNode(n *netceptor.Node) {
-	defer h.rescue("node events", h.stop) // Nobody would hear of the node's end any more.
+	defer fault.Catch(h.faulted("node events", h.stop)) // Nobody would hear of the node's end any more.
 	sub := n.Subscribe(eventBacklog)
 	defer sub.Close()
 	defer context.AfterFunc(h.ctx, sub.Close)()
@@ -60,9 +61,9 @@ func (h *host) relayNode(n *netceptor.Node) {
 
 // broken gives the node up after a fault of its own, and tells that: the program around it lives on. It waits for nothing,
 // as the node may hold its locks for ever.
-func (h *host) broken(p any) {
-	h.fault("node", p)
-	h.publish("", map[string]any{"ev": "closed", "err": &Error{Code: Internal, Msg: fmt.Sprintf("internal fault: %v", p)}})
+func (h *host) broken(e *fault.Error) {
+	fault.Log(h.log, e, "node")
+	h.publish("", map[string]any{"ev": "closed", "err": &Error{Code: Internal, Msg: e.Error()}})
 	h.stopAfterEnd()
 }
 
@@ -77,7 +78,7 @@ func (h *host) stopAfterEnd() {
 }
 
 func (h *host) relayWork(e *workceptor.Engine) {
-	defer h.rescue("work events", h.stop)
+	defer fault.Catch(h.faulted("work events", h.stop))
 	sub := e.Subscribe(eventBacklog)
 	defer sub.Close()
 	for {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/service"
 	"github.com/pyreceptor/pyreceptor/go/socket"
 )
@@ -150,7 +151,7 @@ type remoteEnd struct {
 }
 
 func (r remoteEnd) Read(p []byte) (n int, err error) {
-	defer r.rescue(&err)
+	defer fault.Catch(r.faulted(&err))
 	n, err = r.Stream.Read(p)
 	r.s.in.Add(int64(n))
 	if err != nil && r.s.gone.Load() {
@@ -163,7 +164,7 @@ func (r remoteEnd) Read(p []byte) (n int, err error) {
 }
 
 func (r remoteEnd) Write(p []byte) (n int, err error) {
-	defer r.rescue(&err)
+	defer fault.Catch(r.faulted(&err))
 	n, err = r.Stream.Write(p)
 	r.s.out.Add(int64(n))
 	if err != nil {
@@ -172,11 +173,11 @@ func (r remoteEnd) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// rescue makes a panic of the mesh side an error of this stream: the program around a library lives on.
-func (r remoteEnd) rescue(err *error) {
-	if p := recover(); p != nil {
-		r.s.host.fault("stream", p)
-		*err = &Error{Code: Internal, Msg: fmt.Sprintf("internal fault: %v", p)}
+// faulted makes a panic of the mesh side an error of this stream: the program around a library lives on.
+func (r remoteEnd) faulted(err *error) func(*fault.Error) {
+	return func(e *fault.Error) {
+		fault.Log(r.s.host.log, e, "stream")
+		*err = &Error{Code: Internal, Msg: e.Error()}
 		r.s.fail(*err)
 	}
 }

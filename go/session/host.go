@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/daemon"
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -87,23 +87,19 @@ func (h *host) leave(s *session) {
 // guard runs f as a goroutine and keeps a panic of ours from ending the host program. What f belongs to ends with it.
 func (h *host) guard(name string, f func()) {
 	go func() {
-		defer h.rescue(name, nil)
+		defer fault.Catch(h.faulted(name, nil))
 		f()
 	}()
 }
 
-// rescue, deferred, keeps a panic of ours from ending the host program; end closes what it broke.
-func (h *host) rescue(name string, end func()) {
-	if p := recover(); p != nil {
-		h.fault(name, p)
+// faulted is for a deferred [fault.Catch]: it logs the fault and calls end, if there is one, to close what it broke.
+func (h *host) faulted(name string, end func()) func(*fault.Error) {
+	return func(e *fault.Error) {
+		fault.Log(h.log, e, name)
 		if end != nil {
 			end()
 		}
 	}
-}
-
-func (h *host) fault(where string, p any) {
-	h.log.Error("internal fault", "in", where, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
 
 // spawn runs f as a goroutine that close waits for.

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // eventBacklog is how many events of one session may wait for its program.
@@ -207,12 +209,9 @@ func (s *session) answer(ctx context.Context, req *request) {
 
 // perform finds and runs the operation. A panic of ours is an error of the request.
 func (s *session) perform(ctx context.Context, req *request) (r reply, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.host.fault(req.Op, p)
-			r, err = failed(&Error{Code: Internal, Msg: "internal fault in " + req.Op + "; the log has the details"})
-		}
-	}()
+	defer fault.Catch(s.host.faulted(req.Op, func() {
+		r, err = failed(&Error{Code: Internal, Msg: "internal fault in " + req.Op + "; the log has the details"})
+	}))
 	op, ok := operations[req.Op]
 	switch {
 	case !ok:

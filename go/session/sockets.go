@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -235,7 +236,7 @@ func (d *datagrams) run(ctx context.Context) {
 	defer context.AfterFunc(ctx, end)()
 	for _, carry := range []func(){d.in, d.notices} {
 		wg.Go(func() {
-			defer d.host.rescue("datagram socket", end)
+			defer fault.Catch(d.host.faulted("datagram socket", end))
 			carry()
 		})
 	}

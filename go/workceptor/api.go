@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -73,7 +74,7 @@ type Config struct {
 	Logger  *slog.Logger // nil discards.
 	// OnPanic is told what a goroutine of the engine has panicked with, in that goroutine, which ends; whoever is told has
 	// to give the engine up. nil lets the program end, as a panic does.
-	OnPanic func(any)
+	OnPanic func(*fault.Error)
 	// Limits are the first ones; see [Engine.SetLimits].
 	Limits Limits
 	// HasTLSClient reports whether a TLS client profile of that name exists; nil knows none.

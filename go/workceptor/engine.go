@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -199,13 +200,7 @@ func (e *Engine) begin(f func()) bool {
 		return false
 	}
 	e.wg.Go(func() {
-		if e.cfg.OnPanic != nil {
-			defer func() {
-				if p := recover(); p != nil {
-					e.cfg.OnPanic(p)
-				}
-			}()
-		}
+		defer fault.Catch(e.cfg.OnPanic)
 		f()
 	})
 	return true

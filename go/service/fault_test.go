@@ -1,0 +1,67 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
+)
+
+// buggyStream panics when it is read.
+type buggyStream struct{ *fakeStream }
+
+func (buggyStream) Read([]byte) (int, error) { panic("a bug") }
+
+// TestABugResetsOneBridge: both sides see a failure, not an end of data.
+func TestABugResetsOneBridge(t *testing.T) {
+	client, near := tcpPair(t)
+	a, far := fakePair()
+	done := Bridge(t.Context(), near, buggyStream{a})
+	if _, ok := errors.AsType[*fault.Error](done.Err); !ok {
+		t.Errorf("the bridge ended with %v, want the fault", done.Err)
+	}
+	if _, err := io.ReadAll(far); err == nil {
+		t.Error("the mesh side took the end for a good one")
+	}
+	if _, err := io.ReadAll(client); err == nil {
+		t.Error("the client took the end for a good one")
+	}
+}
+
+// TestABugEndsOneConnection: however many find it, the proxy goes on, and the log names the client.
+func TestABugEndsOneConnection(t *testing.T) {
+	log := &buffer{}
+	l := &fakeListener{accept: make(chan Stream), closed: make(chan struct{})}
+	var dials atomic.Int32
+	dial := func(context.Context) (Stream, error) {
+		if dials.Add(1) <= 2*maxDials {
+			panic("a bug")
+		}
+		far, echo := fakePair()
+		go func() { _, _ = io.Copy(echo, echo); _ = echo.CloseWrite() }()
+		return far, nil
+	}
+	p := Start(l, dial, "Error connecting", slog.New(slog.NewTextHandler(log, nil)))
+	defer p.Close()
+	for range 2 * maxDials {
+		client, near := tcpPair(t)
+		l.accept <- near
+		if _, err := io.ReadAll(client); err == nil {
+			t.Fatal("a client took the end for a good one")
+		}
+		_ = client.Close()
+	}
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in=proxy err="a bug"`) || !strings.Contains(got, "client=127.0.0.1") {
+		t.Errorf("the log does not name the fault and the client: %.2000s", got)
+	}
+	client, near := tcpPair(t)
+	l.accept <- near
+	mustWrite(t, client, "still here")
+	_ = client.CloseWrite()
+	mustRead(t, client, "still here")
+}
