@@ -122,6 +122,10 @@
 // that was not copied in one go is compared with StdoutSHA256, and copied anew if it differs: after a loss of power a file
 // may have kept its length and lost its content.
 //
+// An executor that comes to refuse the signature of a unit that runs there, or a key that is gone, is no end: the unit keeps its
+// state, its Detail becomes "Error following remote unit: " and the words of the refusal, and the output is asked for again
+// until it is given. A cancel or release answers with those words; a forced release deletes the unit here.
+//
 // Tokens are made anew at every attempt, so a time to live that is longer than theirs is no reason for a warning.
 //
 // Attempts to reach an executor are made after 1 s, 1.5 s and so on up to a minute, and at once when the mesh says that

@@ -243,6 +243,8 @@ type controlServer struct {
 	id   wire.NodeID
 	e    *Engine
 	base bool // Knows what existing nodes know, and no more.
+
+	verify func(signature string) error // For all but submit and status; nil accepts everything.
 }
 
 func (c *controlServer) serve(s Stream) {
@@ -285,6 +287,12 @@ func (c *controlServer) command(s Stream, r *bufio.Reader, keys map[string]any) 
 	ctx := context.Background()
 	text := func(name string) string { v, _ := keys[name].(string); return v }
 	id := UnitID(text("unitid"))
+	if c.verify != nil && id != "" && (!c.base || text("subcommand") != "follow") {
+		if err := c.verify(text("signature")); err != nil {
+			c.reply(s)(nil, err)
+			return false
+		}
+	}
 	switch text("subcommand") {
 	case "submit-once":
 		if c.base {

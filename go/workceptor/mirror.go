@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -56,6 +57,8 @@ type mirror struct {
 	size     int64 // Bytes of output on disk.
 	progress time.Time
 	trouble  string // Why output cannot be stored.
+	refusal  string // Why output cannot be had, in the words of the executor, or of who signs.
+	calm     string // The Detail before either was shown.
 	last     *remote.Status
 	asked    uint64        // How many status answers there were.
 	news     chan struct{} // Closed, and replaced, at every status answer.
@@ -200,13 +203,31 @@ func (m *mirror) learn(s remote.Status) (done bool) {
 		m.progress = time.Now()
 		m.drop()
 	}
-	detail := s.Detail
-	if m.trouble != "" {
-		detail = m.trouble
-	}
+	trouble := cmp.Or(m.trouble, m.refusal)
 	m.mu.Unlock()
-	m.show(s, detail)
+	if s.State.Complete() {
+		m.showTrouble(trouble)
+	}
+	m.show(s, cmp.Or(trouble, s.Detail))
 	return done
+}
+
+// showTrouble has the local unit say why it is not complete although the executor's is. Without trouble it says what it said before.
+func (m *mirror) showTrouble(trouble string) {
+	now := m.j.look().rec
+	if now.State.Complete() || trouble == "" && m.calm == "" {
+		return
+	}
+	detail := cmp.Or(trouble, m.calm)
+	switch {
+	case trouble == "":
+		m.calm = ""
+	case m.calm == "":
+		m.calm = now.Detail
+	}
+	if detail != now.Detail {
+		m.j.apply(false, unit.Event{Kind: unit.Mirror, To: now.State, Detail: detail, Size: unit.KeepSize})
+	}
 }
 
 // show makes the local unit say what the executor's says, unless it is complete.
@@ -392,19 +413,12 @@ func (m *mirror) stream(ctx context.Context) error {
 	m.mu.Lock()
 	m.drop, m.progress = drop, time.Now()
 	m.mu.Unlock()
-	signature, err := m.w.sign()
+	r, done, err := m.results(ctx)
+	m.noteRefusal(err)
 	if err != nil {
 		return err
 	}
-	conn, err := m.w.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	r, err := conn.Results(m.id, m.have(), signature)
-	if err != nil {
-		return err
-	}
+	defer done()
 	buf := make([]byte, copyBuffer)
 	for first := true; ; first = false {
 		n, err := r.Read(buf)
@@ -421,6 +435,46 @@ func (m *mirror) stream(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// results asks for the output that is missing. done ends the session.
+func (m *mirror) results(ctx context.Context) (r io.Reader, done func(), err error) {
+	signature, err := m.w.sign()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := m.w.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r, err = conn.Results(m.id, m.have(), signature); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return r, conn.Close, nil
+}
+
+// noteRefusal keeps why the executor does not hand out the output, to be shown with its status: it has come to refuse the
+// signature, say, or there is no key any more to sign with. It is asked again, and may be of another mind.
+func (m *mirror) noteRefusal(err error) {
+	refusal := ""
+	switch {
+	case isRefused(err):
+		refusal = "Error following remote unit: " + err.Error()
+	case err != nil: // Of the connection: nothing was said.
+		return
+	}
+	m.mu.Lock()
+	changed := (refusal == "") != (m.refusal == "")
+	m.refusal = refusal
+	m.mu.Unlock()
+	if !changed {
+		return
+	}
+	if refusal != "" {
+		m.j.e.log.Warn("output of unit is refused and asked for again", "unit", m.j.id, "node", m.w.extra().RemoteNode, "err", err)
+	}
+	m.poke()
 }
 
 // store appends output. What exceeds the final size is not part of the unit's output: something that the work has left

@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
@@ -489,6 +493,94 @@ func TestF179RemoteSignature(t *testing.T) {
 	wantStatus(t, wait(t, alpha, s.ID()), Failed, "Error starting worker: cannot sign work: signing key is empty", 0)
 	if err := alpha.VerifyUnit(s.ID(), "", false); err == nil {
 		t.Error("a signed unit can be cancelled without signature")
+	}
+}
+
+// TestF179SignatureRefusedWhileRunning: the unit says why it is not followed any more, cancel and release are answered with that, and
+// it goes on when signatures are taken again, although it has ended meanwhile. So it is when there is no key to sign with.
+func TestF179SignatureRefusedWhileRunning(t *testing.T) {
+	for _, base := range []bool{false, true} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("base %v, key lost %v", base, lost), func(t *testing.T) { signatureRefused(t, base, lost) })
+		}
+	}
+}
+
+func signatureRefused(t *testing.T, base, lost bool) {
+	var broken atomic.Bool
+	refusal, answer := "could not verify signature: crypto/rsa: verification error", "error cancelling remote unit:  "
+	verify := func(string) error {
+		if broken.Load() && !lost {
+			return errors.New(refusal)
+		}
+		return nil
+	}
+	if lost {
+		refusal, answer = "cannot sign work: no such file", ""
+	}
+	m := newTestMesh()
+	beta := openEngine(t, t.TempDir(), m.node("beta"))
+	releaseAll(t, beta)
+	m.handle("beta", (&controlServer{id: "beta", e: beta, base: base, verify: verify}).serve)
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"), func(c *Config) {
+		c.Sign = func(wire.NodeID) (string, error) {
+			if broken.Load() && lost {
+				return "", errors.New("no such file")
+			}
+			return "good", nil
+		}
+	})
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	req := request("beta", "sh", fmt.Sprintf(`"echo a; cat %s"`, fifo))
+	req.SignWork = true
+	id := submit(t, alpha, req, "")
+	until(t, alpha, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+	broken.Store(true)
+	m.cut("beta")
+	m.mend("beta")
+	refused := func(s Status) bool { return s.State == Running && s.Detail == "Error following remote unit: "+refusal }
+	until(t, alpha, id, "the refusal", refused)
+	if _, err := alpha.Cancel(testContext(t), id); err == nil || err.Error() != answer+refusal {
+		t.Errorf("cancel: got %v, want %s", err, answer+refusal)
+	}
+	if _, err := alpha.Release(testContext(t), id, false); err == nil || err.Error() != answer+refusal {
+		t.Errorf("release: got %v, want %s", err, answer+refusal)
+	}
+	if err := os.WriteFile(fifo, []byte("b\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, beta, one(t, beta))
+	until(t, alpha, id, "the refusal after the end", refused)
+	broken.Store(false)
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 4)
+	if got := output(t, alpha, id, 0); got != "a\nb\n" {
+		t.Errorf("got output %q", got)
+	}
+	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil || len(beta.List()) != 0 {
+		t.Errorf("release: got %v, %v, %d units on the executor", pending, err, len(beta.List()))
+	}
+}
+
+// TestF177ForceReleaseWithoutSignature: what the executor does not let go of is deleted here all the same.
+func TestF177ForceReleaseWithoutSignature(t *testing.T) {
+	m := newTestMesh()
+	beta := openEngine(t, t.TempDir(), m.node("beta"))
+	releaseAll(t, beta)
+	verify := func(string) error { return errors.New("could not verify signature: token is expired") }
+	m.handle("beta", (&controlServer{id: "beta", e: beta, verify: verify}).serve)
+	alpha := openEngine(t, t.TempDir(), m.node("alpha"))
+	id := submit(t, alpha, request("beta", "sh", sleeper), "")
+	until(t, alpha, id, "the refusal", func(s Status) bool {
+		return s.State == Running && s.Detail == "Error following remote unit: could not verify signature: token is expired"
+	})
+	if pending, err := alpha.Release(testContext(t), id, true); pending || err != nil || len(alpha.List()) != 0 {
+		t.Errorf("force-release: got %v, %v, %d units left", pending, err, len(alpha.List()))
+	}
+	if s, _ := beta.Status(one(t, beta)); s.State != Running {
+		t.Errorf("the executor's unit is %v, want it left alone", s.State)
 	}
 }
 
