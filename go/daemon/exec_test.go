@@ -72,7 +72,9 @@ func TestExecOverTheMesh(t *testing.T) {
 				}
 				continue
 			}
-			stdout += string(content)
+			if kind == attach.Stdout {
+				stdout += string(content)
+			}
 		}
 		// What the terminal echoes comes before or after the first line.
 		if stdout = strings.Replace(stdout, "hello\r\n", "", 1); stdout != "40 100\r\ngot hello\r\n" {

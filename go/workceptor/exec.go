@@ -150,7 +150,7 @@ func (x *Interactive) Read(p []byte) (int, error) {
 
 func (x *Interactive) next() error {
 	kind, content, err := x.frames.Next()
-	if err == nil && (kind == attach.Stdout || kind == attach.Stderr) {
+	if err == nil && (kind == attach.Stdout || kind == attach.Stderr || kind == attach.Taken) {
 		x.pending = attach.Append(nil, kind, content)
 		return nil
 	}

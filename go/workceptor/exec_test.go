@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"os"
@@ -66,6 +67,7 @@ func collect(t *testing.T, x *Interactive, each func(stdout string)) ending {
 			end.stderr += string(content)
 		case kind == attach.Exit:
 			status = append(status, content...)
+		case kind == attach.Taken:
 		default:
 			t.Fatalf("got a frame of kind %d", kind)
 		}
@@ -249,6 +251,60 @@ func TestExecHangupBehindInput(t *testing.T) {
 		x.Close()
 		wantGone(t, e, x.ID())
 	}
+}
+
+// TestExecSignalOvertakesInput: what the command does not read of its input, up to the window, keeps no signal from it. The command
+// gets all of the input in the end, and the client hears of every byte.
+func TestExecSignalOvertakesInput(t *testing.T) {
+	e := execEngine(t, 0)
+	for _, terminal := range []*attach.Size{nil, {Rows: 24, Cols: 80}} {
+		x := execute(t, e, `-c 'stty raw -echo; trap "trap - INT; echo caught; exec head -c 1048576 >/dev/null" INT; echo ready; while :; do sleep 0.05; done' 2>/dev/null`, terminal)
+		frames := attach.NewReader(x)
+		if _, _, err := frames.Next(); err != nil {
+			t.Fatal(err)
+		}
+		for given := 0; given < attach.Window; given += 1 << 15 {
+			send(t, x, input(strings.Repeat("x", 1<<15)))
+		}
+		send(t, x, attach.Append(nil, attach.Signal, []byte("INT")))
+		taken, caught := 0, false
+		for taken < attach.Window {
+			kind, content, err := frames.Next()
+			switch {
+			case err != nil || kind == attach.Exit:
+				t.Fatalf("terminal %v: the end after %d bytes of input: %v", terminal != nil, taken, err)
+			case kind == attach.Taken:
+				taken += int(binary.BigEndian.Uint32(content))
+			case kind == attach.Stdout:
+				caught = caught || strings.Contains(string(content), "caught")
+			}
+		}
+		if !caught || taken != attach.Window {
+			t.Errorf("terminal %v: caught %v, %d bytes taken", terminal != nil, caught, taken)
+		}
+		x.Close()
+		wantGone(t, e, x.ID())
+	}
+}
+
+// TestExecHangupOfWhoReadsNothing: a client that has ended its data is noticed although it takes no output and the command no input.
+func TestExecHangupOfWhoReadsNothing(t *testing.T) {
+	e := execEngine(t, 0)
+	x := execute(t, e, `-c 'exec yes'`, nil)
+	x.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for frame := input(strings.Repeat("x", attach.MaxContent)); ; {
+		if _, err := x.Write(frame); err != nil {
+			break
+		}
+	}
+	if err := x.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if s := wait(t, e, x.ID()); s.State != Failed || s.Reason != "hangup" {
+		t.Errorf("got %v, %+v", s.State, s.Outcome)
+	}
+	x.Close()
+	wantGone(t, e, x.ID())
 }
 
 func TestExecBadFrameHangsUp(t *testing.T) {

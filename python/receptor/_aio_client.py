@@ -519,7 +519,10 @@ class Exec:
         await self._send(resize_frame(rows, cols))
 
     async def signal(self, name: str) -> None:
-        """Send a signal such as ``INT`` or ``TERM``."""
+        """Send a signal such as ``INT`` or ``TERM``.
+
+        It overtakes input that the command has not taken, if that is no more than 1 MiB; ``taken_bytes`` tells.
+        """
         await self._send(signal_frame(name))
 
     async def output(self, *, timeout_s: float | None = None) -> AsyncIterator[ExecOutput]:
@@ -529,6 +532,11 @@ class Exec:
                 data = await self._conn.read_some()
             for part in self._reader.feed(data):
                 yield part
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes of input the command has taken, as far as its output was read."""
+        return self._reader.taken_bytes
 
     @property
     def status(self) -> UnitStatus:

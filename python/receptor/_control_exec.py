@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from receptor.types import UnitStatus
 
 _HEADER = struct.Struct(">BH")
-_INPUT, _RESIZE, _SIGNAL, _STDOUT, _STDERR, _EXIT = 1, 2, 3, 16, 17, 18
+_INPUT, _RESIZE, _SIGNAL, _STDOUT, _STDERR, _EXIT, _TAKEN = 1, 2, 3, 16, 17, 18, 19
+WINDOW_BYTES = 1 << 20
+"""So much input that the command has not taken may be under way without keeping signals from it."""
 _MAX_CONTENT_BYTES = 0xFFFF
 _MAX_STATUS_BYTES = 16 << 20
 
@@ -108,6 +110,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self.status: dict[str, Any] | None = None  # Any: JSON as it came
+        self.taken_bytes = 0
         self._buffer = bytearray()
         self._last = b""
 
@@ -131,6 +134,8 @@ class FrameReader:
                 outputs.append(Output("stderr", content))
             elif kind == _EXIT:
                 self._exit(content)
+            elif kind == _TAKEN and size == 4:
+                self.taken_bytes += int.from_bytes(content)
             else:
                 raise ControlProtocolError(f"the node sent a frame of kind {kind}, which this client does not know")
         return outputs
@@ -169,13 +174,21 @@ class BlockingExec:
         self._send(resize_frame(rows, cols))
 
     def signal(self, name: str) -> None:
-        """Send ``INT``, ``QUIT``, ``TERM``, ``HUP``, ``KILL``, ``USR1``, ``USR2``, ``STOP``, ``TSTP`` or ``CONT``."""
+        """Send ``INT``, ``QUIT``, ``TERM``, ``HUP``, ``KILL``, ``USR1``, ``USR2``, ``STOP``, ``TSTP`` or ``CONT``.
+
+        It overtakes input that the command has not taken, if that is no more than 1 MiB; ``taken_bytes`` tells.
+        """
         self._send(signal_frame(name))
 
     def output(self, *, timeout_s: float | None = None) -> Iterator[Output]:
         """Yield what the command writes, until it has ended. timeout_s: seconds to wait for the next piece."""
         while self._reader.status is None:
             yield from self._reader.feed(self._conn.read_some(timeout_s))
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes of input the command has taken, as far as its output was read."""
+        return self._reader.taken_bytes
 
     @property
     def status(self) -> UnitStatus:

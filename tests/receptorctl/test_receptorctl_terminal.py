@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import doctest
 import os
 import re
 import select
@@ -22,6 +22,7 @@ from shells import SHELLS, check_completions
 
 import receptor
 import receptor.aio
+from receptor.cli import _exec
 
 COMMAND = [sys.executable, "-m", "receptorctl"]
 TIMEOUT_S = 60
@@ -212,7 +213,7 @@ def test_exec_passes_signals_on(mesh: Mesh) -> None:
 
 
 def test_exec_input_that_is_not_taken(mesh: Mesh) -> None:
-    """More input than fits on the way holds up neither output, nor the end, nor a signal that ends this program."""
+    """More input than fits on the way holds up neither output, nor the end, nor a signal."""
     command = [*COMMAND, "--socket", mesh.gamma.socket, "work", "exec", "beta", "--"]
     with Path("/dev/zero").open("rb") as endless:
         done = subprocess.run(
@@ -227,20 +228,27 @@ def test_exec_input_that_is_not_taken(mesh: Mesh) -> None:
             [*command, "head", "-c", "50000000"], stdin=endless, capture_output=True, timeout=TIMEOUT_S, check=False
         )
         assert (done.returncode, len(done.stdout)) == (0, 50_000_000)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            program = "trap '' INT; echo $$; exec sleep 600"
-            with subprocess.Popen([*command, "sh", "-c", program], stdin=endless, stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                pid = int(process.stdout.readline())
-                while process.poll() is None:  # The first ones may still get through.
-                    process.send_signal(number)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(0.01)
-                assert process.returncode in (128 + number, -number)  # The last one may come when it is about to end.
-            with contextlib.suppress(ProcessLookupError):
-                command_end = os.pidfd_open(pid)
-                assert select.select([command_end], [], [], TIMEOUT_S)[0], "the command goes on"
-                os.close(command_end)
+        program = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
+        with subprocess.Popen([*command, "sh", "-c", program], stdin=endless, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == b"caught\n"
+            assert process.wait(TIMEOUT_S) == 5
+
+
+def test_exec_escape_hangs_up(mesh: Mesh) -> None:
+    assert doctest.testmod(_exec).failed == 0
+    program = "stty -echo; echo pid-$$; read line; echo got-$line; exec sleep 600"
+    child = spawn("--socket", mesh.gamma.socket, "work", "exec", "beta", "--", "sh", "-c", program)
+    child.expect(r"pid-(\d+)\r\n")
+    assert isinstance(child.match, re.Match)
+    with os.fdopen(os.pidfd_open(int(child.match[1])), "rb") as command_end:
+        child.send("~~x\r")
+        child.expect("got-~x")
+        child.send("~.")
+        assert ended(child)[1] == 128 + signal.SIGHUP
+        assert select.select([command_end], [], [], TIMEOUT_S)[0], "the command goes on"
 
 
 def test_exec_of_both_clients(mesh: Mesh) -> None:

@@ -12,7 +12,11 @@
 //
 //	Stdout   bytes from the terminal, or of standard output
 //	Stderr   bytes of standard error
+//	Taken    how many more bytes of input the command has taken, four bytes
 //	Exit     the unit's last status as JSON, in pieces; the frame without content ends it and the connection
+//
+// The server keeps up to [Window] bytes of input that the command does not take. A client that has no more than that under way,
+// by what the Taken frames say, gets its other frames past them; the end of input of a terminal counts as one byte.
 package attach
 
 import (
@@ -34,7 +38,11 @@ const (
 	Stdout Kind = 16
 	Stderr Kind = 17
 	Exit   Kind = 18
+	Taken  Kind = 19
 )
+
+// Window is how many bytes of input a client may have under way without being held up.
+const Window = 1 << 20
 
 // MaxContent is the longest content of a frame, in bytes.
 const MaxContent = 1<<16 - 1
@@ -65,6 +73,11 @@ func ParseResize(content []byte) (Size, error) {
 		return Size{}, fmt.Errorf("%w: resize has %d bytes, want 4", ErrFrame, len(content))
 	}
 	return Size{binary.BigEndian.Uint16(content), binary.BigEndian.Uint16(content[2:])}, nil
+}
+
+// AppendTaken appends a Taken frame.
+func AppendTaken(dst []byte, n int) []byte {
+	return Append(dst, Taken, binary.BigEndian.AppendUint32(nil, uint32(n)))
 }
 
 // Reader reads frames.

@@ -39,8 +39,9 @@ type client struct {
 	term string
 	tty  *os.File // The terminal's near end; nil if there is none.
 
-	input   *os.File   // Where Input goes; closed at its end.
-	outputs []*os.File // What is read, in the order of kinds.
+	input   *os.File    // Where Input goes; closed at its end.
+	queue   *inputQueue // What the command has not taken of it.
+	outputs []*os.File  // What is read, in the order of kinds.
 	lost    chan struct{}
 	once    sync.Once
 	sending sync.Mutex
@@ -54,7 +55,7 @@ func attachClient(how string) (c *client, files []*os.File, err error) {
 	if err := syscall.SetNonblock(clientFD, true); err != nil {
 		return nil, nil, fmt.Errorf("connection to the client: %w", err)
 	}
-	c = &client{conn: os.NewFile(clientFD, "client"), lost: make(chan struct{})}
+	c = &client{conn: os.NewFile(clientFD, "client"), lost: make(chan struct{}), queue: newInputQueue()}
 	if how == pipes {
 		files, err = c.makePipes()
 	} else {
@@ -150,6 +151,7 @@ func (c *client) begin(pid int) {
 		return
 	}
 	c.pid = pid
+	go c.feed()
 	go c.take()
 	go c.awaitHangup()
 	for i, f := range c.outputs {
@@ -185,14 +187,35 @@ func (c *client) take() {
 	frames := attach.NewReader(c.conn)
 	for {
 		kind, content, err := frames.Next()
-		if err != nil || c.do(kind, content) != nil {
+		if err != nil {
+			c.queue.drain()
+			return
+		}
+		if c.do(kind, content) != nil {
 			return
 		}
 	}
 }
 
-// awaitHangup sees to it that the end of the client is noticed although the command does not take its input, behind which that
-// end stands.
+// feed passes input on. A command that has closed its standard input misses it, as in a pipe of a shell.
+func (c *client) feed() {
+	buf := make([]byte, 32<<10)
+	for {
+		n := c.queue.next(buf)
+		if n == 0 {
+			c.input.Close()
+			return
+		}
+		c.input.Write(buf[:n])
+		c.queue.taken(n)
+		c.sending.Lock()
+		c.conn.Write(attach.AppendTaken(nil, n)) // Who does not hear it is noticed by who reads.
+		c.sending.Unlock()
+	}
+}
+
+// awaitHangup sees to it that the end of the client is noticed although the command does not take its input: it has a moment for
+// that, and then misses the rest.
 func (c *client) awaitHangup() {
 	for {
 		_, err := unix.Poll([]unix.PollFd{{Fd: clientFD, Events: unix.POLLRDHUP}}, -1)
@@ -201,12 +224,16 @@ func (c *client) awaitHangup() {
 		}
 	}
 	c.input.SetWriteDeadline(time.Now().Add(drainWait))
+	time.AfterFunc(drainWait, c.queue.abandon)
 }
 
 func (c *client) do(kind attach.Kind, content []byte) error {
 	switch kind {
 	case attach.Input:
-		c.write(content)
+		if len(content) == 0 && c.tty != nil {
+			content = []byte{endOfFile}
+		}
+		c.queue.add(content)
 	case attach.Resize:
 		size, err := attach.ParseResize(content)
 		if err != nil {
@@ -225,18 +252,6 @@ func (c *client) do(kind attach.Kind, content []byte) error {
 		return attach.ErrFrame
 	}
 	return nil
-}
-
-// write passes input on. A command that has closed its standard input misses it, as in a pipe of a shell.
-func (c *client) write(content []byte) {
-	switch {
-	case len(content) > 0:
-		c.input.Write(content)
-	case c.tty != nil:
-		c.input.Write([]byte{endOfFile})
-	default:
-		c.input.Close()
-	}
 }
 
 // signal reaches the foreground of the terminal, or the command's process group.

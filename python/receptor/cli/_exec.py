@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receptor._control_errors import DisconnectedError
-from receptor._control_exec import END_OF_INPUT, input_frames, resize_frame, signal_frame
+from receptor._control_exec import END_OF_INPUT, WINDOW_BYTES, input_frames, resize_frame, signal_frame
 from receptor.cli._connect import raw_terminal
 from receptor.cli._root import Failure, Session, completing, pass_session
 from receptor.cli._work import work
@@ -31,8 +31,8 @@ _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, sign
 @work.command(
     "exec",
     help="Run a command on a node and stay with it, in a terminal if this is one; the exit status is that of the "
-    "command. The node must offer a work type that allows it, such as: --work-command worktype=exec command=env "
-    "allowruntimeparams=true allowpty=true",
+    "command. In a terminal, ~. at the start of a line hangs up, and ~~ sends one ~. The node must offer a work type "
+    "that allows it, such as: --work-command worktype=exec command=env allowruntimeparams=true allowpty=true",
     example="receptorctl work exec edge-7 -- tail -f /var/log/syslog",
 )
 @click.argument("node", shell_complete=completing("nodes"))
@@ -66,8 +66,9 @@ def exec_command(
         tls_client=tls_client,
         sign=signwork,
     )
-    with running, raw_terminal(sys.stdin.fileno()) if terminal and here else contextlib.nullcontext():
-        _Bridge(running, resize=terminal).run()
+    raw = terminal and here
+    with running, raw_terminal(sys.stdin.fileno()) if raw else contextlib.nullcontext():
+        _Bridge(running, terminal=terminal, escape=_Escape() if raw else None).run()
     status = running.status
     click.get_current_context().exit(_exit_status(node, status.raw, status.detail))
 
@@ -96,18 +97,57 @@ def _terminal_size() -> tuple[int, int]:
     return size.lines, size.columns
 
 
+class _Escape:
+    r"""What is typed at the start of a line for this program, not the command: ``~.`` hangs up, ``~~`` is a ``~``.
+
+    >>> escape = _Escape()
+    >>> escape.filter(b"a~.\r~"), escape.filter(b"~b\r~x"), escape.hung_up
+    (b'a~.\r', b'~b\r~x', False)
+    >>> escape.filter(b"\r~.c"), escape.hung_up
+    (b'\r', True)
+    """
+
+    def __init__(self) -> None:
+        self.hung_up = False
+        self._line_begins = True
+        self._tilde = False  # It has come, and is held back until it is clear what it means.
+
+    def filter(self, typed: bytes) -> bytes:
+        """Return what is for the command."""
+        passed = bytearray()
+        for key in typed:
+            if self._tilde and key == ord("."):
+                self.hung_up = True
+                break
+            if self._line_begins and key == ord("~") and not self._tilde:
+                self._tilde = True
+                continue
+            if self._tilde and key != ord("~"):
+                passed.append(ord("~"))
+            passed.append(key)
+            self._tilde, self._line_begins = False, key in b"\r\n"
+        return bytes(passed)
+
+
 class _Bridge:
     """Copies between this program and the command until the command ends.
 
-    It never waits to get rid of input: a command that does not take its input may still write, end, or be left.
+    It never waits to get rid of input: a command that does not take its input may still write, get signals, end, or be
+    left.
     """
 
-    def __init__(self, running: BlockingExec, *, resize: bool) -> None:
+    def __init__(self, running: BlockingExec, *, terminal: bool, escape: _Escape | None) -> None:
         self._running = running
-        self._resize = resize
+        self._terminal = terminal
+        self._escape = escape
         self._stdin: int | None = sys.stdin.fileno()
+        self._given = 0  # Bytes of input.
         self._unsent = bytearray()  # Frames.
-        self._signal_waits = False  # One of them is behind input that the command does not take.
+        self._signal_waits = False  # One of them is not on its way yet.
+
+    def _room(self) -> int:
+        """Return how much input may still be given without keeping a signal from the command."""
+        return WINDOW_BYTES - (self._given - self._running.taken_bytes)
 
     def run(self) -> None:
         with self._caught() as woken:
@@ -116,7 +156,7 @@ class _Bridge:
 
     def _turn(self, woken: int) -> None:
         reading = [self._running.fileno(), woken]
-        if self._stdin is not None and len(self._unsent) < _BLOCK_BYTES:
+        if self._stdin is not None and len(self._unsent) < _BLOCK_BYTES and self._room() > 0:
             reading.append(self._stdin)
         writing = [self._running.fileno()] if self._unsent else []
         wait_s = 0 if self._running.buffered else None
@@ -139,9 +179,16 @@ class _Bridge:
             out.flush()
 
     def _read(self) -> None:
-        data = os.read(sys.stdin.fileno(), _BLOCK_BYTES)
+        data = os.read(sys.stdin.fileno(), min(_BLOCK_BYTES, self._room()))
         if not data:
             self._stdin = None
+        elif self._escape is not None:
+            data = self._escape.filter(data)
+            if self._escape.hung_up:
+                raise SystemExit(128 + signal.SIGHUP)
+            if not data:
+                return
+        self._given += len(data) or self._terminal
         self._send(input_frames(data) or END_OF_INPUT)
 
     def _send(self, frames: bytes) -> None:
@@ -156,11 +203,11 @@ class _Bridge:
     def _pass_on(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGWINCH:
-                if self._resize:
+                if self._terminal:
                     self._send(resize_frame(*_terminal_size()))
                 continue
             if self._unsent and (self._signal_waits or number in _FINAL):
-                raise SystemExit(128 + number)  # Which hangs up: nothing else gets past the input.
+                raise SystemExit(128 + number)  # Which hangs up: the way to the command is blocked.
             self._signal_waits = True
             self._send(signal_frame(signal.Signals(number).name))
 
