@@ -197,8 +197,12 @@ func (r *runner) run() int {
 
 // report applies e to the status file and reports whether the state machine accepted it.
 func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
+	return r.apply(e, func(edit func(*unit.Record) bool) (unit.Record, error) { return r.dir.Update(sync, edit) })
+}
+
+func (r *runner) apply(e unit.Event, update func(edit func(*unit.Record) bool) (unit.Record, error)) (accepted bool, err error) {
 	e.At = time.Now().UTC()
-	rec, err := r.dir.Update(sync, func(rec *unit.Record) bool {
+	rec, err := update(func(rec *unit.Record) bool {
 		accepted = rec.Apply(e)
 		if accepted && !r.began.IsZero() {
 			rec.Started = r.began
@@ -391,8 +395,12 @@ func (r *runner) syncOutput() {
 
 // conclusion writes the final state, and tries again if it cannot be written.
 func (r *runner) conclusion(e unit.Event, sync bool) (written bool) {
+	write := func() (bool, error) { return r.report(e, sync) }
+	if !sync && !r.late { // The node makes it durable.
+		write = func() (bool, error) { return r.apply(e, r.dir.UpdateSoon) }
+	}
 	for try := 1; ; try++ {
-		_, err := r.report(e, sync)
+		_, err := write()
 		if err == nil {
 			return true
 		}

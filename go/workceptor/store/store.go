@@ -10,7 +10,7 @@
 //     directory, the last shared with units that are made at the same time). So does [Root.CreateSoon], with one sync, of the file
 //     .journal in the node directory, that all units share which are made at the same time; [Root.Load] makes the unit from it
 //     if the disk has lost its directory. [Root.Settle] makes that durable, too.
-//   - Later updates sync if the caller asks. An update without sync never damages the record in a crash of
+//   - Later updates sync if the caller asks; [Dir.UpdateSoon] keeps the record before until [Dir.SyncResult] has synced. An update without sync never damages the record in a crash of
 //     the process; after a power loss the file may be empty, which is then reported as such.
 //   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
 //     it is deleted. [Root.Load] clears what a crash left of either.
@@ -33,6 +33,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -346,25 +348,45 @@ func (d *Dir) readWithin(wait time.Duration) (unit.Record, error) {
 }
 
 func (d *Dir) read() (unit.Record, error) {
-	f, err := openRegular(d.File(StatusFile), os.O_RDONLY)
+	data, err := d.readFile(StatusFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return unit.Record{}, fmt.Errorf("%w in %s", ErrNoStatus, d.path)
 	}
 	if err != nil {
 		return unit.Record{}, err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, unit.MaxRecord+1))
-	if err != nil {
-		return unit.Record{}, err
+	if len(data) == 0 { // Lost by the disk: see UpdateSoon.
+		if kept, err := d.readFile(tempFile); err == nil && len(kept) > 0 {
+			data = kept
+		}
 	}
 	return unit.Parse(data)
+}
+
+func (d *Dir) readFile(name string) ([]byte, error) {
+	f, err := openRegular(d.File(name), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, unit.MaxRecord+1))
 }
 
 // Update changes the record: it takes the lock, reads the file, lets edit change what it read and, if edit answers
 // true, puts the result in place. It returns the record as it is on disk afterwards. edit must not block. An unreadable
 // file is an error; use [Dir.Overwrite] then.
 func (d *Dir) Update(sync bool, edit func(*unit.Record) bool) (unit.Record, error) {
+	return d.update(edit, func(rec unit.Record) error { return d.replace(rec, sync) })
+}
+
+// UpdateSoon is Update, without sync, of a record that [Dir.SyncResult] makes durable soon. The disk does not begin with it before
+// that, as some file systems do when a file is replaced. The record before is kept until then, and read if the disk has lost the new
+// one.
+func (d *Dir) UpdateSoon(edit func(*unit.Record) bool) (unit.Record, error) {
+	return d.update(edit, d.exchange)
+}
+
+func (d *Dir) update(edit func(*unit.Record) bool, replace func(unit.Record) error) (unit.Record, error) {
 	unlock, err := d.lock(writeWait)
 	if err != nil {
 		return unit.Record{}, err
@@ -378,7 +400,7 @@ func (d *Dir) Update(sync bool, edit func(*unit.Record) bool) (unit.Record, erro
 	if !edit(&rec) {
 		return old, nil
 	}
-	if err := d.replace(rec, sync); err != nil {
+	if err := replace(rec); err != nil {
 		return old, err
 	}
 	return rec, nil
@@ -410,6 +432,21 @@ func (d *Dir) replace(rec unit.Record, sync bool) error {
 		return err
 	}
 	return os.Rename(d.File(tempFile), d.File(StatusFile))
+}
+
+// exchange is replace that keeps the file which it replaces.
+func (d *Dir) exchange(rec unit.Record) error {
+	data, err := encode(rec)
+	if err == nil {
+		err = d.write(tempFile, data, false)
+	}
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, d.File(tempFile), unix.AT_FDCWD, d.File(StatusFile), unix.RENAME_EXCHANGE)
+	}
+	if err != nil { // Not every file system can do it.
+		return d.replace(rec, false)
+	}
+	return nil
 }
 
 func encode(rec unit.Record) ([]byte, error) {
@@ -489,6 +526,10 @@ func (d *Dir) SyncResult() error {
 		if err := d.syncFile(name); err != nil {
 			return err
 		}
+	}
+	if unlock, err := d.lock(readWait); err == nil { // Nobody writes a new one.
+		os.Remove(d.File(tempFile))
+		unlock()
 	}
 	if err := syncDir(d.path); !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -119,6 +119,38 @@ func TestUpdateThatChangesNothing(t *testing.T) {
 	}
 }
 
+// TestUpdateSoon: until the new record is durable the one before is kept, for the case that the disk loses the new one.
+func TestUpdateSoon(t *testing.T) {
+	root, id, d := create(t)
+	for _, detail := range []string{"second", "third"} {
+		rec, err := d.UpdateSoon(func(r *unit.Record) bool { r.Detail = detail; return true })
+		if err != nil || rec.Detail != detail {
+			t.Fatalf("got %+v, %v", rec, err)
+		}
+	}
+	if r, err := d.Read(); err != nil || r.Detail != "third" {
+		t.Errorf("got %q, %v, want the third record", r.Detail, err)
+	}
+	if err := os.Truncate(d.File(StatusFile), 0); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := root.Load(); err != nil || len(found) != 1 || found[0].ID != id || found[0].Record.Detail != "second" {
+		t.Errorf("after the loss of the third record: got %+v, %v, want the second", found, err)
+	}
+	if _, err := d.UpdateSoon(func(r *unit.Record) bool { r.Detail = "fourth"; return true }); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SyncResult(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := d.Read(); err != nil || r.Detail != "fourth" {
+		t.Errorf("got %q, %v, want the fourth record", r.Detail, err)
+	}
+	if _, err := os.Stat(d.File(tempFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the record before a durable one: %v", err)
+	}
+}
+
 func TestLoadAndRemove(t *testing.T) {
 	root, id, d := create(t)
 	os.Mkdir(filepath.Join(root.Path(), removedPrefix+"Gone0001"), 0o700) // A crash in the middle of a removal,
