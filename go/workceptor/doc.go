@@ -83,7 +83,8 @@
 // restart", with the Reason "rebooted". Until the command has run for 10 ms, or has ended, the status file says what it said
 // before.
 //
-// A released unit is gone at once; the room that it had on the disk is free a moment later.
+// A released unit is gone at once; the room that it had on the disk is free a moment later. A few empty directories are kept for the
+// units to come while the engine is open.
 //
 // Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.

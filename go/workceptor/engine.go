@@ -210,9 +210,13 @@ func (e *Engine) begin(f func()) bool {
 // the disk is not filled faster than it is freed.
 const deleters = 2
 
-func (e *Engine) delete(trash *store.Trash) {
+func (e *Engine) delete(trash *store.Trash, clean bool) {
 	do := func() {
-		if err := trash.Delete(); err != nil {
+		free := trash.Delete
+		if clean {
+			free = func() error { return e.root.Recycle(trash) }
+		}
+		if err := free(); err != nil {
 			e.log.Error("released unit cannot be deleted whole", "err", err)
 		}
 	}

@@ -393,12 +393,13 @@ func (j *job) remove() error {
 	}
 	j.e.root.Forget(j.id)
 	trash, err := j.dir.Discard()
+	clean := j.clean
 	j.unlockFiles()
 	if err != nil {
 		return err
 	}
 	if trash != nil {
-		j.e.delete(trash) // Begun before anybody learns that the unit is gone.
+		j.e.delete(trash, clean) // Begun before anybody learns that the unit is gone.
 	}
 	j.forget()
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -196,7 +197,8 @@ func base(text string) string {
 	return strings.ReplaceAll(ownKeys.ReplaceAllString(text, ""), ",}", "}")
 }
 
-// left is what is in the data directory of the node, but for the journal of new units, when nothing is being deleted any more.
+// left is what is in the data directory of the node when nothing is being deleted any more, but for the journal of new units and empty
+// directories for them.
 func left(t *testing.T, e *Engine) []os.DirEntry {
 	t.Helper()
 	for range deleters {
@@ -209,5 +211,22 @@ func left(t *testing.T, e *Engine) []os.DirEntry {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	return slices.DeleteFunc(entries, func(entry os.DirEntry) bool { return entry.Name() == store.JournalFile })
+	return slices.DeleteFunc(entries, func(entry os.DirEntry) bool {
+		if !strings.HasPrefix(entry.Name(), ".released-") {
+			return entry.Name() == store.JournalFile
+		}
+		return isEmpty(filepath.Join(e.root.Path(), entry.Name()))
+	})
+}
+
+// isEmpty reports whether a directory has nothing but what the next unit may have of it: an empty payload file and lock file.
+func isEmpty(path string) bool {
+	files, err := os.ReadDir(path)
+	for _, f := range files {
+		info, gone := f.Info()
+		if gone != nil || info.Size() > 0 || f.Name() != store.StdinFile && f.Name() != ".lock" {
+			return false
+		}
+	}
+	return err == nil
 }

@@ -147,7 +147,9 @@ func (j *journal) close() error {
 	}
 	err := j.file.Close()
 	if len(j.free) == journalEntries {
-		err = errors.Join(err, os.Remove(j.path))
+		if gone := os.Remove(j.path); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
 	}
 	j.file, j.free = nil, nil
 	return err
@@ -213,7 +215,11 @@ func (r *Root) restore(d *Dir, record []byte) error {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if _, err := d.read(); err != nil {
+	first, err := unit.Parse(record)
+	if err != nil {
+		return err
+	}
+	if now, err := d.read(); err != nil || !now.Created.Equal(first.Created) { // It may be that of a recycled directory.
 		if err := errors.Join(d.write(tempFile, record, true), os.Rename(d.File(tempFile), d.File(StatusFile))); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -53,12 +54,17 @@ func restarted(t *testing.T, root *Root) map[unit.ID]Found {
 // TestPowerLossAfterCreateSoon takes away what the disk may have lost when only the journal was durable.
 func TestPowerLossAfterCreateSoon(t *testing.T) {
 	for name, lose := range map[string]func(d *Dir) error{
-		"nothing":          func(*Dir) error { return nil },
-		"all":              func(d *Dir) error { return os.RemoveAll(d.path) },
-		"the name":         func(d *Dir) error { return os.Rename(d.path, filepath.Join(filepath.Dir(d.path), draftPrefix+"x")) },
-		"the files":        func(d *Dir) error { return errors.Join(os.Remove(d.File(StatusFile)), os.Remove(d.File(StdinFile))) },
-		"the record":       func(d *Dir) error { return os.Truncate(d.File(StatusFile), 0) },
-		"a part of it":     func(d *Dir) error { return os.Truncate(d.File(StatusFile), 20) },
+		"nothing":      func(*Dir) error { return nil },
+		"all":          func(d *Dir) error { return os.RemoveAll(d.path) },
+		"the name":     func(d *Dir) error { return os.Rename(d.path, filepath.Join(filepath.Dir(d.path), draftPrefix+"x")) },
+		"the files":    func(d *Dir) error { return errors.Join(os.Remove(d.File(StatusFile)), os.Remove(d.File(StdinFile))) },
+		"the record":   func(d *Dir) error { return os.Truncate(d.File(StatusFile), 0) },
+		"a part of it": func(d *Dir) error { return os.Truncate(d.File(StatusFile), 20) },
+		"the change of a recycled directory": func(d *Dir) error {
+			old := unit.Record{WorkType: "cat", Detail: "of another unit"}
+			old.Created = time.Unix(1, 0)
+			return d.Overwrite(old)
+		},
 		"the payload file": func(d *Dir) error { return os.Remove(d.File(StdinFile)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,7 +219,7 @@ func TestJournalThatCannotBeReplayed(t *testing.T) {
 // locked since is reported.
 func TestHalfMadeUnits(t *testing.T) {
 	root := openRoot(t)
-	for _, name := range []string{"cleared1/stdin", "cleared2/stdin", "cleared2/status", "locked01/stdin", "locked01/status", "locked01/status.lock", "payload1/status"} {
+	for _, name := range []string{"cleared1/stdin", "cleared2/stdin", "cleared2/status", "cleared2/.lock", "locked01/stdin", "locked01/status", "locked01/status.lock", "payload1/status"} {
 		path := filepath.Join(root.Path(), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
 			t.Fatal(err)

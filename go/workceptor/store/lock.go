@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // How long a lock is waited for. Holders keep it for microseconds, so these tell a stuck one.
@@ -59,6 +61,7 @@ type RunnerInfo struct {
 // MarkLaunched makes runner.lock before a runner has the unit, so that whoever finds the unit knows that its payload is
 // complete, and in which boot. It leaves the file of a unit that is marked already as it is.
 func (d *Dir) MarkLaunched(boot string) error {
+	d.useSpareLock()
 	f, err := os.OpenFile(d.File(RunnerFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
@@ -68,6 +71,16 @@ func (d *Dir) MarkLaunched(boot string) error {
 	}
 	_, err = f.WriteString("boot " + boot + "\n")
 	return errors.Join(err, f.Close())
+}
+
+// useSpareLock makes a lock file of the one that a recycled directory has, unless somebody has made one. A unit has none before its
+// start, as a rule: see halfMade.
+func (d *Dir) useSpareLock() {
+	spare := d.File(spareLock)
+	err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, d.File(LockFile), unix.RENAME_NOREPLACE)
+	if err != nil && err != unix.ENOENT {
+		os.Remove(spare)
+	}
 }
 
 // RunnerLock is held by a runner for its life.

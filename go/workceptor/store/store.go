@@ -14,6 +14,8 @@
 //     the process; after a power loss the file may be empty, which is then reported as such.
 //   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
 //     it is deleted. [Root.Load] clears what a crash left of either.
+//   - What a released unit had is deleted, but its directory and its lock file, empty, may be used for another unit. Those that wait for
+//     one are few, and are deleted by [Root.Close] and [Root.Load].
 //   - What lies in a unit directory is not trusted: only regular files are read, links are not followed, sizes are
 //     bounded, and a lock that somebody keeps does not block for ever.
 //
@@ -51,6 +53,7 @@ const (
 	JournalFile = ".journal"
 
 	tempFile      = "status.tmp"
+	spareLock     = ".lock" // Will be LockFile.
 	draftPrefix   = ".new-"
 	removedPrefix = ".released-"
 )
@@ -63,9 +66,10 @@ var (
 
 // Root is the directory that holds the units of one node.
 type Root struct {
-	path    string
-	syncs   shared // Of the directory itself.
-	journal journal
+	path     string
+	syncs    shared // Of the directory itself.
+	journal  journal
+	recycled recycled
 }
 
 // shared is a sync of something that many want to be durable.
@@ -119,8 +123,9 @@ func (r *Root) create(rec unit.Record, taken func(unit.ID) bool, soon bool) (uni
 	if err != nil {
 		return "", nil, nil, err
 	}
-	draft, d := At(filepath.Join(r.path, draftPrefix+string(id))), r.Dir(id)
-	if err := os.Mkdir(draft.path, 0o700); err != nil {
+	d := r.Dir(id)
+	draft, err := r.draft(id)
+	if err != nil {
 		return "", nil, nil, err
 	}
 	stdin, err := draft.fill(data)
@@ -166,13 +171,13 @@ func (r *Root) Forget(id unit.ID) { r.journal.drop(id) }
 // Flush has the disk know of the units that were settled or forgotten, so that none of those is made anew that are gone.
 func (r *Root) Flush() error { return r.journal.flush() }
 
-// Close settles all units, and closes the journal.
+// Close settles all units, closes the journal, and deletes what was to be recycled.
 func (r *Root) Close() error {
 	var err error
 	for _, id := range r.journal.ids() {
 		err = errors.Join(err, r.Settle(id))
 	}
-	return errors.Join(err, r.journal.close())
+	return errors.Join(err, r.journal.close(), r.recycled.close())
 }
 
 func (r *Root) syncUnit(d *Dir) error {
@@ -227,7 +232,7 @@ func (r *Root) freeID(taken func(unit.ID) bool) (unit.ID, error) {
 
 // fill makes the files of a draft. Nobody sees one, so there is nothing to lock or to replace.
 func (d *Dir) fill(status []byte) (stdin *os.File, err error) {
-	stdin, err = os.OpenFile(d.File(StdinFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	stdin, err = openRegular(d.File(StdinFile), os.O_WRONLY|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +311,8 @@ func (d *Dir) halfMade() bool {
 	files, err := os.ReadDir(d.path)
 	for _, f := range files {
 		info, gone := f.Info()
-		if f.Name() != StdinFile && f.Name() != StatusFile || gone != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+		known := f.Name() == StdinFile || f.Name() == StatusFile || f.Name() == spareLock
+		if !known || gone != nil || !info.Mode().IsRegular() || info.Size() > 0 {
 			return false
 		}
 		payload = payload || f.Name() == StdinFile
