@@ -90,7 +90,8 @@
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.
 //
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
-// most. Of a remote unit, StdoutSize in the file is brought up to date with each change of state.
+// most. The status file of a remote unit follows a moment later, 50 ms at most, with what the node would find out again if it died before: that
+// the executor has the unit and how it is getting on, but not its end. StdoutSize is brought up to date with each change of state.
 //
 // A remote unit becomes complete when the executor's is and all its output is on disk here, whole and synced. Until
 // then it shows the last state before. Output beyond the final StdoutSize is not copied. If five results streams in a

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// gather is how long the end of a unit waits for others to be made durable together with it.
+// gather is how long news of a unit waits for others to be written together with it.
 const gather = 50 * time.Millisecond
 
 // settleAfter is how long a unit may be in the journal of new units only. Most have been released by then.
 const settleAfter = time.Second
 
-// durable makes durable what was noted of units a moment before. A unit that is released meanwhile needs it no more.
+// durable writes, or makes durable, what was noted of units a moment before. A unit that is released meanwhile needs it no more.
 type durable struct {
 	e     *Engine
 	after time.Duration

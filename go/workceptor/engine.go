@@ -37,7 +37,7 @@ type Engine struct {
 
 	pushers pushers // Of remote units.
 	runners runnerPool
-	results durable // Of units that have ended.
+	results durable // Of units that have ended, and records that are ahead of their files.
 	settled durable // Directories of units that were made.
 
 	hungRunner, stubborn, beginLimit time.Duration // Tests are less patient.
@@ -77,6 +77,10 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.runners.e = e
 	e.results = durable{e: e, after: gather, do: func(j *job) error {
+		j.catchUp()
+		if !j.complete() {
+			return nil
+		}
 		return errors.Join(j.dir.SyncResult(), root.Settle(j.id))
 	}}
 	e.settled = durable{e: e, after: settleAfter, do: func(j *job) error { return root.Settle(j.id) }, end: root.Flush}

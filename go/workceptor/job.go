@@ -37,6 +37,7 @@ type job struct {
 
 	files sync.Mutex  // Held from reading or writing the status file until the memory says the same. See unlockFiles.
 	clean bool        // The command has left nothing behind but its files. Guarded by files.
+	ahead bool        // The memory says what the file does not yet: see later. Guarded by files.
 	stale atomic.Bool // The status file has changed: who has files locked reads it before the unlock.
 
 	mu        sync.Mutex
@@ -136,19 +137,53 @@ func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 			j.e.log.Error("directory of unit cannot be made durable", "unit", j.id, "err", err)
 		}
 	}
-	rec, err := j.dir.Update(sync, edit)
-	if err != nil {
+	now := j.look()
+	rec, err := j.dir.Update(sync, func(rec *unit.Record) bool {
+		if j.ahead {
+			*rec = now.rec
+		}
+		return edit(rec) || j.ahead
+	})
+	if err == nil {
+		j.ahead = false
+	} else {
 		if j.look().gone {
 			return nil
 		}
 		j.e.log.Error("status of unit cannot be written", "unit", j.id, "err", err)
-		rec = j.look().rec
+		rec = now.rec
 		if !edit(&rec) {
 			return err
 		}
 	}
 	j.adopt(rec)
 	return err
+}
+
+// later changes the record in memory. The file follows with the next update, or about 50 ms later: this is for changes that the
+// node finds out again if it dies before.
+func (j *job) later(edit func(*unit.Record) bool) {
+	j.files.Lock()
+	rec := j.look().rec
+	changed := edit(&rec)
+	if changed {
+		j.ahead = true
+		j.adopt(rec)
+	}
+	j.unlockFiles()
+	if changed {
+		j.e.results.add(j)
+	}
+}
+
+// catchUp has the file say what the memory does.
+func (j *job) catchUp() {
+	j.files.Lock()
+	ahead := j.ahead
+	j.unlockFiles()
+	if ahead {
+		j.update(false, func(*unit.Record) bool { return false })
+	}
 }
 
 // note changes the record in memory. The file says so already, or does not matter.

@@ -237,8 +237,8 @@ func (m *mirror) show(s remote.Status, detail string) {
 	switch {
 	case s.State.Complete(), now.State.Complete():
 	case s.State != now.State || detail != now.Detail:
-		// The executor would say it again after a loss of power.
-		m.j.apply(false, unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize, At: orNow(s.Started)})
+		news := unit.Event{Kind: unit.Mirror, To: s.State, Detail: detail, Size: s.StdoutSize, At: orNow(s.Started)}
+		m.j.later(func(rec *unit.Record) bool { return rec.Apply(news) }) // The executor would say it again.
 		return
 	}
 	m.j.grow(s.StdoutSize)
@@ -266,8 +266,10 @@ func (m *mirror) finish() error {
 			return err
 		}
 	}
-	if err := errors.Join(m.stdout.Sync(), m.j.dir.Sync()); err != nil {
-		return err
+	if size > 0 {
+		if err := m.j.dir.SyncStdout(m.stdout); err != nil {
+			return err
+		}
 	}
 	return m.end(unit.Event{
 		Kind: unit.Mirror, To: m.last.State, Detail: m.last.Detail, Size: size, At: orNow(m.last.Finished), Outcome: outcome(m.last),
@@ -325,7 +327,7 @@ func (m *mirror) gone() error {
 }
 
 func (m *mirror) end(e unit.Event) error {
-	return m.j.update(true, func(rec *unit.Record) bool {
+	err := m.j.update(false, func(rec *unit.Record) bool {
 		if !rec.Apply(e) {
 			rec.StdoutSize = e.Size
 		}
@@ -334,6 +336,10 @@ func (m *mirror) end(e unit.Event) error {
 		}
 		return true
 	})
+	if err == nil {
+		m.j.e.results.add(m.j) // Until then, a loss of power has it mirrored again.
+	}
+	return err
 }
 
 // grow notes in memory how much output there is, and wakes the readers; the file follows with the next change of state.

@@ -417,7 +417,8 @@ func (w *remoteWorker) inquire(ctx context.Context, conn *remote.Conn, id unit.I
 		s.Detail == unit.DetailPendingAtRestart && s.Outcome.Reason == unit.ReasonRestart
 	switch {
 	case !half(s) && !failed:
-		return true, w.setStarted()
+		w.setStarted()
+		return true, nil
 	case half(s) && offers:
 		return false, nil // The executor settles that when the submission is repeated.
 	}
@@ -425,7 +426,7 @@ func (w *remoteWorker) inquire(ctx context.Context, conn *remote.Conn, id unit.I
 	if err != nil {
 		return false, err
 	}
-	err = conn.Act("release", id, signature)
+	_, err = conn.Act("release", id, signature)
 	if err != nil && !errors.Is(err, remote.ErrUnknownUnit) && !isRefused(err) {
 		return false, err
 	}
@@ -437,22 +438,28 @@ func half(s remote.Status) bool {
 	return s.State == Pending && (s.Detail == unit.DetailWaiting || s.Detail == unit.DetailCreated)
 }
 
-func (w *remoteWorker) edit(change func(*unit.RemoteExtra)) error { return w.write(true, change) }
-
-func (w *remoteWorker) write(sync bool, change func(*unit.RemoteExtra)) error {
-	return w.j.update(sync, func(rec *unit.Record) bool {
+// edit makes a change of the unit's ExtraData for update or later.
+func edit(change func(*unit.RemoteExtra)) func(*unit.Record) bool {
+	return func(rec *unit.Record) bool {
 		rec.EditRemote(change)
 		return true
-	})
+	}
 }
 
 func (w *remoteWorker) setRemoteID(id unit.ID) error {
-	return w.edit(func(x *unit.RemoteExtra) { x.RemoteUnitID = id })
+	return w.j.update(true, edit(func(x *unit.RemoteExtra) { x.RemoteUnitID = id }))
 }
 
-// setStarted need not survive a loss of power: the executor is asked about the unit that it named.
-func (w *remoteWorker) setStarted() error {
-	return w.write(false, func(x *unit.RemoteExtra) { x.RemoteStarted = true })
+// setStarted need not be on the disk: the executor is asked about the unit that it named. Secrets must leave it.
+func (w *remoteWorker) setStarted() {
+	started := edit(func(x *unit.RemoteExtra) { x.RemoteStarted = true })
+	for name := range w.extra().RemoteParams {
+		if unit.IsSecret(name) {
+			w.j.update(false, started)
+			return
+		}
+	}
+	w.j.later(started)
 }
 
 func (w *remoteWorker) exchange(conn *remote.Conn) error {
@@ -489,13 +496,13 @@ func (w *remoteWorker) exchange(conn *remote.Conn) error {
 	if err := w.setRemoteID(id); err != nil {
 		return err
 	}
-	if begun {
-		return w.setStarted()
+	if !begun {
+		if err := conn.SendPayload(x.RemoteNode, stdin); err != nil {
+			return err
+		}
 	}
-	if err := conn.SendPayload(x.RemoteNode, stdin); err != nil {
-		return err
-	}
-	return w.setStarted()
+	w.setStarted()
+	return nil
 }
 
 // doCancel tells the executor, if it has the unit.
@@ -556,11 +563,11 @@ func (w *remoteWorker) act(ctx context.Context, action string) error {
 	defer conn.Close()
 	id := w.extra().RemoteUnitID
 	var refused *remote.RefusedError
-	err = conn.Act(action, id, signature)
+	pending, err := conn.Act(action, id, signature)
 	if errors.As(err, &refused) {
 		return &remote.RefusedError{Text: "error cancelling remote unit:  " + refused.Text}
 	}
-	if err != nil || action != "release" {
+	if err != nil || action != "release" || !pending && w.j.e.pushers.mayOffer(w.extra().RemoteNode) {
 		return err
 	}
 	// The executor may release in the background; ours goes only when its is gone.
@@ -572,24 +579,31 @@ func (w *remoteWorker) act(ctx context.Context, action string) error {
 
 func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
 	if !w.began() { // Still waiting for its payload, or for its first attempt.
-		w.edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true })
+		w.j.update(true, edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
 		w.j.failBecause(unit.DetailLocallyCancelled, unit.ReasonCanceled)
 		w.kick(stepNone)
 		return false, nil
 	}
-	return w.outcome(w.ask(ctx, stepCancel, func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
+	return w.outcome(w.ask(ctx, stepCancel, func() {
+		w.keep(edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
+	}))
 }
 
-// ask sets flags in the record and returns the outcome of the first attempt at the step that they call for.
-func (w *remoteWorker) ask(ctx context.Context, s step, flags func(*unit.RemoteExtra)) error {
+// keep makes a request of a client's durable.
+func (w *remoteWorker) keep(change func(*unit.Record) bool) {
+	if err := w.j.update(true, change); err != nil {
+		w.j.e.log.Error("request will be forgotten if the node ends before it is met", "unit", w.j.id, "err", err)
+	}
+}
+
+// ask has set put flags into the record and returns the outcome of the first attempt at the step that they call for.
+func (w *remoteWorker) ask(ctx context.Context, s step, set func()) error {
 	for {
 		outcome := w.expect(s)
 		w.mu.Lock()
 		w.cancelled, w.refused = false, false
 		w.mu.Unlock()
-		if err := w.edit(flags); err != nil {
-			w.j.e.log.Error("request will be forgotten if the node ends before it is met", "unit", w.j.id, "err", err)
-		}
+		set()
 		w.kick(s)
 		if !w.run() {
 			return errNoAnswerYet
@@ -625,7 +639,12 @@ func (w *remoteWorker) release(ctx context.Context, force bool) (pending bool, e
 		w.finish()
 		return false, w.drop(force)
 	}
-	pending, err = w.outcome(w.ask(ctx, stepRelease, func(x *unit.RemoteExtra) { x.LocalCancelled, x.LocalReleased = true, true }))
+	pending, err = w.outcome(w.ask(ctx, stepRelease, func() {
+		w.j.later(edit(func(x *unit.RemoteExtra) { x.LocalCancelled, x.LocalReleased = true, true }))
+	}))
+	if pending && !force { // The client counts on it.
+		w.keep(func(*unit.Record) bool { return true })
+	}
 	if !force || (err == nil && !pending) {
 		return pending, err
 	}

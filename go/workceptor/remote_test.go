@@ -687,6 +687,36 @@ func TestRemoteFlagsSurviveRestart(t *testing.T) {
 	}
 }
 
+// TestStatusFileThatIsBehind: what the node writes a moment after it has told of it is there when the node ends, and found out again
+// if the node dies before.
+func TestStatusFileThatIsBehind(t *testing.T) {
+	m, alpha, beta := pair(t)
+	id := startSleeper(t, alpha)
+	far := one(t, beta)
+	alpha.Close()
+	j, err := alpha.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := j.dir.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := rec.Remote(); !x.RemoteStarted || rec.State != Running {
+		t.Errorf("node has ended and the file says %v, started: %v", rec.State, x.RemoteStarted)
+	}
+	dir := t.TempDir()
+	place(t, dir, "behind01", `{"State":0,"Detail":"Starting Worker","StdoutSize":0,"WorkType":"remote","ExtraData":{"RemoteNode":"beta",`+
+		`"RemoteWorkType":"sh","RemoteParams":{},"RemoteUnitID":"`+string(far)+`","RemoteStarted":false,"LocalCancelled":false,`+
+		`"LocalReleased":false,"SignWork":false,"TLSClient":"","Expiration":"0001-01-01T00:00:00Z"}}`, "")
+	again := openEngine(t, dir, m.node("alpha"))
+	if _, err := beta.Cancel(testContext(t), far); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, wait(t, again, "behind01"), Canceled, "Canceled", 2)
+	one(t, beta)
+}
+
 // hostile executors: whatever they say, the submitter ends the unit or keeps trying, can release it, and does not grow.
 func TestHostileExecutors(t *testing.T) {
 	endless := strings.Repeat("x", 3<<20)

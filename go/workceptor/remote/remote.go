@@ -347,16 +347,19 @@ func (c *Conn) Results(id unit.ID, offset int64, signature string) (io.Reader, e
 	return c.r, c.s.SetReadDeadline(time.Time{})
 }
 
-// Act sends "cancel" or "release" for a unit. ErrUnknownUnit: there is nothing left to do.
-func (c *Conn) Act(action string, id unit.ID, signature string) error {
+// Act sends "cancel" or "release" for a unit. ErrUnknownUnit: there is nothing left to do. pending: the answer does not say that
+// it is done.
+func (c *Conn) Act(action string, id unit.ID, signature string) (pending bool, err error) {
 	keys := map[string]any{"command": "work", "subcommand": action, "unitid": string(id)}
 	sign(keys, signature)
 	if err := c.sendJSON(keys); err != nil {
-		return err
+		return false, err
 	}
 	line, err := c.answer(ActionWait)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return asError(line)
+	var done struct{ Cancelled, Released unit.ID }
+	json.Unmarshal([]byte(line), &done)
+	return done.Cancelled != id && done.Released != id, asError(line)
 }

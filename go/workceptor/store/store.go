@@ -560,8 +560,12 @@ func (d *Dir) syncFile(name string) error {
 // SyncEntry makes durable that the directory is there.
 func (d *Dir) SyncEntry() error { return syncDir(filepath.Dir(d.path)) }
 
-// Sync makes the directory's entries durable.
-func (d *Dir) Sync() error { return syncDir(d.path) }
+// SyncStdout makes the output durable that f, from [Dir.OpenStdout], has written, and the file's place in the directory.
+func (d *Dir) SyncStdout(f *os.File) error {
+	entry := make(chan error, 1)
+	go func() { entry <- syncDir(d.path) }() // The disk does both at once.
+	return errors.Join(f.Sync(), <-entry)
+}
 
 // Exists reports whether the directory is there.
 func (d *Dir) Exists() bool {
