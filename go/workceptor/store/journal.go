@@ -24,6 +24,7 @@ import (
 const (
 	journalEntry   = 1 << 10
 	journalEntries = 256
+	journalRoom    = 64 * journalEntry * journalEntries // What must be free on the disk: one that is nearly full has better use for it.
 )
 
 type journal struct {
@@ -90,9 +91,18 @@ func syncData(f *os.File) error {
 	return errors.Join(err, failed)
 }
 
+var errNoRoom = errors.New("the disk is nearly full")
+
 // openLocked makes the file. It is tried once.
 func (j *journal) openLocked() error {
 	j.places = map[unit.ID]int{}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(j.path), &disk); err != nil {
+		return err
+	}
+	if disk.Bavail*uint64(disk.Bsize) < journalRoom {
+		return errNoRoom
+	}
 	file, err := openRegular(j.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err == nil {
 		_, err = file.Write(make([]byte, journalEntry*journalEntries)) // From now on nothing has to be allocated for it.
