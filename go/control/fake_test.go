@@ -397,12 +397,13 @@ func (w *fakeWork) Results(ctx context.Context, id workceptor.UnitID, offset int
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	return &fakeResults{unit: u, ctx: ctx, cancel: cancel, pos: offset}, nil
+	own, cancel := context.WithCancelCause(ctx)
+	return &fakeResults{unit: u, reader: ctx, ctx: own, cancel: cancel, pos: offset}, nil
 }
 
 type fakeResults struct {
 	unit   *fakeUnit
+	reader context.Context // Ends before ctx does, which is of it.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	pos    int64
@@ -437,7 +438,7 @@ func (r *fakeResults) Read(p []byte) (int, error) {
 func (r *fakeResults) Close() error {
 	r.once.Do(func() {
 		if r.unit.work.readers != nil {
-			r.unit.work.readers <- context.Cause(r.ctx)
+			r.unit.work.readers <- context.Cause(r.reader)
 		}
 	})
 	r.cancel(net.ErrClosed)
