@@ -327,7 +327,7 @@ func (m *mirror) gone() error {
 }
 
 func (m *mirror) end(e unit.Event) error {
-	err := m.j.update(false, func(rec *unit.Record) bool {
+	return m.j.update(true, func(rec *unit.Record) bool {
 		if !rec.Apply(e) {
 			rec.StdoutSize = e.Size
 		}
@@ -336,10 +336,6 @@ func (m *mirror) end(e unit.Event) error {
 		}
 		return true
 	})
-	if err == nil {
-		m.j.e.results.add(m.j) // Until then, a loss of power has it mirrored again.
-	}
-	return err
 }
 
 // grow notes in memory how much output there is, and wakes the readers; the file follows with the next change of state.
