@@ -16,11 +16,12 @@ import (
 
 const (
 	bulkPackets  = 20_000                 // Packets a second that count as much: about 30 MB/s of streams.
-	bulkInterval = 200 * time.Millisecond // Between looks while much passes; before that, one look a second.
+	bulkInterval = 100 * time.Millisecond // Between looks while much passes.
 	bulkEnd      = time.Second            // For so long less has to pass before all cores are taken again.
 
-	fullMachine = 0.10 // Less than this part of the machine is idle: it is full.
-	freeMachine = 0.25 // More than this part is idle: there is something to take.
+	// A stream that is spread over a full machine leaves up to a sixth of it idle: whose turn it is has to wait for data.
+	fullMachine = 0.20 // Less than this part of the machine is idle: it is full.
+	freeMachine = 0.35 // More than this part is idle: there is something to take.
 	moreAfter   = 500 * time.Millisecond
 	moreAtMost  = time.Minute
 )
@@ -69,53 +70,65 @@ func newCoreShare(most int) coreShare { return coreShare{most: most, now: most, 
 
 // cores is what shareCores looks at and sets.
 type cores struct {
-	packets func() uint64                                   // What has passed through the node.
-	measure func(packets uint64, much bool) (moment, error) // See measure.
-	use     func(cores, most int)                           // See use.
+	stretches <-chan struct{}                      // See [netceptor.Node.Stretches].
+	packets   func() uint64                        // What has passed through the node.
+	measure   func(packets uint64) (moment, error) // See measure.
+	use       func(cores, most int)                // See use.
 }
 
 // shareCores looks after the number of cores until ctx ends, and leaves the process with as many as the runtime has chosen.
-func shareCores(ctx context.Context, packets func() uint64) {
+// While little passes through the node it looks at nothing.
+func shareCores(ctx context.Context, stretches <-chan struct{}, packets func() uint64) {
 	most := runtime.GOMAXPROCS(0)
 	if _, set := os.LookupEnv("GOMAXPROCS"); set || most < 2 {
 		return
 	}
-	cores{packets, measure, use}.share(ctx, most)
+	cores{stretches, packets, measure, use}.share(ctx, most)
 }
 
 func (m cores) share(ctx context.Context, most int) {
 	c := newCoreShare(most)
-	before, err := m.measure(m.packets(), true)
-	if err != nil {
-		return // Where nobody can say what is idle, the runtime's choice stands.
-	}
 	defer func() {
 		if c.now != most {
 			m.use(most, most)
 		}
 	}()
-	timer := time.NewTimer(untilLook())
-	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.stretches:
+		}
+		if m.follow(ctx, &c, most) != nil {
+			return // The end of ctx; and where nobody can say what is idle, the runtime's choice stands.
+		}
+	}
+}
+
+// follow looks again and again until little passes.
+func (m cores) follow(ctx context.Context, c *coreShare, most int) error {
+	timer := time.NewTicker(bulkInterval)
+	defer timer.Stop()
+	before, err := m.measure(m.packets())
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-timer.C:
 		}
-		now, err := m.measure(m.packets(), c.busy(time.Now()))
-		if err != nil {
-			return
+		var now moment
+		if now, err = m.measure(m.packets()); err != nil {
+			break
 		}
 		if used := c.now; c.next(now.at, before.until(now)) != used {
 			m.use(c.now, most)
 		}
-		before = now
-		if c.busy(now.at) {
-			timer.Reset(bulkInterval)
-		} else {
-			timer.Reset(untilLook())
+		if !c.busy(now.at) {
+			return nil
 		}
+		before = now
 	}
+	return err
 }
 
 // use runs Go code on so many cores from now on.

@@ -15,15 +15,12 @@ type moment struct {
 	at          time.Time
 	packets     uint64
 	used        time.Duration // By this process.
-	idle, total uint64        // Ticks of all cores; 0: the machine was not asked.
+	idle, total uint64        // Ticks of all cores.
 }
 
-// measure asks the machine only if much passes: a node that does nothing costs nothing.
-func measure(packets uint64, much bool) (moment, error) {
+// measure asks the machine how it is.
+func measure(packets uint64) (moment, error) {
 	m := moment{at: time.Now(), packets: packets}
-	if !much {
-		return m, nil
-	}
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return m, err
@@ -65,12 +62,15 @@ func machineTicks() (idle, total uint64, err error) {
 	return idle, total, nil
 }
 
-// until is what happened from m to a later moment. Where the machine was not asked, it counts as idle.
+// until is what happened from m to a later moment.
 func (m moment) until(later moment) load {
 	seconds := later.at.Sub(m.at).Seconds()
-	l := load{packets: float64(later.packets-m.packets) / seconds, idle: 1}
-	if m.total > 0 && later.total > m.total {
-		l.used = (later.used - m.used).Seconds() / seconds
+	l := load{
+		packets: float64(later.packets-m.packets) / seconds,
+		used:    (later.used - m.used).Seconds() / seconds,
+		idle:    1,
+	}
+	if later.total > m.total {
 		l.idle = float64(later.idle-m.idle) / float64(later.total-m.total)
 	}
 	return l

@@ -9,6 +9,6 @@ import (
 
 type moment struct{ at time.Time }
 
-func measure(uint64, bool) (moment, error) { return moment{}, errors.ErrUnsupported }
+func measure(uint64) (moment, error) { return moment{}, errors.ErrUnsupported }
 
 func (m moment) until(moment) load { return load{} }

@@ -23,10 +23,10 @@ func TestCoresFollowTheMachine(t *testing.T) {
 		"full by itself":                  {{load{much, 3.8, 0.02}, 4}},
 		"half of a full machine":          {{load{much, 2.1, 0.02}, 2}},
 		"idle cores":                      {{load{much, 0.9, 0.6}, 4}},
-		"neither full nor free":           {{load{much, 0.9, 0.2}, 4}},
-		"cores become free":               {{load{much, 0.9, 0}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 2}, {load{much, 1.9, 0.4}, 2}},
+		"neither full nor free":           {{load{much, 0.9, 0.3}, 4}},
+		"cores become free":               {{load{much, 0.9, 0}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 2}, {load{much, 1.9, 0.4}, 2}},
 		"free, but no need for them":      {{load{much, 0.9, 0}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}},
-		"the end of much":                 {{load{much, 0.9, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 4}},
+		"the end of much":                 {{load{much, 0.9, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 4}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCoreShare(4)
@@ -67,13 +67,13 @@ func TestLoadIsMeasured(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux says what is idle")
 	}
-	before, err := measure(0, true)
+	before, err := measure(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	later := before
 	for later.used-before.used < 50*time.Millisecond || later.total == before.total {
-		if later, err = measure(1000, true); err != nil {
+		if later, err = measure(1000); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,21 +99,20 @@ func TestCoresAreSharedAndGivenBack(t *testing.T) {
 				var passing atomic.Bool
 				var sent uint64
 				asked, used := 0, make(chan int, 10)
+				stretches := make(chan struct{}, 1)
 				c := cores{
+					stretches: stretches,
 					packets: func() uint64 {
 						if passing.Load() {
 							sent += 1_000_000
 						}
 						return sent
 					},
-					measure: func(packets uint64, much bool) (moment, error) {
-						m := moment{at: time.Now(), packets: packets}
-						if much {
-							asked++
-							m.used = m.at.Sub(begin) * 9 / 10
-							m.total = 1 + uint64(m.at.Sub(begin)/time.Millisecond) // Of them none is idle.
-						}
-						return m, nil
+					measure: func(packets uint64) (moment, error) {
+						asked++
+						now := time.Now()
+						ticks := 1 + uint64(now.Sub(begin)/time.Millisecond) // None of them is idle.
+						return moment{at: now, packets: packets, used: now.Sub(begin) * 9 / 10, total: ticks}, nil
 					},
 					use: func(cores, most int) { used <- cores },
 				}
@@ -122,10 +121,17 @@ func TestCoresAreSharedAndGivenBack(t *testing.T) {
 				wg.Go(func() { c.share(ctx, 4) })
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				if asked != 1 || len(used) > 0 {
-					t.Errorf("a quiet node asked the machine %d times and set its cores %d times, want 1 and 0", asked, len(used))
+				if asked != 0 || len(used) > 0 {
+					t.Errorf("a quiet node asked the machine %d times and set its cores %d times", asked, len(used))
+				}
+				stretches <- struct{}{}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if asked != 2 || len(used) > 0 {
+					t.Errorf("after one stretch the machine was asked %d times and cores set %d times, want 2 and 0", asked, len(used))
 				}
 				passing.Store(true)
+				stretches <- struct{}{}
 				if got := <-used; got != 1 {
 					t.Errorf("uses %d cores of a full machine, want 1", got)
 				}

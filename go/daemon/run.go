@@ -119,7 +119,7 @@ func (d *Daemon) wait(ctx context.Context, opts Options) error {
 	defer manager.close()
 	sharing, enough := context.WithCancel(ctx)
 	var sharer sync.WaitGroup
-	sharer.Go(func() { shareCores(sharing, d.packets) })
+	sharer.Go(func() { shareCores(sharing, d.Node.Stretches(), d.packets) })
 	d.attend(ctx, opts, manager)
 	enough()
 	sharer.Wait()

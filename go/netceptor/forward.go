@@ -53,7 +53,26 @@ type counters struct {
 	dropUnknownHash, dropNoRoute, dropQueueFull, dropExpired atomic.Uint64
 	dropMalformed, dropReceiver, dropSpoofed                 atomic.Uint64
 	dropFirewall, dropTooLarge                               atomic.Uint64
+
+	stretches chan struct{} // See [Node.Stretches].
 }
+
+// Stretch is how many packets make a stretch: about 10 MB of a stream.
+const Stretch = 8192
+
+// passed counts packets that were forwarded, delivered or originated, and tells of every stretch that is full.
+func (c *counters) passed(counter *atomic.Uint64, packets uint64) {
+	if total := counter.Add(packets); total/Stretch != (total-packets)/Stretch {
+		select {
+		case c.stretches <- struct{}{}:
+		default: // Nobody has looked since the last one.
+		}
+	}
+}
+
+// Stretches tells that much passes through the node: it has a value after every [Stretch] packets forwarded, delivered or
+// originated, and no more than one until it is read. There is one such channel for all readers.
+func (n *Node) Stretches() <-chan struct{} { return n.count.stretches }
 
 // Counters returns the packet counts.
 func (n *Node) Counters() Counters {
@@ -134,7 +153,7 @@ func (n *Node) passRun(r *receiver, msg []byte, run wire.Batch) bool {
 	if to.next.queue.pushTransit(run, h.Hops-1) != nil {
 		return false
 	}
-	n.count.forwarded.Add(run.Count())
+	n.count.passed(&n.count.forwarded, run.Count())
 	r.touch(to.next)
 	return true
 }
@@ -195,7 +214,7 @@ func (n *Node) receivePacket(r *receiver, msg []byte) {
 		wire.PatchHops(msg, h.Hops-1)
 		switch err := to.next.queue.push(transitLimit, msg); {
 		case err == nil:
-			n.count.forwarded.Add(1)
+			n.count.passed(&n.count.forwarded, 1)
 			r.touch(to.next)
 		case errors.Is(err, errQueueFull):
 			n.count.dropQueueFull.Add(1)
@@ -256,7 +275,7 @@ func (n *Node) send(ctx context.Context, to wire.NodeID, h wire.Header, payload 
 	if len(payload) > wire.MaxPayload {
 		return ErrPayloadSize
 	}
-	n.count.originated.Add(1)
+	n.count.passed(&n.count.originated, 1)
 	switch n.judge(n.id, to, h, len(payload)) {
 	case policy.Reject:
 		n.noticeOwn(to, h, wire.ProblemFirewall)
@@ -299,7 +318,7 @@ func (n *Node) originateRun(ctx context.Context, to wire.NodeID, h wire.Header, 
 }
 
 func (n *Node) sendRun(ctx context.Context, to wire.NodeID, h wire.Header, run []byte, size int) error {
-	n.count.originated.Add(uint64((len(run) + size - 1) / size))
+	n.count.passed(&n.count.originated, uint64((len(run)+size-1)/size))
 	switch n.judge(n.id, to, h, len(run)) {
 	case policy.Reject:
 		n.noticeOwn(to, h, wire.ProblemFirewall)
@@ -370,7 +389,7 @@ func (n *Node) hand(from wire.NodeID, h wire.Header, payload []byte) (outcome st
 		n.count.dropReceiver.Add(1)
 		return "dropped_receiver", nil
 	}
-	n.count.delivered.Add(1)
+	n.count.passed(&n.count.delivered, 1)
 	return "delivered", nil
 }
 
@@ -383,7 +402,7 @@ func (n *Node) handRun(h wire.Header, run wire.Batch) bool {
 		return false
 	}
 	queued := uint64(pc.receiveRun(h, run))
-	n.count.delivered.Add(queued)
+	n.count.passed(&n.count.delivered, queued)
 	n.count.dropReceiver.Add(run.Count() - queued)
 	return true
 }

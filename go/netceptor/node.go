@@ -154,6 +154,7 @@ func New(cfg Config) (*Node, error) {
 		own:         map[string]*advertised{},
 		subs:        map[*Subscription]struct{}{},
 		routeChange: make(chan struct{}),
+		count:       counters{stretches: make(chan struct{}, 1)},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -34,7 +34,7 @@ func (n *Node) answerPing(from wire.NodeID, h wire.Header) (answered bool) {
 		n.count.dropSpoofed.Add(1)
 		return false
 	}
-	n.count.delivered.Add(1)
+	n.count.passed(&n.count.delivered, 1)
 	n.sendQuietly(from, wire.Header{Hops: wire.MaxHops, FromService: servicePing, ToService: h.FromService}, nil)
 	return true
 }
