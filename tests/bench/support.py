@@ -75,6 +75,16 @@ def port_of(folder: Path, name: str) -> str:
     return found[1]
 
 
+def warm(folder: Path, megabytes: int) -> None:
+    """Have the kernel use as much memory for a file as what is measured next will. A virtual machine gives back what it
+    does not use, and to fetch it again takes longer than what is measured."""
+    path = folder / "warm"
+    with path.open("wb") as file:
+        for _ in range(megabytes * 1_000_000 // len(CHUNK)):
+            file.write(CHUNK)
+    path.unlink()
+
+
 def sink() -> tuple[socket.socket, list[int]]:
     """A TCP server that reads one connection after another to its end and notes how much came."""
     server, counts = socket.create_server(("127.0.0.1", 0)), []

@@ -35,7 +35,7 @@ def _clients() -> list[Row]:
 def _bulk() -> list[Row]:
     found = go_bench(PACKAGE, "LocalPayload|LocalOutput", "MB/s", "-benchtime", "1x", rounds=3)
     return [
-        ("payload of 256 MiB, local", f"{found['LocalPayload']:.0f} MB/s", "stored, then read by cat"),
+        ("payload of 256 MiB, local", f"{found['LocalPayload']:.0f} MB/s", "stored, then read by dd"),
         (
             "output of 1 GiB, local",
             f"{found['LocalOutput']:.0f} MB/s",
