@@ -76,8 +76,10 @@ def port_of(folder: Path, name: str) -> str:
 
 
 def warm(folder: Path, megabytes: int) -> None:
-    """Have the kernel use as much memory for a file as what is measured next will. A virtual machine gives back what it
-    does not use, and to fetch it again takes longer than what is measured."""
+    """Have the kernel use as much memory for a file as what is measured next will.
+
+    A virtual machine gives back what it does not use, and to fetch it again takes longer than what is measured.
+    """
     path = folder / "warm"
     with path.open("wb") as file:
         for _ in range(megabytes * 1_000_000 // len(CHUNK)):
