@@ -98,6 +98,9 @@
 // row bring nothing although output is missing, the rest does not exist: the unit ends with what there is, StdoutSize
 // says so, and a warning is logged. A unit that is complete here keeps its state when the executor has lost it.
 //
+// A payload of 1 MiB or more sets out for an executor of this implementation while it still comes, and its end is sent when all of
+// it is durable here. If that breaks off, the executor deletes its half unit, and the payload is sent anew from the file.
+//
 // A remote submit that breaks off is tried again. If the executor had named its unit already, that unit is asked about
 // first: one that has its payload counts as started, a half one is released. A half payload is never ended such that
 // the executor could take it for whole. Submissions have names: an executor of this implementation makes one unit of a

@@ -452,6 +452,7 @@ type Submission struct {
 	size   int64 // Of stdin.
 	keeps  bool  // See keepsPayload.
 	behind store.Behind
+	early  *early // What has set out of the payload; nil if nothing.
 }
 
 // ID returns the unit's ID.
@@ -469,6 +470,9 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 	}
 	if err == nil && s.size > 0 && s.keeps {
 		err = s.stdin.Sync()
+	}
+	if err != nil {
+		s.early.giveUp()
 	}
 	if err != nil && !errors.Is(err, ErrCancelled) {
 		s.stdin.Truncate(0) // Of no use, and the disk may be full.
@@ -493,7 +497,12 @@ func (s *Submission) Write(p []byte) (int, error) {
 		return 0, ErrCancelled
 	}
 	n, err := s.stdin.Write(p)
+	before := s.size
 	s.size += int64(n)
+	if w, ok := s.j.work.(*remoteWorker); ok && before < earlyFrom && s.size >= earlyFrom {
+		s.early = w.setOut(s.size)
+	}
+	s.early.grow(s.size)
 	if s.keeps {
 		s.behind.Grown(s.stdin, s.size)
 	}
@@ -510,9 +519,13 @@ func (s *Submission) Start(ctx context.Context) (string, error) {
 	j.started = !refused
 	j.mu.Unlock()
 	if refused {
+		s.early.giveUp()
 		return "", ErrCancelled
 	}
 	result, err := j.work.start(ctx)
+	if err != nil {
+		s.early.giveUp()
+	}
 	j.startFailed(err)
 	return result, err
 }

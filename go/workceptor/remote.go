@@ -54,6 +54,7 @@ type remoteWorker struct {
 	done      chan struct{} // Closed when the goroutine ends; replaced when it starts.
 	cancelled bool          // The executor knows of the cancel.
 	refused   bool          // The executor refused the release: the unit is monitored on until somebody asks again.
+	early     *early        // What has set out of the payload, until a step takes it.
 }
 
 func newRemoteWorker(j *job) *remoteWorker {
@@ -66,6 +67,15 @@ func (w *remoteWorker) extra() unit.RemoteExtra {
 		return *x
 	}
 	return unit.RemoteExtra{}
+}
+
+// takeEarly returns what has set out of the payload, once.
+func (w *remoteWorker) takeEarly() *early {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.early
+	w.early = nil
+	return p
 }
 
 // start makes the first attempt while the client waits.
@@ -220,6 +230,7 @@ func (w *remoteWorker) leave(err error) bool {
 	}
 	w.running, w.interrupt = false, nil
 	w.mu.Unlock()
+	w.takeEarly().giveUp()
 	w.tell(stepNone, err)
 	if w.j.look().copying {
 		w.j.set(func() { w.j.copying = false })
@@ -261,9 +272,11 @@ func (w *remoteWorker) nextLocked() step {
 }
 
 func (w *remoteWorker) do(ctx context.Context, s step) error {
+	early := w.takeEarly()
+	defer early.giveUp()
 	switch s {
 	case stepSubmit:
-		return w.submit(ctx)
+		return w.submit(ctx, early)
 	case stepCancel:
 		return w.doCancel(ctx)
 	case stepRelease:
@@ -314,19 +327,27 @@ func (w *remoteWorker) waitRoute(ctx context.Context) error {
 	return w.j.e.cfg.Mesh.WaitRoute(ctx, wire.NodeID(w.extra().RemoteNode))
 }
 
-// dial opens a session with the executor.
-func (w *remoteWorker) dial(ctx context.Context) (*remote.Conn, error) {
+// connect opens a session with the executor, which lasts until ctx ends.
+func (w *remoteWorker) connect(ctx context.Context) (*remote.Conn, error) {
 	x := w.extra()
 	dialCtx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	s, err := w.j.e.cfg.Mesh.DialStream(dialCtx, wire.NodeID(x.RemoteNode), controlService, x.TLSClient)
 	if err != nil {
-		if at := strings.Index(err.Error(), "CRYPTO_ERROR"); at >= 0 && ctx.Err() == nil {
-			w.tlsFailed(err.Error()[at:])
-		}
 		return nil, err
 	}
 	return remote.Open(ctx, s, x.RemoteNode)
+}
+
+// dial is connect that shows on the unit what only a new configuration can help against.
+func (w *remoteWorker) dial(ctx context.Context) (*remote.Conn, error) {
+	conn, err := w.connect(ctx)
+	if err != nil {
+		if at := strings.Index(err.Error(), "CRYPTO_ERROR"); at >= 0 && ctx.Err() == nil {
+			w.tlsFailed(err.Error()[at:])
+		}
+	}
+	return conn, err
 }
 
 // tlsFailed ends a unit that has not started, since nothing but a new configuration can help, and is only noted on one
@@ -353,24 +374,27 @@ func (w *remoteWorker) sign() (string, error) {
 	return signature, nil
 }
 
-// submit makes one attempt to have the executor take the unit.
-func (w *remoteWorker) submit(ctx context.Context) error {
+// submit makes one attempt to have the executor take the unit. Its payload may have set out early.
+func (w *remoteWorker) submit(ctx context.Context, early *early) error {
 	x := w.extra()
 	if !x.Expiration.IsZero() && !time.Now().Before(x.Expiration) {
 		w.j.failBecause(unit.DetailExpired(x.Expiration), unit.ReasonExpired)
 		return errNothing
 	}
-	conn, err := w.dialBefore(ctx, x.Expiration)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if x.RemoteUnitID != "" {
-		if started, err := w.inquire(ctx, conn, x.RemoteUnitID); started || err != nil {
+	begun, err := early.conclude(ctx)
+	if !begun {
+		var conn *remote.Conn
+		if conn, err = w.dialBefore(ctx, x.Expiration); err != nil {
 			return err
 		}
+		defer conn.Close()
+		if x.RemoteUnitID != "" {
+			if started, err := w.inquire(ctx, conn, x.RemoteUnitID); started || err != nil {
+				return err
+			}
+		}
+		err = w.exchange(conn)
 	}
-	err = w.exchange(conn)
 	if isRefused(err) {
 		w.j.failBecause("Error starting worker: "+err.Error(), unit.ReasonRefused)
 	}
@@ -462,9 +486,20 @@ func (w *remoteWorker) setStarted() {
 	w.j.later(started)
 }
 
+// request is what the executor is asked for, by the name of the submission if it may know such names.
+func (w *remoteWorker) request() (req remote.Request, err error) {
+	x := w.extra()
+	req = remote.Request{Node: x.RemoteNode, WorkType: x.RemoteWorkType, TLSClient: x.TLSClient, Params: x.RemoteParams}
+	if w.j.e.pushers.mayOffer(x.RemoteNode) {
+		req.Submission = x.Submission
+	}
+	req.Signature, err = w.sign()
+	return req, err
+}
+
 func (w *remoteWorker) exchange(conn *remote.Conn) error {
 	x := w.extra()
-	signature, err := w.sign()
+	req, err := w.request()
 	if err != nil {
 		return err
 	}
@@ -473,16 +508,9 @@ func (w *remoteWorker) exchange(conn *remote.Conn) error {
 		return &remote.RefusedError{Text: "error opening stdin file: " + err.Error()}
 	}
 	defer stdin.Close()
-	req := remote.Request{
-		Node: x.RemoteNode, WorkType: x.RemoteWorkType, TLSClient: x.TLSClient, Params: x.RemoteParams, Signature: signature,
-	}
-	pushers := &w.j.e.pushers
-	if pushers.mayOffer(x.RemoteNode) {
-		req.Submission = x.Submission
-	}
 	id, begun, err := conn.Submit(req)
 	if errors.Is(err, remote.ErrNotOffered) {
-		pushers.refused(x.RemoteNode)
+		w.j.e.pushers.refused(x.RemoteNode)
 		if x.RemoteUnitID != "" {
 			return err // The half unit that it has is to be settled first.
 		}
@@ -581,6 +609,7 @@ func (w *remoteWorker) cancel(ctx context.Context) (pending bool, err error) {
 	if !w.began() { // Still waiting for its payload, or for its first attempt.
 		w.j.update(true, edit(func(x *unit.RemoteExtra) { x.LocalCancelled = true }))
 		w.j.failBecause(unit.DetailLocallyCancelled, unit.ReasonCanceled)
+		w.takeEarly().giveUp()
 		w.kick(stepNone)
 		return false, nil
 	}
@@ -664,6 +693,7 @@ func (w *remoteWorker) finish() {
 	w.over = true
 	running, done := w.running, w.done
 	w.mu.Unlock()
+	w.takeEarly().giveUp()
 	w.kick(stepNone)
 	if running {
 		<-done

@@ -52,11 +52,12 @@ type cutting struct {
 	alpha, beta *Engine
 	runs        atomic.Int64
 	named       bool // The executor knows names of submissions.
+	payload     string
 }
 
 func newCutting(t *testing.T, serve serveFunc, named bool) *cutting {
 	m, alpha, beta := pairWith(t, serve)
-	c := &cutting{m: m, alpha: alpha, beta: beta, named: named}
+	c := &cutting{m: m, alpha: alpha, beta: beta, named: named, payload: "payload"}
 	register(t, beta, "noted", 0, func(_ context.Context, w *Work) error {
 		c.runs.Add(1)
 		_, err := io.Copy(w.Stdout, w.Stdin)
@@ -73,17 +74,17 @@ func (c *cutting) try(ctx context.Context, budget int) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.ReadPayload(strings.NewReader("payload")); err != nil {
+	c.m.breakAfter("beta", budget)
+	if err := s.ReadPayload(strings.NewReader(c.payload)); err != nil {
 		return false, err
 	}
-	c.m.breakAfter("beta", budget)
 	result, err := s.Start(ctx)
 	if err != nil {
 		return false, fmt.Errorf("start: %w", err)
 	}
 	c.m.mend("beta")
 	status, err := c.alpha.Wait(ctx, s.ID())
-	if err != nil || status.State != Succeeded || status.StdoutSize != 7 || c.runs.Load() != 1 {
+	if err != nil || status.State != Succeeded || status.StdoutSize != int64(len(c.payload)) || c.runs.Load() != 1 {
 		return false, fmt.Errorf("got %v %q with %d bytes after %d runs, error %v", status.State, status.Detail, status.StdoutSize, c.runs.Load(), err)
 	}
 	if pending, err := c.alpha.Release(ctx, s.ID(), false); pending || err != nil {
