@@ -134,8 +134,18 @@ func (p *early) Read(b []byte) (int, error) {
 	}
 }
 
+// lost reports whether the attempt has come to nothing, and another may do better at once.
+func (p *early) lost() bool {
+	select {
+	case <-p.done:
+		return p.id == "" || p.err != nil && !isRefused(p.err)
+	default:
+		return false
+	}
+}
+
 // conclude sends the rest of the payload, which is complete and durable by now. begun is false if nothing has set out, or that
-// came to nothing before the executor had named its unit.
+// came to nothing.
 func (p *early) conclude(ctx context.Context) (begun bool, err error) {
 	if p == nil {
 		return false, nil
@@ -144,13 +154,11 @@ func (p *early) conclude(ctx context.Context) (begun bool, err error) {
 	select {
 	case <-p.named:
 	case <-p.done:
-		select {
-		case <-p.named:
-		default:
-			return false, nil
-		}
 	case <-ctx.Done():
 		return true, ctx.Err()
+	}
+	if p.lost() {
+		return false, nil
 	}
 	// Written before the payload is complete: whatever breaks from here on, we know whom to ask about.
 	if err := p.w.setRemoteID(p.id); err != nil {

@@ -125,6 +125,38 @@ func TestEarlyPayloadThatNeverEnds(t *testing.T) {
 	}
 }
 
+// TestEarlyPayloadOverALinkThatIsBack: a payload whose session has broken is sent anew at once when it is complete.
+func TestEarlyPayloadOverALinkThatIsBack(t *testing.T) {
+	c := newCutting(t, (*testMesh).serve, true)
+	s, err := c.alpha.Submit(request("beta", "noted", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	came := make(chan error, 1)
+	go func() { came <- s.ReadPayload(r) }()
+	part := strings.Repeat("x", earlyFrom+pieceSize)
+	setOut(t, s, w, part)
+	p := s.j.work.(*remoteWorker).held()
+	c.m.cut("beta")
+	if _, err := io.WriteString(w, part); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	c.m.mend("beta")
+	w.Close()
+	if err := <-came; err != nil {
+		t.Fatal(err)
+	}
+	if result, err := s.Start(testContext(t)); result != JobStarted || err != nil {
+		t.Fatalf("got %q, %v", result, err)
+	}
+	if now := wait(t, c.alpha, s.ID()); now.StdoutSize != int64(2*len(part)) || c.runs.Load() != 1 {
+		t.Errorf("got %+v after %d runs", now, c.runs.Load())
+	}
+	one(t, c.beta)
+}
+
 // TestEarlyPayloadIsCut breaks the link after so many bytes of a payload that sets out early, and near its end after every few:
 // the work is done once, and nothing is left when it is released.
 func TestEarlyPayloadIsCut(t *testing.T) {
