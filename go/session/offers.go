@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +71,7 @@ func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
 
 // offerError tells a work type that is there already from other failures.
 func offerError(err error) error {
-	if strings.HasSuffix(err.Error(), "already registered") {
+	if errors.Is(err, workceptor.ErrRegistered) {
 		return &Error{Code: InUse, Msg: err.Error()}
 	}
 	return toError(err, Work)

@@ -32,6 +32,7 @@ var (
 	ErrUnknownUnit = errors.New("unknown work unit")
 	ErrClosed      = errors.New("work engine is closed")
 	ErrCancelled   = errors.New("work unit was cancelled before it started")
+	ErrRegistered  = errors.New("already registered")
 )
 
 // UnknownUnitError is what every method answers for an ID that names no unit: "unknown work unit ID".

@@ -80,7 +80,7 @@ func (e *Engine) register(t workType) error {
 	e.mu.Lock()
 	if _, taken := e.types[t.name]; taken || t.name == remoteWorkType {
 		e.mu.Unlock()
-		return fmt.Errorf("work type %s already registered", t.name)
+		return fmt.Errorf("work type %s %w", t.name, ErrRegistered)
 	}
 	e.types[t.name] = t
 	e.mu.Unlock()
