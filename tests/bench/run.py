@@ -19,8 +19,8 @@ README = PROJECT / "README.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 TOPICS = {
     "mesh": ("Mesh", mesh.figures),
+    "work": ("Work", work.figures),  # Before what uses much memory: a virtual machine gives that back to its host.
     "scale": ("Many nodes", scale.figures),
-    "work": ("Work", work.figures),
     "control": ("Control service and client", control.figures),
     "node": ("Node in Python", node.figures),
     "daemon": ("Daemon", daemon.figures),
