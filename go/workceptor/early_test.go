@@ -9,6 +9,19 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
+// begin submits a unit to the executor whose payload is what is written to w; came has the outcome of that.
+func (c *cutting) begin(t *testing.T) (s *Submission, w *io.PipeWriter, came chan error) {
+	t.Helper()
+	s, err := c.alpha.Submit(request("beta", "noted", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	came = make(chan error, 1)
+	go func() { came <- s.ReadPayload(r) }()
+	return s, w, came
+}
+
 // setOut writes the beginning of a payload and waits until the executor has named its unit.
 func setOut(t *testing.T, s *Submission, w io.Writer, part string) UnitID {
 	t.Helper()
@@ -43,13 +56,7 @@ func TestPayloadSetsOutEarly(t *testing.T) {
 	for name, serve := range executors {
 		t.Run(name, func(t *testing.T) {
 			c := newCutting(t, serve, name == "push")
-			s, err := c.alpha.Submit(request("beta", "noted", ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, w := io.Pipe()
-			came := make(chan error, 1)
-			go func() { came <- s.ReadPayload(r) }()
+			s, w, came := c.begin(t)
 			part := strings.Repeat("0123456789abcdef", (earlyFrom+pieceSize)/16)
 			var id UnitID
 			if c.named {
@@ -97,13 +104,7 @@ func TestEarlyPayloadThatNeverEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCutting(t, (*testMesh).serve, true)
-			s, err := c.alpha.Submit(request("beta", "noted", ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, w := io.Pipe()
-			came := make(chan error, 1)
-			go func() { came <- s.ReadPayload(r) }()
+			s, w, came := c.begin(t)
 			setOut(t, s, w, strings.Repeat("x", earlyFrom+pieceSize))
 			if err := end(c, s.ID(), w); err != nil {
 				t.Error(err)
@@ -128,13 +129,7 @@ func TestEarlyPayloadThatNeverEnds(t *testing.T) {
 // TestEarlyPayloadOverALinkThatIsBack: a payload whose session has broken is sent anew at once when it is complete.
 func TestEarlyPayloadOverALinkThatIsBack(t *testing.T) {
 	c := newCutting(t, (*testMesh).serve, true)
-	s, err := c.alpha.Submit(request("beta", "noted", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, w := io.Pipe()
-	came := make(chan error, 1)
-	go func() { came <- s.ReadPayload(r) }()
+	s, w, came := c.begin(t)
 	part := strings.Repeat("x", earlyFrom+pieceSize)
 	setOut(t, s, w, part)
 	p := s.j.work.(*remoteWorker).held()
