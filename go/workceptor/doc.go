@@ -90,16 +90,18 @@
 // StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.
 //
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
-// most. The status file of a remote unit follows a moment later, 50 ms at most, with what the node would find out again if it died before: that
-// the executor has the unit and how it is getting on, but not its end. StdoutSize is brought up to date with each change of state.
+// most. The status file of a remote unit follows a moment later, 50 ms at most, with what the node would find out again if
+// it died before: that the executor has the unit and how it is getting on, but not its end. StdoutSize is brought up to
+// date with each change of state.
 //
 // A remote unit becomes complete when the executor's is and all its output is on disk here, whole and synced. Until
 // then it shows the last state before. Output beyond the final StdoutSize is not copied. If five results streams in a
 // row bring nothing although output is missing, the rest does not exist: the unit ends with what there is, StdoutSize
 // says so, and a warning is logged. A unit that is complete here keeps its state when the executor has lost it.
 //
-// A payload of 1 MiB or more sets out for an executor of this implementation while it still comes, and its end is sent when all of
-// it is durable here. If that breaks off, the executor deletes its half unit, and the payload is sent anew from the file.
+// A payload of 1 MiB or more sets out for an executor of this implementation while it still comes, and its end is sent
+// when all of it is durable here. If that breaks off, the executor deletes its half unit, and the payload is sent anew
+// from the file.
 //
 // A remote submit that breaks off is tried again. If the executor had named its unit already, that unit is asked about
 // first: one that has its payload counts as started, a half one is released. A half payload is never ended such that

@@ -43,6 +43,7 @@ func (w *remoteWorker) setOut(size int64) *early {
 	}
 	p := &early{
 		w: w, grown: make(chan struct{}, 1), whole: make(chan struct{}), named: make(chan struct{}), done: make(chan struct{}),
+		err: errNoAnswerYet, // A bug that ends send is not the executor's acceptance.
 	}
 	p.ctx, p.stop = context.WithCancel(e.ctx)
 	p.size.Store(size)

@@ -1,11 +1,15 @@
 package workceptor
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -150,6 +154,57 @@ func TestEarlyPayloadOverALinkThatIsBack(t *testing.T) {
 		t.Errorf("got %+v after %d runs", now, c.runs.Load())
 	}
 	one(t, c.beta)
+}
+
+// faulty is a mesh with a bug that the first large write finds.
+type faulty struct {
+	Mesh
+	found *atomic.Bool
+}
+
+type faultyStream struct {
+	Stream
+	found *atomic.Bool
+}
+
+func (m faulty) DialStream(ctx context.Context, to wire.NodeID, service, tls string) (Stream, error) {
+	s, err := m.Mesh.DialStream(ctx, to, service, tls)
+	return faultyStream{s, m.found}, err
+}
+
+func (s faultyStream) Write(p []byte) (int, error) {
+	if len(p) > pieceSize/4 && s.found.CompareAndSwap(false, true) {
+		panic("a bug")
+	}
+	return s.Stream.Write(p)
+}
+
+// TestABugIsNoAcceptance: a payload that has set out and met a bug here is not taken for accepted; it is sent anew.
+func TestABugIsNoAcceptance(t *testing.T) {
+	found := make(chan *fault.Error, 1)
+	_, alpha, beta := pair(t, func(c *Config) {
+		c.Mesh = faulty{c.Mesh, new(atomic.Bool)}
+		c.OnPanic = func(e *fault.Error) { found <- e }
+	})
+	s, err := alpha.Submit(request("beta", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := strings.Repeat("x", 2*earlyFrom)
+	if err := s.ReadPayload(strings.NewReader(payload)); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-found; e.Value != "a bug" {
+		t.Errorf("found %v", e)
+	}
+	if result, err := s.Start(testContext(t)); result != JobStarted || err != nil {
+		t.Fatalf("got %q, %v", result, err)
+	}
+	wait(t, alpha, s.ID())
+	if got := output(t, alpha, s.ID(), 0); got != payload {
+		t.Errorf("got %d bytes of %d", len(got), len(payload))
+	}
+	one(t, beta)
 }
 
 // TestEarlyPayloadIsCut breaks the link after so many bytes of a payload that sets out early, and near its end after every few:
