@@ -9,12 +9,12 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/service"
-	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 // streamBuffer is the socket buffer asked for between a program and a stream. It halves the cost of a byte against the
@@ -95,7 +95,7 @@ type meshStream = service.Stream
 type stream struct {
 	host    *host
 	id      uint64
-	local   *net.UnixConn
+	local   *localEnd
 	remote  meshStream
 	in, out atomic.Int64 // Bytes from and to the mesh.
 	gone    atomic.Bool  // The program has closed its end: what the mesh still sends is for nobody, and its end no failure.
@@ -107,7 +107,7 @@ type stream struct {
 
 // run copies both ways until both ends are done.
 func (s *stream) run(ctx context.Context) {
-	service.Bridge(ctx, &localEnd{UnixConn: s.local, direct: socket.Direct(s.local), s: s}, remoteEnd{Stream: s.remote, s: s})
+	service.Bridge(ctx, s.local, remoteEnd{Stream: s.remote, s: s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == "open" {
@@ -120,21 +120,63 @@ type localEnd struct {
 	*net.UnixConn
 	direct net.Conn // The same socket.
 	s      *stream
+	inode  uint64   // Of the program's end, where this process has it; else 0.
+	offer  *waiting // Whether the program has accepted the stream; nil for one that it opened.
 	once   sync.Once
+
+	reset   atomic.Bool // Abort was called.
+	reading sync.Mutex  // Held by a Read that looks at the socket, and by Abort.
+	closed  bool        // By Abort.
 }
 
 func (l *localEnd) Write(p []byte) (int, error) { return l.direct.Write(p) }
 
-// Read reports the end of the program's data. A program that closes with output unread has still sent what it sent. From
-// the end on, the socket is watched for being closed altogether: then nobody reads what the mesh still sends.
+// Abort closes the socket. Where the program can be made to see that as a reset, it does.
+func (l *localEnd) Abort(uint64) error {
+	l.reset.Store(true)
+	_ = l.SetReadDeadline(time.Unix(1, 0)) // A Read that waits lets go of the socket.
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	if l.inode != 0 {
+		defer l.s.host.ends.spoil(l.inode)()
+	}
+	return l.UnixConn.Close()
+}
+
+// receive is Read without the meaning of errors.
+func (l *localEnd) receive(p []byte) (int, error) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.reset.Load() {
+		return 0, net.ErrClosed
+	}
+	return l.direct.Read(p)
+}
+
+// Read reports the end of the program's data. A program that closes with output unread has still sent what it sent; one
+// that never accepted the stream has ended nothing. From the end on, the socket is watched for being closed altogether:
+// then nobody reads what the mesh still sends.
 func (l *localEnd) Read(p []byte) (int, error) {
-	n, err := l.direct.Read(p)
+	n, err := l.receive(p)
 	if err == nil {
 		return n, nil
+	}
+	if l.reset.Load() {
+		return 0, net.ErrClosed
+	}
+	if !l.offer.accepted() {
+		return 0, errNotAccepted
 	}
 	l.once.Do(func() {
 		l.s.host.guard("watch socket", func() {
 			awaitHangup(l.UnixConn)
+			if l.reset.Load() {
+				return
+			}
 			l.s.gone.Store(true)
 			if c, ok := l.s.remote.(interface{ CloseRead() error }); ok {
 				_ = c.CloseRead()
@@ -218,7 +260,7 @@ func (s *stream) abort(code uint64) {
 	}
 	s.mu.Unlock()
 	_ = remoteEnd{Stream: s.remote, s: s}.Abort(code)
-	_ = s.local.Close()
+	_ = s.local.Abort(code)
 }
 
 type streamStatus struct {

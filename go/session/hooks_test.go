@@ -37,7 +37,7 @@ func init() { // Before there is a session that looks for operations.
 		return plain(nobody.owner)
 	})
 	hook("stream", func(s *session) (reply, error) {
-		st, fd, err := s.host.bridge(&brokenStream{})
+		st, fd, err := s.host.bridge(&brokenStream{}, nil)
 		if err != nil {
 			return failed(err)
 		}

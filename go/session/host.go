@@ -14,6 +14,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/daemon"
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -48,7 +49,12 @@ type host struct {
 	services  map[string]*holding
 	finished  []uint64 // IDs of streams that are over, oldest first.
 	starts    map[workceptor.UnitID]*unitStart
+
+	ends programEnds
 }
+
+// inProcess is the mode in which the program is this process.
+const inProcess = "in-process"
 
 // unitStart is the outcome of starting a unit whose payload comes through a descriptor.
 type unitStart struct {
@@ -176,8 +182,9 @@ func (h *host) drop(id uint64) bool {
 	return true
 }
 
-// bridge connects a new local socket to a mesh stream and returns the program's end.
-func (h *host) bridge(remote meshStream) (s *stream, fd int, err error) {
+// bridge connects a new local socket to a mesh stream and returns the program's end. The offer is nil for a stream that
+// the program asked for.
+func (h *host) bridge(remote meshStream, offer *waiting) (s *stream, fd int, err error) {
 	near, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		_ = remoteEnd{Stream: remote}.Abort(0) // Its end would pass for one in good order.
@@ -185,7 +192,11 @@ func (h *host) bridge(remote meshStream) (s *stream, fd int, err error) {
 	}
 	_ = near.SetWriteBuffer(streamBuffer)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer)
-	s = &stream{host: h, local: near, remote: remote, state: "open"}
+	s = &stream{host: h, remote: remote, state: "open"}
+	s.local = &localEnd{UnixConn: near, direct: socket.Direct(near), s: s, offer: offer}
+	if h.mode == inProcess {
+		s.local.inode = inodeOf(far)
+	}
 	h.mu.Lock()
 	s.id = h.newIDLocked()
 	h.streams[s.id] = s

@@ -271,7 +271,7 @@ func opStreamConnect(ctx context.Context, s *session, req *request) (reply, erro
 	if err != nil {
 		return failed(err)
 	}
-	st, fd, err := s.host.bridge(remote)
+	st, fd, err := s.host.bridge(remote, nil)
 	if err != nil {
 		return failed(err)
 	}

@@ -34,7 +34,7 @@ func Open(cfg []byte, version string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	h := newHost(version, "in-process", environ)
+	h := newHost(version, inProcess, environ)
 	h.trust = daemon.LookupEnv(h.environ, "SSL_CERT_FILE") // What the program set since it started, Go's own look-up would not see.
 	h.guard("session", func() { serve(h, near, true) })
 	return far, nil

@@ -33,6 +33,7 @@ type request struct {
 	Advertise *bool             `json:"advertise"`
 	Tags      map[string]string `json:"tags"`
 	Backlog   int               `json:"backlog"`
+	Confirm   bool              `json:"confirm"`
 	Stream    uint64            `json:"stream"`
 	Datagram  uint64            `json:"datagram"`
 	ErrorCode uint64            `json:"error_code"`

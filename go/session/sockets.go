@@ -17,14 +17,8 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
-const (
-	defaultBacklog = 64
-	maxBacklog     = 1024
-	// datagramBuffer is the socket buffer asked for between a program and a datagram socket, each way.
-	datagramBuffer = 1 << 20
-	// announceBytes is about what the kernel charges for the two messages of a stream that the program has not accepted yet.
-	announceBytes = 2048
-)
+// datagramBuffer is the socket buffer asked for between a program and a datagram socket, each way.
+const datagramBuffer = 1 << 20
 
 // holding is a service name and the socket that keeps it for the program.
 type holding struct {
@@ -63,103 +57,6 @@ func take[S any](ctx context.Context, h *host, service string, open func() (S, e
 		case <-held.done:
 		case <-ctx.Done():
 			return s, ctx.Err()
-		}
-	}
-}
-
-func opStreamListen(ctx context.Context, s *session, req *request) (reply, error) {
-	conf, err := s.host.acceptTLS(req.TLS)
-	if err != nil {
-		return failed(err)
-	}
-	ln, err := take(ctx, s.host, req.Service, func() (*netceptor.StreamListener, error) {
-		return s.host.built().Node.ListenStream(req.Service, advert(req, true), conf)
-	})
-	if err != nil {
-		return failed(err)
-	}
-	near, far, err := socketPair(unix.SOCK_SEQPACKET)
-	if err != nil {
-		_ = ln.Close()
-		return failed(err)
-	}
-	backlog := min(max(req.Backlog, 0), maxBacklog)
-	if backlog == 0 {
-		backlog = defaultBacklog
-	}
-	_ = near.SetWriteBuffer(backlog * announceBytes)
-	h := s.host
-	free := h.hold(ln.Service(), near)
-	h.spawn("listener", func() {
-		defer free()
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer near.Close() //nolint:errcheck // Ends the watcher.
-		defer context.AfterFunc(h.ctx, func() { _ = near.Close() })()
-		wg.Go(func() {
-			awaitEnd(near)
-			_ = near.Close()
-			_ = ln.Close()
-		})
-		h.acceptStreams(ln, near)
-	})
-	return reply{ok: map[string]any{"service": ln.Service()}, fd: far}, nil
-}
-
-// awaitEnd waits until the program has closed a socket on which it sends nothing.
-func awaitEnd(conn *net.UnixConn) {
-	var b [1]byte
-	for {
-		if n, err := conn.Read(b[:]); err != nil || n == 0 {
-			return
-		}
-	}
-}
-
-// announcement is what a program learns of a stream that it may accept.
-type announcement struct {
-	Stream uint64  `json:"stream"`
-	Peer   address `json:"peer"`
-}
-
-// announce sends a stream's descriptor with a message of one byte, and what it is once our copy of the descriptor is
-// gone: a child that the program forks when it knows of the stream inherits none that keeps the stream open. A stream
-// that cannot be sent is reset while there still is that copy, whose end would pass for the program's.
-func announce(to *net.UnixConn, fd int, s *stream, peer address) error {
-	msg, err := json.Marshal(announcement{s.id, peer})
-	if err == nil {
-		_, _, err = to.WriteMsgUnix([]byte{'+'}, unix.UnixRights(fd), nil)
-	}
-	if err != nil {
-		s.abort(0)
-	}
-	closeFD(fd)
-	if err != nil {
-		return err
-	}
-	_, err = to.Write(msg)
-	return err
-}
-
-// acceptStreams announces every stream to the program. It waits while the backlog is full, and so does the mesh.
-func (h *host) acceptStreams(ln *netceptor.StreamListener, to *net.UnixConn) {
-	defer ln.Close() //nolint:errcheck // Nothing can be done about it.
-	for {
-		remote, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		st, fd, err := h.bridge(remote)
-		if err != nil {
-			h.log.Error("stream refused: no socket for the program", "service", ln.Service(), "err", err)
-			continue
-		}
-		err = announce(to, fd, st, addrReply(remote.RemoteAddr().(netceptor.Addr)))
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) {
-			return
-		}
-		if err != nil {
-			h.log.Error("stream refused: it cannot be handed to the program", "service", ln.Service(), "err", err)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func opWorkResults(_ context.Context, s *session, req *request) (reply, error) {
 		cancel()
 		return failed(toError(err, Work))
 	}
-	st, fd, err := s.host.bridge(&outputStream{ReadCloser: r, cancel: cancel, unit: req.Unit})
+	st, fd, err := s.host.bridge(&outputStream{ReadCloser: r, cancel: cancel, unit: req.Unit}, nil)
 	if err != nil {
 		return failed(err)
 	}

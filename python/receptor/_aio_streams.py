@@ -25,8 +25,9 @@ LIMIT_BYTES = 64 << 10  # Of a reader's buffer, as asyncio has it.
 class MeshSocket(_sockets.StreamSocket):
     """A mesh stream as a non-blocking socket, for everything that takes one.
 
-    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, :meth:`streams`. An end of file read from the
-    socket itself may be a reset, which :meth:`status` tells; the streams raise it.
+    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, :meth:`streams`. Where the stream was broken
+    off, the streams raise StreamResetError. The socket itself gives ConnectionResetError if the node is in this
+    process; else, and after ``shutdown(SHUT_WR)``, it gives an end of file, and :meth:`status` tells.
     """
 
     def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: "Node") -> None:
@@ -243,7 +244,10 @@ class Listener(Pollable):
         self.service = service
 
     def close(self) -> None:
-        """Stop listening; tasks that wait get ClosedError, iterations end. Safe to call twice."""
+        """Stop listening; tasks that wait get ClosedError, iterations end, streams that wait are reset.
+
+        Safe to call twice.
+        """
         super().close()
         self._arrivals.close()
 
@@ -270,6 +274,11 @@ class Listener(Pollable):
                 raise ClosedError(f"listener {self.service!r} is closed")
             arrived = self._arrivals.take(data, descriptors)
         stream, peer, descriptor = arrived
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._sock, self._arrivals.CONFIRMATION)
+        except BaseException:
+            descriptor.close()
+            raise
         sock = MeshSocket(descriptor, stream, peer, self.address, self._node)
         sock._accepted = True
         return sock

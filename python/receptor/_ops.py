@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _daemon
 from ._address import Address
@@ -236,7 +236,7 @@ def listen(
     timeout_s: float | None,
 ) -> Op[str]:
     """``stream.listen``: the service's name, found by the node if none was given."""
-    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, **_tls(tls)}
+    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, "confirm": True, **_tls(tls)}
     if tags:
         keys["tags"] = dict(tags)
     return Op("stream.listen", keys, _service, timeout_s)
@@ -266,7 +266,13 @@ def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
 
 
 class Arrivals:
-    """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once."""
+    """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once.
+
+    Every stream is to be answered with :attr:`CONFIRMATION`: the node resets those that nobody has accepted when the
+    listener is closed.
+    """
+
+    CONFIRMATION: Final = b"+"
 
     def __init__(self) -> None:
         self._descriptor: Descriptor | None = None

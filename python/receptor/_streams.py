@@ -108,8 +108,8 @@ class MeshSocket(_sockets.StreamSocket):
         if isinstance(error, (BrokenPipeError, ConnectionResetError)):
             try:
                 reset = self._broken(self.status())
-            except ReceptorError:
-                return
+            except ReceptorError as why:
+                reset = self._lost(why)
             if reset is not None:
                 raise reset from error
 
@@ -156,6 +156,8 @@ class Listener:
                 if not data:
                     raise ClosedError(f"listener {self.service!r} is closed")
                 arrived = self._arrivals.take(data, descriptors)
+            stream, peer, descriptor = arrived
+            self._confirm(descriptor)
         except MeshTimeout:
             raise
         except TimeoutError:
@@ -164,8 +166,14 @@ class Listener:
             raise ClosedError(f"listener {self.service!r} is closed") from error
         finally:
             self._turn.release()
-        stream, peer, descriptor = arrived
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
+
+    def _confirm(self, descriptor: Descriptor) -> None:
+        try:
+            self._sock.send(self._arrivals.CONFIRMATION)
+        except BaseException:
+            descriptor.close()
+            raise
 
     def __iter__(self) -> Iterator[MeshSocket]:
         """Streams as they come, until the listener is closed."""
@@ -176,7 +184,7 @@ class Listener:
                 return
 
     def close(self) -> None:
-        """Stop listening; an ``accept`` in another thread ends. Safe to call twice."""
+        """Stop listening; an ``accept`` in another thread ends, and streams that wait are reset. Safe to call twice."""
         _wake_and_close(self._sock)
         self._arrivals.close()
 

@@ -431,13 +431,15 @@ class FakeSession:
             for other in self.mesh.nodes.values():
                 other.event("service", {"ev": "service", "kind": "seen", "node": node.id, "service": name})
 
-        def closed() -> None:
+        def heard() -> None:
+            if ours.recv(1):
+                return  # A stream was accepted.
             self.mesh.loop.remove_reader(ours)
             ours.close()
             node.listeners.pop(name, None)
             self.mesh.note(f"listener {name} closed")
 
-        self.mesh.loop.add_reader(ours, closed)
+        self.mesh.loop.add_reader(ours, heard)
         return {"service": name}, theirs
 
     def _end(self, request: dict[str, Any]) -> "End":

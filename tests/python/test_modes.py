@@ -71,6 +71,37 @@ def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
         b.listen("x", tls="nonesuch")
 
 
+def test_streams_that_nobody_accepts_are_reset(nodes: Mesh, in_thread: InThread) -> None:
+    a, b = nodes.pair()
+    with b.listen("busy") as listener:
+        first = a.connect("b", "busy")
+        far = listener.accept(timeout_s=60)
+        second = a.connect("b", "busy")
+    with second, pytest.raises(receptor.StreamResetError):
+        second.recv(1)
+    with first, far:
+        far.sendall(b"goes on")
+        far.shutdown(socket.SHUT_WR)
+        assert first.makefile("rb").read() == b"goes on"
+
+
+async def test_streams_that_no_task_accepts_are_reset(nodes: Mesh) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=60)
+        async with b.listen("busy") as listener:
+            reader, writer = await a.open_connection("b", "busy")
+            _, far_writer = await (await listener.accept(timeout_s=60)).streams()
+            second, second_writer = await a.open_connection("b", "busy")
+        with pytest.raises(receptor.StreamResetError):
+            await second.read()
+        far_writer.write(b"goes on")
+        far_writer.close()
+        assert await reader.read() == b"goes on"
+        for each in (writer, second_writer):
+            each.close()
+
+
 @pytest.mark.parametrize("mode", ["in-process", "sidecar"])
 def test_the_environment_says_whom_to_trust(mode: Literal["in-process", "sidecar"], tmp_path: Path) -> None:
     """A library does not see what its program puts into the environment: SSL_CERT_FILE gets there all the same."""

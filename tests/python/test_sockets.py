@@ -172,6 +172,37 @@ def test_a_stream_is_the_stdin_and_stdout_of_a_program(nodes: Mesh) -> None:
             assert sock.makefile("rb").read() == b"THROUGH A PROGRAM"
 
 
+@pytest.mark.parametrize("nodes", ["in-process"], indirect=True)
+def test_who_knows_nothing_of_meshes_sees_a_reset(nodes: Mesh) -> None:
+    """A program that has the descriptor, and a copy of it: neither takes half of an answer for all of it."""
+    a, b = nodes.pair()
+
+    def broken(sock: receptor.MeshSocket) -> None:
+        sock.sendall(b"half")
+        assert sock.recv(1) == b"+"
+        sock.abort()
+
+    with b.listen("answer") as listener, served(listener, broken):
+        with a.connect("b", "answer") as sock:
+            cat = subprocess.Popen(["cat"], stdin=sock.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            assert cat.stdout is not None
+            assert cat.stderr is not None
+            assert cat.stdout.read(4) == b"half"
+            sock.sendall(b"+")
+            assert cat.wait(60) != 0
+            assert b"Connection reset" in cat.stderr.read()
+            cat.stdout.close()
+            cat.stderr.close()
+        with a.connect("b", "answer") as sock:
+            copy = sock.dup()
+        with copy:
+            assert copy.recv(4) == b"half"
+            copy.sendall(b"+")
+            with pytest.raises(ConnectionResetError):
+                copy.recv(1)
+            assert copy.recv(1) == b""
+
+
 def test_sendfile(nodes: Mesh) -> None:
     a, b = nodes.pair()
     data = os.urandom(1 << 20)

@@ -1,0 +1,145 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// endOf reads to the end, which is to come within a minute.
+func endOf(conn *net.UnixConn) (string, error) {
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	got, err := io.ReadAll(conn)
+	return string(got), err
+}
+
+// confirmed accepts a stream and says so.
+func confirmed(t *testing.T, listener *net.UnixConn) *net.UnixConn {
+	t.Helper()
+	_, far := accept(t, listener)
+	if _, err := listener.Write([]byte("+")); err != nil {
+		t.Fatal(err)
+	}
+	return far
+}
+
+// TestStreamsNobodyAccepted closes a listener on which streams wait: no peer may take that for the end of an answer.
+func TestStreamsNobodyAccepted(t *testing.T) {
+	a, b := pair(t)
+	_, listener := b.must("stream.listen", "service", "busy", "confirm", true)
+	first, near1 := a.must("stream.connect", "node", "b", "service", "busy")
+	far := confirmed(t, listener)
+	second, near2 := a.must("stream.connect", "node", "b", "service", "busy")
+	third, near3 := a.must("stream.connect", "node", "b", "service", "busy")
+	_, held := accept(t, listener) // Received, and never confirmed.
+	_ = listener.Close()
+	_ = held.Close()
+	for name, s := range map[string]struct {
+		near *net.UnixConn
+		id   any
+	}{"received": {near2, second["stream"]}, "waiting": {near3, third["stream"]}} {
+		if got, err := endOf(s.near); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: read %q and %v, want a reset", name, got, err)
+		}
+		if st, _ := a.must("stream.status", "stream", s.id); st["state"] != "reset" {
+			t.Errorf("%s: status %v", name, st)
+		}
+	}
+	_, _ = far.Write([]byte("answer"))
+	_ = far.Close()
+	if got, err := endOf(near1); got != "answer" || err != nil {
+		t.Errorf("the stream that was accepted gave %q and %v", got, err)
+	}
+	if st, _ := a.must("stream.status", "stream", first["stream"]); st["state"] == "reset" {
+		t.Errorf("the stream that was accepted: %v", st)
+	}
+}
+
+// TestAcceptedAndClosedAtOnce: the confirmation, the end of the stream and that of the listener come together.
+func TestAcceptedAndClosedAtOnce(t *testing.T) {
+	a, b := pair(t)
+	for range 100 {
+		_, listener := b.must("stream.listen", "service", "brief", "confirm", true)
+		_, near := a.must("stream.connect", "node", "b", "service", "brief")
+		far := confirmed(t, listener)
+		_, _ = far.Write([]byte("all"))
+		_ = far.Close()
+		_ = listener.Close()
+		if got, err := endOf(near); got != "all" || err != nil {
+			t.Fatalf("read %q and %v", got, err)
+		}
+		_ = near.Close()
+	}
+}
+
+// TestResetReachesCopies resets streams whose descriptor the program has handed on: to something that knows of no status.
+func TestResetReachesCopies(t *testing.T) {
+	a, b := pair(t)
+	_, listener := b.must("stream.listen", "service", "echo")
+	for range 20 {
+		_, near := a.must("stream.connect", "node", "b", "service", "echo")
+		announced, far := accept(t, listener)
+		file, err := near.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = near.Close()
+		c, err := net.FileConn(file)
+		_ = file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := c.(*net.UnixConn)
+		_, _ = far.Write([]byte("half"))
+		some := make([]byte, 4)
+		if _, err := io.ReadFull(copied, some); err != nil {
+			t.Fatal(err)
+		}
+		b.must("stream.abort", "stream", announced["stream"])
+		if got, err := endOf(copied); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("read %q and %v, want a reset", got, err)
+		}
+		if got, err := endOf(copied); got != "" || err != nil {
+			t.Fatalf("after the reset: %q and %v", got, err)
+		}
+		_ = copied.Close()
+	}
+}
+
+// TestSpoilFindsOnlyItsSocket: what has taken the number of a closed descriptor is left alone.
+func TestSpoilFindsOnlyItsSocket(t *testing.T) {
+	var ends programEnds
+	near, far, err := socketPair(syscall.SOCK_STREAM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	inode := inodeOf(far)
+	made := ends.copyOf(inode)
+	if made < 0 || inodeOf(made) != inode {
+		t.Fatalf("descriptor %d was not found among those of this process", far)
+	}
+	closeFD(made)
+	closeFD(far)
+	before := countFDs(t)
+	r, w, err := os.Pipe() // Takes the number again.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	ends.spoil(inode)()
+	if fd := ends.copyOf(inode); fd >= 0 {
+		t.Errorf("descriptor %d passes for a socket that is closed", fd)
+	}
+	if after := countFDs(t); after != before+2 {
+		t.Errorf("%d descriptors, %d before a pipe was made", after, before)
+	}
+	if ends.copyOf(0) >= 0 {
+		t.Error("inode 0 was found")
+	}
+}
