@@ -37,4 +37,12 @@ def _installed() -> str:
             pass  # Not what pip makes.
     from importlib import metadata as finder
 
-    return finder.version(DISTRIBUTION)
+    try:
+        return finder.version(DISTRIBUTION)
+    except finder.PackageNotFoundError:
+        from .errors import NativeLibraryError
+
+        raise NativeLibraryError(
+            f"{_PACKAGES} has no {DISTRIBUTION}-*.dist-info, which says what version this package is: install the wheel "
+            f"with pip, or copy that folder with the package (PyInstaller: --copy-metadata {DISTRIBUTION})"
+        ) from None

@@ -255,6 +255,20 @@ def test_a_library_of_another_version(unloaded: Path) -> None:
         receptor.Node("a")
 
 
+def test_a_package_without_its_metadata(tmp_path: Path) -> None:
+    """A tree that somebody copied: nothing says which version it is."""
+    shutil.copytree(SOURCES / "receptor", tmp_path / "receptor", ignore=shutil.ignore_patterns("*.so", "bin"))
+    done = python(
+        "import sys; sys.path[:] = [path for path in sys.path if not path.endswith('-packages')]\n"
+        "import receptor\n"
+        "try: receptor.__version__\n"
+        "except receptor.NativeLibraryError as error: print(error)\n",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert f"{tmp_path} has no pyreceptor-*.dist-info" in done.stdout, done.stderr
+    assert "--copy-metadata" in done.stdout
+
+
 def test_a_library_that_is_none_of_ours(unloaded: Path) -> None:
     compile_c(unloaded, 1, "", "int x;")
     with pytest.raises(receptor.NativeLibraryError, match="not a library of this package"):
