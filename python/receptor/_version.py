@@ -43,6 +43,6 @@ def _installed() -> str:
         from .errors import NativeLibraryError
 
         raise NativeLibraryError(
-            f"{_PACKAGES} has no {DISTRIBUTION}-*.dist-info, which says what version this package is: install the wheel "
-            f"with pip, or copy that folder with the package (PyInstaller: --copy-metadata {DISTRIBUTION})"
+            f"{_PACKAGES} has no {DISTRIBUTION}-*.dist-info, which says what version this package is: install the "
+            f"wheel with pip, or copy that folder with the package (PyInstaller: --copy-metadata {DISTRIBUTION})"
         ) from None

@@ -237,6 +237,27 @@ def test_exec_input_that_is_not_taken(mesh: Mesh) -> None:
             assert process.wait(TIMEOUT_S) == 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_exec_can_be_left_when_the_daemon_has_stopped(mesh: Mesh, number: signal.Signals) -> None:
+    """A signal goes to the command, which hears of none; who insists gets away."""
+    command = [*COMMAND, "--socket", mesh.gamma.socket, "work", "exec", "beta", "--", "sh", "-c"]
+    with (
+        Path("/dev/zero").open("rb") as endless,
+        subprocess.Popen([*command, "echo $$; exec sleep 600"], stdin=endless, stdout=subprocess.PIPE) as process,
+    ):
+        assert process.stdout is not None
+        with os.fdopen(os.pidfd_open(int(process.stdout.readline())), "rb") as command_end:
+            mesh.gamma.process.send_signal(signal.SIGSTOP)
+            try:
+                for _ in range(3):
+                    await_rest(process.pid)
+                    process.send_signal(number)
+                assert process.wait(TIMEOUT_S) == 128 + number
+            finally:
+                mesh.gamma.process.send_signal(signal.SIGCONT)
+            assert select.select([command_end], [], [], TIMEOUT_S)[0], "the command goes on"
+
+
 def test_exec_escape_hangs_up(mesh: Mesh) -> None:
     assert doctest.testmod(_exec).failed == 0
     program = "stty -echo; echo pid-$$; read line; echo got-$line; exec sleep 600"

@@ -9,6 +9,8 @@ import shlex
 import shutil
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,14 +27,18 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 64 * 1024
 _FINAL = (signal.SIGTERM, signal.SIGHUP)
+_URGENT = (signal.SIGINT, *_FINAL)
+_URGED = 3  # So many of them within _URGED_S hang up, whatever becomes of the command.
+_URGED_S = 2.0
 _PASSED_ON = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @work.command(
     "exec",
     help="Run a command on a node and stay with it, in a terminal if this is one; the exit status is that of the "
-    "command. In a terminal, ~. at the start of a line hangs up, and ~~ sends one ~. The node must offer a work type "
-    "that allows it, such as: --work-command worktype=exec command=env allowruntimeparams=true allowpty=true",
+    "command. In a terminal, ~. at the start of a line hangs up, and ~~ sends one ~; elsewhere, three interrupts "
+    "within two seconds hang up. The node must offer a work type that allows it, such as: --work-command "
+    "worktype=exec command=env allowruntimeparams=true allowpty=true",
     example="receptorctl work exec edge-7 -- tail -f /var/log/syslog",
 )
 @click.argument("node", shell_complete=completing("nodes"))
@@ -144,6 +150,7 @@ class _Bridge:
         self._given = 0  # Bytes of input.
         self._unsent = bytearray()  # Frames.
         self._signal_waits = False  # One of them is not on its way yet.
+        self._urged: deque[float] = deque(maxlen=_URGED)  # When the last of _URGENT came.
 
     def _room(self) -> int:
         """Return how much input may still be given without keeping a signal from the command."""
@@ -206,10 +213,18 @@ class _Bridge:
                 if self._terminal:
                     self._send(resize_frame(*_terminal_size()))
                 continue
-            if self._unsent and (self._signal_waits or number in _FINAL):
-                raise SystemExit(128 + number)  # Which hangs up: the way to the command is blocked.
+            blocked = self._unsent and (self._signal_waits or number in _FINAL)
+            if self._is_urged(number) or blocked:
+                raise SystemExit(128 + number)  # Which hangs up: the way is blocked, or the command goes on.
             self._signal_waits = True
             self._send(signal_frame(signal.Signals(number).name))
+
+    def _is_urged(self, number: int) -> bool:
+        if number not in _URGENT:
+            return False
+        now = time.monotonic()
+        self._urged.append(now)
+        return len(self._urged) == _URGED and now - self._urged[0] <= _URGED_S
 
     @contextlib.contextmanager
     def _caught(self) -> Iterator[int]:
