@@ -8,6 +8,7 @@ import os
 import re
 import select
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -360,6 +361,9 @@ def unix_trouble(path: str, e: OSError) -> str:
     """Say why nobody could be reached at ``path``, and what to do."""
     text = f"Could not connect to {path}: {e.strerror or e}"
     if e.errno == errno.ECONNREFUSED:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                return f"{text}. It is not a socket: take the filename of control-service in the daemon's configuration"
         return (
             f"{text}. The socket file is there but no daemon listens on it: it stopped without removing the file, "
             "or listens elsewhere. Start the daemon, or compare the path with control-service in its configuration"

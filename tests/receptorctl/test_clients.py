@@ -311,6 +311,9 @@ def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(control.ConnectError, match="no daemon listens on it: it stopped without removing the file"):
             await connect(str(tmp_path / "stale"))
+        (tmp_path / "file").touch()
+        with pytest.raises(control.ConnectError, match="It is not a socket: take the filename of control-service"):
+            await connect(str(tmp_path / "file"))
         with pytest.raises(control.AddressError, match="^Socket path does not exist"):
             await connect(str(tmp_path / "none"))
         with pytest.raises(control.ConnectError, match=f"^Could not connect to host 127.0.0.1 port {port}$") as caught:

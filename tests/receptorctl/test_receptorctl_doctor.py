@@ -117,6 +117,20 @@ def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invo
         assert "nobody listens there" in result.stdout
 
 
+def test_doctor_of_a_link_that_took_two_tries(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
+    """The dialer was there first. Nothing is wrong any more."""
+    port = free_port()
+    listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
+    with run_node(daemon, "edge", tmp_path, {"tcp-peer": {"address": f"127.0.0.1:{port}"}}) as edge:
+        wait_for_failure(edge, "refused")
+        with run_node(daemon, "hub", tmp_path, listener):
+            edge.wait_for_log("hub via hub")
+            result = invoke("--socket", edge.socket, "doctor", "--json")
+            assert checks(result.stdout)["backend"] == "ok"
+            assert "is up; before that" in result.stdout
+            assert result.exit_code == 0
+
+
 def test_doctor_of_another_project(fake_socket: str, invoke: Invoke) -> None:
     result = invoke("--socket", fake_socket, "doctor", "beta", "--json")
     assert result.exit_code == 1

@@ -109,6 +109,13 @@ def test_events_until_ctrl_c(mesh: Mesh) -> None:
     assert interrupted(child)[1] == 130
 
 
+def test_a_node_in_the_place_of_the_work_type(mesh: Mesh) -> None:
+    child = spawn("--socket", mesh.gamma.socket, "work", "submit", "beta", "cat", "-n")
+    child.expect("unknown work type beta")
+    child.expect("hint: beta is a node; to run something there: receptorctl work submit --node beta WORKTYPE")
+    assert ended(child)[1] == 101
+
+
 def test_ctrl_c_says_how_to_go_on(mesh: Mesh) -> None:
     program = "params='echo 12345; exec sleep 600'"
     child = spawn("--socket", mesh.gamma.socket, "work", "submit", "sh", "-n", "-f", "-a", program)

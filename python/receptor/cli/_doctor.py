@@ -24,6 +24,7 @@ from receptor.cli._units import seconds_since
 from receptor.control import Backend, Client, ControlClientError, Links, NotOfferedError, RefusedError, Topology
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
+_BEFORE_A_LINK = ("refused", "unreachable", "name", "timeout")  # Kinds of trouble that a standing link has overcome.
 _RECENT_S = 120.0  # older failures of a listener that works are history
 _SKEW_S = 2.0  # less does no harm to certificates and signatures, and networks make up as much
 
@@ -187,6 +188,10 @@ class _Patient:
             return
         if backend.error_kind == "already linked" and (not listener or self._dials(error.get("peer"))):
             yield Check("backend", OK, f"{backend.backend} ({backend.state}): {error.get('peer')} is linked already")
+            return
+        if backend.peers and not listener and backend.error_kind in _BEFORE_A_LINK:
+            ago = "" if age_s is None else f", {_show.span(age_s)} ago"
+            yield Check("backend", OK, f"{backend.backend} is up; before that{ago}: {backend.error}")
             return
         about_it = self._node is not None and error.get("peer") == self._node
         cause = about_it or (not backend.peers and (alone or (self._node is None and not listener)))

@@ -89,7 +89,10 @@ def submit(
                     on_created=created,
                 )
         except (OSError, ValueError, RuntimeError) as e:
-            raise Failure(str(e), REFUSED, hint=getattr(e, "hint", "")) from e
+            hint = getattr(e, "hint", "")
+            if node is None and cmdparams and getattr(e, "code", "") == "work_type":
+                hint = _meant_node(session, worktype) or hint
+            raise Failure(str(e), REFUSED, hint=hint) from e
         if follow:
             from receptor.cli._output import follow as follow_output
 
@@ -108,6 +111,14 @@ def submit(
             _release_after(session, unit)
         raise
     _finish_submit(started, rm, as_data)
+
+
+def _meant_node(session: Session, name: str) -> str:
+    """Return a hint for one who gave a node in the place of the work type."""
+    with contextlib.suppress(OSError, RuntimeError):
+        if name in session.client.status().known_costs:
+            return f"{name} is a node; to run something there: receptorctl work submit --node {name} WORKTYPE"
+    return ""
 
 
 def _finish_submit(started: ClientUnit, rm: bool, as_data: bool) -> None:
