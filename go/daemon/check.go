@@ -192,6 +192,22 @@ func trustedDir(path string) error {
 	return nil
 }
 
+// storable reports why no unit of work could be stored below a data directory, which is made with the first one.
+func storable(path string) error {
+	dir := path
+	for {
+		if _, err := os.Lstat(dir); err == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	probe, err := os.MkdirTemp(dir, ".receptor-")
+	if err != nil {
+		return err
+	}
+	return os.Remove(probe)
+}
+
 // safe checks what files say about who may change what this node does.
 func safe(cfg *config.Config) error {
 	var keys error

@@ -241,3 +241,22 @@ func idlePort(t *testing.T) int {
 	t.Fatal("no idle port from 20000 to 31999")
 	return 0
 }
+
+// TestDataDirThatCannotBeMade says so when the node starts, not when the first unit is lost.
+func TestDataDirThatCannotBeMade(t *testing.T) {
+	folder := t.TempDir()
+	for path, warned := range map[string]bool{"/proc/receptor/data": true, filepath.Join(folder, "a", "b"): false, folder: false} {
+		log := newOutput()
+		d, err := Build(t.Context(), parse(t, "--node", "id=a", "datadir="+path, "--local-only"), Options{Logger: slog.New(NewLogHandler(log, slog.LevelInfo))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Close()
+		if got := strings.Contains(log.String(), "no unit of work can be stored: datadir "+path); got != warned {
+			t.Errorf("datadir %s: warned is %v, want %v: %s", path, got, warned, log)
+		}
+	}
+	if left, err := os.ReadDir(folder); len(left) != 0 || err != nil {
+		t.Errorf("in %s is %v, %v", folder, left, err)
+	}
+}
