@@ -18,6 +18,7 @@ const (
 	// Bounds on what peers can make a node remember.
 	maxAdverts        = 20_000
 	maxAdvertsPerNode = 1_000
+	maxAdvertBytes    = 32 << 20 // Of the messages.
 )
 
 // controlServiceTag marks the services that say which work types a node offers.
@@ -119,7 +120,7 @@ func (n *Node) sendKnownAdvertsLocked(nb *neighbour) {
 		if ad.Cancel || key.node == nb.id || d == nil || d.next == nil {
 			continue
 		}
-		nb.sendControl(ad.raw)
+		nb.tell(ad.raw)
 	}
 }
 
@@ -139,13 +140,18 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 	if old != nil && !ad.Time.After(old.Time) {
 		return
 	}
-	if old == nil && !n.roomForAdvertLocked(ad.NodeID) {
+	more := len(msg)
+	if old != nil {
+		more -= len(old.raw)
+	}
+	if n.advertBytes+more > maxAdvertBytes || old == nil && !n.roomForAdvertLocked(ad.NodeID) {
 		n.count.dropMalformed.Add(1)
 		return
 	}
 	if old == nil {
 		n.advertsOf[ad.NodeID]++
 	}
+	n.advertBytes += more
 	raw := bytes.Clone(msg)
 	n.adverts[key] = &advertisement{Advertisement: ad, raw: raw, seen: time.Now()}
 	n.broadcastLocked(raw, nb)
@@ -173,6 +179,7 @@ func (n *Node) sweepAdvertsLocked(now time.Time) {
 			continue
 		}
 		delete(n.adverts, key)
+		n.advertBytes -= len(ad.raw)
 		if n.advertsOf[key.node]--; n.advertsOf[key.node] == 0 {
 			delete(n.advertsOf, key.node)
 		}

@@ -52,6 +52,8 @@ func hostileMessages() []hostile {
 	us := map[wire.NodeID]float64{"n": 1}
 	reserved := wire.Header{Hops: 5, From: wire.Hash("p"), To: wire.Hash("p"), FromService: mustService("a"), ToService: mustService("b")}.AppendTo(nil)
 	reserved[2], reserved[3] = 0xaa, 0xbb
+	longID, _ := (&wire.RouteUpdate{NodeID: "longid", UpdateID: strings.Repeat("u", 60_000), UpdateEpoch: 1, UpdateSequence: 1,
+		Connections: us, ForwardingNode: "p"}).Append(nil)
 	forged := wire.RouteUpdate{NodeID: "n", UpdateID: "forged01", UpdateEpoch: 1, UpdateSequence: 1, ForwardingNode: "p"}
 	return []hostile{
 		{name: "empty message", say: several(nil, nil, nil)},
@@ -97,6 +99,16 @@ func hostileMessages() []hostile {
 		}},
 		{name: "empty name among the neighbours", say: several(update("p", "p", 7, map[wire.NodeID]float64{"n": 1, "": 1}))},
 		{name: "update ID that came before", say: several(update("p", "p", 7, us), update("p", "p", 7, us), update("w", "p", 1, us), update("w", "p", 1, us))},
+		{name: "update ID without end", say: several(longID), then: func(t *testing.T, n *Node, _ link.Conn) {
+			if _, known := n.Status().KnownConnectionCosts["longid"]; known {
+				t.Error("the update was taken")
+			}
+		}},
+		{name: "advertisement of a service that no packet can name", say: several(advert(`{"NodeID":"p","Service":"ninebytes","Time":"2026-01-02T03:04:05Z"}`)), then: func(t *testing.T, n *Node, _ link.Conn) {
+			if got := n.Status().Advertisements; len(got) != 0 {
+				t.Errorf("it was taken: %v", got)
+			}
+		}},
 		{name: "updates that claim to be ours", say: several(forgery(forged, 0), forgery(forged, 1), forgery(forged, ^uint64(0))), before: notTried},
 		{name: "ping from a ping", say: several(packet("p", "ping", "ping", ""), packet("n", "ping", "ping", ""), packet("n", "me", "ping", "")), before: notTried},
 		{name: "packet without hops", say: several([]byte("\x00\x00" + string(packet("p", "a", "none", "")[2:])))},

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/topology"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -102,6 +103,56 @@ func TestUpdatesThatDoNotFit(t *testing.T) {
 		}
 		if got := strings.Count(log.String(), "too many neighbours"); got != 1 {
 			t.Errorf("it was logged %d times that there are too many neighbours, want once:\n%s", got, log.String())
+		}
+	})
+}
+
+// TestAGreetingDoesNotEndTheLink: however much a peer makes a node remember, memory for it is bounded and those that come
+// later are told what fits, not cut off.
+func TestAGreetingDoesNotEndTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		listen(peer, wire.TypeReject)
+		say(t, peer, hello("p"))
+		say(t, peer, update("p", "p", 2, map[wire.NodeID]float64{"n": 1, "x": 1}))
+		say(t, peer, update("x", "p", 1, map[wire.NodeID]float64{"p": 1}))
+		large := strings.Repeat("x", 60_000)
+		for i := range 600 {
+			ad := wire.Advertisement{NodeID: "x", Service: fmt.Sprintf("s%d", i), Time: time.Now(), Tags: map[string]string{"t": large}}
+			msg, err := ad.Append(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			say(t, peer, msg)
+			say(t, peer, update(wire.NodeID(fmt.Sprint(i, large)), "p", 1, map[wire.NodeID]float64{"p": 1}))
+		}
+		synctest.Wait()
+		n.mu.Lock()
+		if n.advertBytes > maxAdvertBytes || n.updateBytes > maxUpdateBytes {
+			t.Errorf("%d bytes of advertisements and %d of updates are kept", n.advertBytes, n.updateBytes)
+		}
+		n.mu.Unlock()
+
+		newcomer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, newcomer, hello("o"))
+		time.Sleep(routePeriod / 2)
+		synctest.Wait() // It has read nothing.
+		n.mu.Lock()
+		if n.links["o"] == nil {
+			t.Error("the new neighbour was cut off for what it was told")
+		}
+		n.mu.Unlock()
+		_ = peer.Close()
+		time.Sleep(topology.Retention + 2*sweepPeriod)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.advertBytes != 0 || n.updateBytes != 0 {
+			t.Errorf("%d bytes of advertisements and %d of updates are left", n.advertBytes, n.updateBytes)
 		}
 	})
 }

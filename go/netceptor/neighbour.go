@@ -218,6 +218,13 @@ func (nb *neighbour) sendSometime(msg []byte) {
 	nb.queueControl(msg, nb.beats)
 }
 
+// tell is sendControl for a greeting, which is no reason to lose the link however much there is to tell.
+func (nb *neighbour) tell(msg []byte) {
+	if nb.queue.controlWaiting() < greetingLimit {
+		nb.sendControl(msg)
+	}
+}
+
 func (nb *neighbour) queueControl(msg []byte, canWait bool) {
 	err := nb.queue.pushControl(msg, canWait)
 	if errors.Is(err, errQueueFull) {

@@ -102,6 +102,7 @@ type Node struct {
 	links        map[wire.NodeID]*neighbour // Established.
 	pending      map[*neighbour]struct{}    // In the handshake.
 	updates      map[wire.NodeID]*heardUpdate
+	updateBytes  int        // That their messages take.
 	scratch      []byte     // Of encodeLocked.
 	told         []byte     // The last own update that was flooded.
 	oversize     bool       // The own update does not fit in a message, which was logged.
@@ -111,6 +112,7 @@ type Node struct {
 	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
 	adverts      map[advertKey]*advertisement
 	advertsOf    map[wire.NodeID]int // How many there are of each node.
+	advertBytes  int                 // That their messages take.
 	own          map[string]*advertised
 	workCommands []wire.WorkCommand
 	routes       *topology.Table

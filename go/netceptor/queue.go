@@ -16,6 +16,8 @@ const (
 	// controlLimit bounds the route messages and advertisements that wait for one link. A peer that lets so much pile up
 	// does not read at all: the link is closed.
 	controlLimit = 16 << 20
+	// greetingLimit is how much of that a new neighbour is told at once: what is more comes with the next periods.
+	greetingLimit = 8 << 20
 )
 
 var (
@@ -165,6 +167,13 @@ func (q *sendQueue) pushControl(msg []byte, canWait bool) error {
 		q.wake()
 	}
 	return err
+}
+
+// controlWaiting is how many bytes of control messages wait.
+func (q *sendQueue) controlWaiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.control)
 }
 
 // drain lets the writer finish what is queued; then next reports the end.

@@ -253,8 +253,27 @@ func (n *Node) rememberLocked(u *wire.RouteUpdate, msg []byte) (repeats bool) {
 	}
 	repeats = heard.epoch == u.UpdateEpoch && wire.SameConnections(msg, heard.msg)
 	heard.epoch, heard.at = u.UpdateEpoch, time.Now().UnixNano()
-	heard.msg = append(heard.msg[:0], msg...)
+	n.keepLocked(heard, msg)
 	return repeats
+}
+
+// maxUpdateBytes bounds what is kept of updates for new neighbours: two kilobytes for every node that there can be. One
+// that finds no room reaches them with its next flood.
+const maxUpdateBytes = 32 << 20
+
+// keepLocked makes msg the message that is kept of heard; none if there is no room.
+func (n *Node) keepLocked(heard *heardUpdate, msg []byte) {
+	n.updateBytes -= cap(heard.msg)
+	if cap(heard.msg) < len(msg) || cap(heard.msg) > 2*len(msg) {
+		heard.msg = nil
+		if n.updateBytes+len(msg) <= maxUpdateBytes {
+			heard.msg = make([]byte, 0, len(msg))
+		}
+	}
+	if heard.msg != nil {
+		heard.msg = append(heard.msg[:0], msg...)
+	}
+	n.updateBytes += cap(heard.msg)
 }
 
 func (n *Node) endFormerLife(peer wire.NodeID) {
@@ -340,8 +359,9 @@ func (n *Node) sweep() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.db.Sweep(time.Now())
-	for name := range n.updates {
+	for name, heard := range n.updates {
 		if !n.db.Knows(name) {
+			n.updateBytes -= cap(heard.msg)
 			delete(n.updates, name)
 			n.recomputeLocked()
 		}
@@ -353,7 +373,7 @@ func (n *Node) sweep() {
 type heardUpdate struct {
 	epoch uint64
 	at    int64  // Unix nanoseconds.
-	msg   []byte // As it was passed on.
+	msg   []byte // As it was passed on; empty if there was no room for it.
 }
 
 // greetLocked tells a new neighbour everything instead of letting it wait for the next period: the last update of every
@@ -371,9 +391,9 @@ func (n *Node) greetLocked(nb *neighbour) {
 		switch {
 		case name == nb.id || len(heard.msg) == 0 || now-heard.at > int64(3*routePeriod):
 		case nb.beats:
-			nb.sendControl(heard.msg)
+			nb.tell(heard.msg)
 		default:
-			nb.sendControl(wire.PlainRoute(heard.msg))
+			nb.tell(wire.PlainRoute(heard.msg))
 		}
 	}
 	n.sendKnownAdvertsLocked(nb)

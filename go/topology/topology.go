@@ -21,6 +21,9 @@ const (
 	MaxBytes = 64 << 20
 	// MaxSeen is how many update IDs are remembered: an hour of a mesh of some 1,400 nodes.
 	MaxSeen = 1 << 19
+	// MaxUpdateID is the longest update ID that is taken, in bytes; nodes make them of 8. A longer one would only be carried
+	// through the mesh and kept.
+	MaxUpdateID = 128
 	// Retention is how long an update ID is remembered, and how long a node that can no longer be reached.
 	Retention = time.Hour
 )
@@ -36,6 +39,7 @@ const (
 	IgnoredTooMuch  = "no room for more nodes"
 	IgnoredShutdown = "says that we are a duplicate"
 	IgnoredNewTwin  = "update of a newer node with our ID"
+	IgnoredLongID   = "update ID too long"
 )
 
 // purgeInterval is the least time between two attempts to make room, which cost a path computation each.
@@ -116,6 +120,8 @@ func (db *DB) Apply(u wire.RouteUpdate, now time.Time) Effects {
 	switch {
 	case u.NodeID == "":
 		return Effects{Ignored: IgnoredNoNode}
+	case len(u.UpdateID) > MaxUpdateID:
+		return Effects{Ignored: IgnoredLongID}
 	case u.NodeID == db.self.name:
 		return db.applyOwn(u, now)
 	case !db.seen.add(u.UpdateID, now):

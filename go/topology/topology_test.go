@@ -81,6 +81,7 @@ func TestApply(t *testing.T) {
 			name: "update ID already seen", before: []wire.RouteUpdate{withID(update("d", 1, 1, edges{}), "same")},
 			u: withID(update("c", 10, 99, edges{"x": 1}), "same"), want: ignored(topology.IgnoredSeen), known: map[wire.NodeID]edges{"d": {}},
 		},
+		{name: "update ID too long", u: withID(update("c", 10, 6, edges{"x": 1}), strings.Repeat("u", topology.MaxUpdateID+1)), want: ignored(topology.IgnoredLongID)},
 		{
 			name: "even an empty update ID is seen once", before: []wire.RouteUpdate{withID(update("d", 1, 1, edges{}), "")},
 			u: withID(update("c", 10, 99, edges{"x": 1}), ""), want: ignored(topology.IgnoredSeen), known: map[wire.NodeID]edges{"d": {}},

@@ -87,6 +87,9 @@ func ParseAdvertisement(msg []byte) (Advertisement, error) {
 	if a.NodeID == "" || a.Service == "" {
 		return Advertisement{}, fmt.Errorf("advertisement without %s", missing(a.NodeID == "", "NodeID", "Service"))
 	}
+	if _, err := Service(a.Service); err != nil {
+		return Advertisement{}, fmt.Errorf("advertisement: %w", err)
+	}
 	return a, nil
 }
 
