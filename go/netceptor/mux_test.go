@@ -3,6 +3,7 @@ package netceptor
 import (
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -227,6 +228,41 @@ func TestALostPathIsAnError(t *testing.T) {
 		_ = ln.Close()
 		s.close()
 	})
+}
+
+// TestTheEndOfANodeIsAReset: who has a stream to a node that is closed has not closed it. The QUIC library's errors say so.
+func TestTheEndOfANodeIsAReset(t *testing.T) {
+	for name, own := range map[string]bool{"shared connection": false, "connection of its own": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				a, b := s.add("a"), s.add("b")
+				if own {
+					a.protocols = []string{streamALPN}
+				}
+				s.link("a", "b", 1)
+				s.settle("start", 5*time.Second)
+				ln, err := b.ListenStream("svc", nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				st, err := a.DialStream(t.Context(), "b", "svc", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := ln.Accept(); err != nil {
+					t.Fatal(err)
+				}
+				_ = b.Close()
+				_, err = st.Read(make([]byte, 1))
+				reset, ok := errors.AsType[*ResetError](err)
+				if !ok || !reset.Remote || errors.Is(err, net.ErrClosed) {
+					t.Errorf("read %v, want a reset by the peer that is no close of ours", err)
+				}
+				s.close()
+			})
+		})
+	}
 }
 
 // TestARestartedNodeIsDialledAnew: a shared connection to a node's former life is not waited for.

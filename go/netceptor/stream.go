@@ -65,6 +65,13 @@ type ResetError struct {
 func (e *ResetError) Error() string { return fmt.Sprintf("stream with %s: %v", e.Peer, e.Err) }
 func (e *ResetError) Unwrap() error { return e.Err }
 
+// lost is an error of the QUIC library that ended a stream. That library has all of them wrap [net.ErrClosed], which in
+// this package says that the caller has closed the stream.
+type lost struct{ err error }
+
+func (l lost) Error() string      { return l.err.Error() }
+func (l lost) As(target any) bool { return errors.As(l.err, target) }
+
 // Stream is an encrypted, ordered byte stream to a service of a node. It implements net.Conn. One goroutine may read
 // while another writes.
 type Stream struct {
@@ -133,7 +140,7 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 	if closed && broken == nil {
 		return &net.OpError{Op: op, Net: "receptor", Source: s.local, Addr: s.remote, Err: net.ErrClosed}
 	}
-	reset := &ResetError{Peer: s.remote, Err: err}
+	reset := &ResetError{Peer: s.remote, Err: lost{err}}
 	if broken != nil {
 		reset.Err = broken
 		return reset
@@ -143,25 +150,33 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 		if reading && app.Remote && s.mux == nil && strings.HasSuffix(app.Error(), reasonNormal) {
 			return io.EOF // How existing nodes end a stream that they have no more use for.
 		}
+		reset.Err = fmt.Errorf("connection ended by %s: %s (code %d)", side(app.Remote), app.ErrorMessage, reset.Code)
 		return reset
 	}
 	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
-		reset.Code, reset.Remote, reset.Err = uint64(codeAccept), true, fmt.Errorf("%w: %w", ErrServiceClosing, err)
+		reset.Code, reset.Remote, reset.Err = uint64(codeAccept), true, fmt.Errorf("%w: %w", ErrServiceClosing, lost{err})
 		return reset
 	}
 	if stream, ok := errors.AsType[*quic.StreamError](err); ok {
 		reset.Code, reset.Remote = uint64(stream.ErrorCode), stream.Remote
-		reset.Err = fmt.Errorf("reset by %s (code %d)", map[bool]string{true: "the peer", false: "this side"}[stream.Remote], reset.Code)
+		reset.Err = fmt.Errorf("reset by %s (code %d)", side(stream.Remote), reset.Code)
 		return reset
 	}
 	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
-		reset.Err = fmt.Errorf("%w: %w", ErrTimeout, err)
+		reset.Err = fmt.Errorf("%w: %w", ErrTimeout, lost{err})
 		return reset
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return err // A deadline of the caller's; the stream is as it was.
 	}
 	return reset
+}
+
+func side(remote bool) string {
+	if remote {
+		return "the peer"
+	}
+	return "this side"
 }
 
 // CloseWrite tells the peer that there is no more data. Reading goes on.

@@ -120,7 +120,7 @@ type localEnd struct {
 	*net.UnixConn
 	direct net.Conn // The same socket.
 	s      *stream
-	inode  uint64   // Of the program's end, where this process has it; else 0.
+	far    programEnd
 	offer  *waiting // Whether the program has accepted the stream; nil for one that it opened.
 	once   sync.Once
 
@@ -141,8 +141,8 @@ func (l *localEnd) Abort(uint64) error {
 		return nil
 	}
 	l.closed = true
-	if l.inode != 0 {
-		defer l.s.host.ends.spoil(l.inode)()
+	if l.far.inode != 0 {
+		defer l.s.host.ends.spoil(l.far)()
 	}
 	return l.UnixConn.Close()
 }
@@ -261,6 +261,16 @@ func (s *stream) abort(code uint64) {
 	s.mu.Unlock()
 	_ = remoteEnd{Stream: s.remote, s: s}.Abort(code)
 	_ = s.local.Abort(code)
+}
+
+// end aborts a stream that has not ended by itself.
+func (s *stream) end() {
+	s.mu.Lock()
+	open := s.state == "open"
+	s.mu.Unlock()
+	if open {
+		s.abort(0)
+	}
 }
 
 type streamStatus struct {

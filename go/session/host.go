@@ -9,11 +9,13 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/daemon"
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/socket"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
@@ -148,9 +150,18 @@ func (h *host) closeNode() {
 	}
 	made := slices.Collect(maps.Values(h.made))
 	clear(h.made)
+	var streams []*stream
+	if h.attached {
+		streams = slices.Collect(maps.Values(h.streams))
+	}
 	h.mu.Unlock()
+	for _, s := range streams { // Those of a node of our own end with it, and so do its links, after what is to be sent on them.
+		s.end()
+	}
 	for _, c := range made {
-		_ = c.Close()
+		if _, link := c.(*netceptor.Backend); !link || h.attached {
+			_ = c.Close()
+		}
 	}
 	if d != nil && !h.attached {
 		_ = d.Close()
@@ -195,7 +206,7 @@ func (h *host) bridge(remote meshStream, offer *waiting) (s *stream, fd int, err
 	s = &stream{host: h, remote: remote, state: "open"}
 	s.local = &localEnd{UnixConn: near, direct: socket.Direct(near), s: s, offer: offer}
 	if h.mode == inProcess {
-		s.local.inode = inodeOf(far)
+		s.local.far = programEnd{inode: inodeOf(far), made: time.Now()}
 	}
 	h.mu.Lock()
 	s.id = h.newIDLocked()

@@ -118,28 +118,38 @@ func TestSpoilFindsOnlyItsSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer near.Close()
-	inode := inodeOf(far)
-	made := ends.copyOf(inode)
-	if made < 0 || inodeOf(made) != inode {
+	end := programEnd{inode: inodeOf(far), made: time.Now()}
+	made := ends.copyOf(end)
+	if made < 0 || inodeOf(made) != end.inode {
 		t.Fatalf("descriptor %d was not found among those of this process", far)
 	}
 	closeFD(made)
 	closeFD(far)
-	before := countFDs(t)
 	r, w, err := os.Pipe() // Takes the number again.
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
 	defer w.Close()
-	ends.spoil(inode)()
-	if fd := ends.copyOf(inode); fd >= 0 {
+	ends.spoil(end)()
+	if fd := ends.copyOf(end); fd >= 0 {
 		t.Errorf("descriptor %d passes for a socket that is closed", fd)
 	}
-	if after := countFDs(t); after != before+2 {
-		t.Errorf("%d descriptors, %d before a pipe was made", after, before)
+}
+
+// TestOneLookForManyStreams: sockets that were not there at the last look are not looked for again, but for new ones.
+func TestOneLookForManyStreams(t *testing.T) {
+	gone := uint64(1) // Of no socket.
+	ends := programEnds{}
+	old := time.Now().Add(-time.Hour)
+	if ends.copyOf(programEnd{gone, old}) >= 0 {
+		t.Fatal("a socket was found that is not there")
 	}
-	if ends.copyOf(0) >= 0 {
-		t.Error("inode 0 was found")
+	looked := ends.looked
+	if looked.IsZero() || ends.copyOf(programEnd{gone, old}) >= 0 || ends.looked != looked {
+		t.Errorf("the process was looked through again, at %v and %v", looked, ends.looked)
+	}
+	if ends.copyOf(programEnd{gone, time.Now()}); !ends.looked.After(looked) {
+		t.Error("the process was not looked through for a new stream")
 	}
 }

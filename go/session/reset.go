@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +19,16 @@ import (
 //
 // It cannot be done where the program has shut its sending direction down, or has given the descriptor away and closed it.
 
-// spoil writes one byte into a socket from the program's end, whose inode is given; done closes the copy of the
-// descriptor that this takes, and is for after this side's end was closed. Nobody may read this side's end any more.
-func (p *programEnds) spoil(inode uint64) (done func()) {
-	fd := p.copyOf(inode)
+// programEnd is the program's end of a socket.
+type programEnd struct {
+	inode uint64 // 0 where this process does not have it.
+	made  time.Time
+}
+
+// spoil writes one byte into a socket from the program's end; done closes the copy of the descriptor that this takes, and
+// is for after this side's end was closed. Nobody may read this side's end any more.
+func (p *programEnds) spoil(end programEnd) (done func()) {
+	fd := p.copyOf(end)
 	if fd < 0 {
 		return func() {}
 	}
@@ -31,22 +38,29 @@ func (p *programEnds) spoil(inode uint64) (done func()) {
 
 // programEnds knows the sockets of this process by their inodes.
 type programEnds struct {
-	mu    sync.Mutex
-	known map[uint64]int // As of the last look, which may be long ago.
+	mu     sync.Mutex
+	looked time.Time      // When the process was looked through last,
+	known  map[uint64]int // and what was found.
 }
 
-const ownDescriptors = "/proc/self/fd"
+const (
+	ownDescriptors = "/proc/self/fd"
+	handOverTime   = time.Second // By then the program has what it was sent.
+)
 
 // copyOf returns a copy of the descriptor that this process has of a socket; -1 if it has none.
-func (p *programEnds) copyOf(inode uint64) int {
+func (p *programEnds) copyOf(end programEnd) int {
+	inode := end.inode
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if fd, ok := p.known[inode]; ok {
 		if made := duplicate(fd, inode); made >= 0 {
 			return made
 		}
+	} else if p.looked.After(end.made.Add(handOverTime)) {
+		return -1 // It was not there then. When many streams break at once, one look has to do.
 	}
-	p.known = map[uint64]int{}
+	p.looked, p.known = time.Now(), map[uint64]int{}
 	entries, err := os.ReadDir(ownDescriptors)
 	if err != nil {
 		return -1

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -394,12 +397,21 @@ func TestDatagrams(t *testing.T) {
 		}
 	}
 	_ = in.Close()
-	for { // Until the far side has seen the close.
-		_, _ = out.Write([]byte(message(0, "b", "in", "hi")))
-		if _, err := out.Read(buf); err != nil || buf[1] == datagramNotice {
+	var told atomic.Bool
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for !told.Load() { // What arrives before the far side has seen the close is nobody's loss.
+			_, _ = out.Write([]byte(message(0, "b", "in", "hi")))
+		}
+	})
+	for buf[1] = 0; buf[1] != datagramNotice; {
+		if _, err := out.Read(buf); err != nil {
+			t.Error(err)
 			break
 		}
 	}
+	told.Store(true)
+	sender.Wait()
 }
 
 func TestWork(t *testing.T) {
@@ -481,6 +493,32 @@ func TestCancelAndEvents(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+// TestClosingTellsPeers closes the node at one end of a stream: the other hears it from there and need not find out that
+// the path is lost. What was sent before arrives.
+func TestClosingTellsPeers(t *testing.T) {
+	for _, closer := range []string{"listens", "dials"} { // For links, and the other way round for streams.
+		t.Run(closer, func(t *testing.T) {
+			stays, goes := pair(t)
+			if closer == "dials" {
+				stays, goes = goes, stays
+			}
+			status, _ := goes.must("status")
+			_, listener := goes.must("stream.listen", "service", "x")
+			opened, near := stays.must("stream.connect", "node", status["NodeID"], "service", "x")
+			_, far := accept(t, listener)
+			_, _ = far.Write([]byte("last words"))
+			goes.must("close")
+			if got, err := endOf(near); got != "last words" || !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("read %q and %v", got, err)
+			}
+			st, _ := stays.must("stream.status", "stream", opened["stream"])
+			if e, _ := st["err"].(map[string]any); st["state"] != "reset" || e["remote"] != true {
+				t.Errorf("status %v", st)
+			}
+		})
 	}
 }
 
