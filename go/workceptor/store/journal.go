@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -189,17 +190,23 @@ func parseEntry(place []byte) (id unit.ID, record []byte) {
 	return unit.ID(name), record
 }
 
+// read returns what a node that has ended left in the journal. Whatever else is in its place is not waited for, nor held in memory.
+func (j *journal) read() ([]byte, error) {
+	f, err := openRegular(j.path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, journalEntry*journalEntries))
+}
+
 // replay makes the directories of the units durable that are in the journal of a node that has ended, those anew that the disk has
 // not, and deletes the journal.
 func (r *Root) replay() error {
-	text, err := os.ReadFile(r.journal.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, failed := r.journal.read()
+	if errors.Is(failed, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	var failed error
 	for at := 0; at+journalEntry <= len(text); at += journalEntry {
 		if id, record := parseEntry(text[at : at+journalEntry]); id != "" {
 			failed = errors.Join(failed, r.restore(r.Dir(id), record))

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +50,33 @@ func restarted(t *testing.T, root *Root) map[unit.ID]Found {
 		all[f.ID] = f
 	}
 	return all
+}
+
+// TestHostileJournal: what lies in the place of the journal keeps no node from its start, and is not taken for one.
+func TestHostileJournal(t *testing.T) {
+	for name, lay := range map[string]func(path string) error{
+		"a pipe":               func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link to no end":     func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a directory":          func(path string) error { return os.Mkdir(path, 0o700) },
+		"a file of a tebibyte": func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := openRoot(t)
+			if err := os.Mkdir(root.path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := lay(root.journal.path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := root.Load(); (err == nil) != (name == "a file of a tebibyte") { // That one is deleted.
+				t.Errorf("got %v", err)
+			}
+			id, _ := createSoon(t, root, "first")
+			if f := root.Dir(id); !f.Exists() {
+				t.Error("no unit can be made")
+			}
+		})
+	}
 }
 
 // TestPowerLossAfterCreateSoon takes away what the disk may have lost when only the journal was durable.
