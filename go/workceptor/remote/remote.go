@@ -36,6 +36,7 @@ const (
 	acceptWait    = 2 * time.Minute  // From the end of the payload to the final line: the unit may be passed on further.
 	progressWait  = time.Minute      // For a block of payload to be taken.
 	payloadBuffer = 64 << 10
+	parting       = time.Second // For the last line of a node that takes no more payload: it was sent before that was told.
 )
 
 // Stream is the connection below. Abort ends it such that the other end sees a failure, not the end of data.
@@ -212,10 +213,19 @@ func sign(keys map[string]any, signature string) {
 	}
 }
 
-// SendPayload sends r up to its end and waits until the other node has accepted it.
+// SendPayload sends r up to its end and waits until the other node has accepted it. A node that takes no more of it, because its
+// disk is full, say, has said why: that is a [*RefusedError], as at the end.
 func (c *Conn) SendPayload(node string, r io.Reader) error {
 	c.s.SetReadDeadline(time.Time{})
-	if _, err := io.CopyBuffer(progressWriter{c.s}, struct{ io.Reader }{r}, make([]byte, payloadBuffer)); err != nil {
+	w := &progressWriter{s: c.s}
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, payloadBuffer)); err != nil {
+		if w.err != nil {
+			if line, none := c.answer(parting); none == nil {
+				if refused := remoteRefusal(line); refused != nil {
+					return refused
+				}
+			}
+		}
 		return fmt.Errorf("error sending stdin file: %w", err)
 	}
 	if err := c.s.CloseWrite(); err != nil {
@@ -225,19 +235,31 @@ func (c *Conn) SendPayload(node string, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read error reading from %s: %w", node, err)
 	}
-	if _, text, refused := strings.Cut(line, "ERROR: "); refused {
-		return &RefusedError{"error from remote: " + shorten(text)}
+	if err := remoteRefusal(line); err != nil {
+		return err
 	}
 	c.sending.Store(false)
 	return nil
 }
 
-// progressWriter gives every block its own deadline: a payload of any size may be sent, a peer that stalls is left.
-type progressWriter struct{ s Stream }
+// remoteRefusal makes an error of the last line of a submit that is one.
+func remoteRefusal(line string) error {
+	if _, text, refused := strings.Cut(line, "ERROR: "); refused {
+		return &RefusedError{"error from remote: " + shorten(text)}
+	}
+	return nil
+}
 
-func (w progressWriter) Write(p []byte) (int, error) {
+// progressWriter gives every block its own deadline: a payload of any size may be sent, a peer that stalls is left.
+type progressWriter struct {
+	s   Stream
+	err error // Of the last Write.
+}
+
+func (w *progressWriter) Write(p []byte) (n int, err error) {
 	w.s.SetWriteDeadline(time.Now().Add(progressWait))
-	return w.s.Write(p)
+	n, w.err = w.s.Write(p)
+	return n, w.err
 }
 
 // Status is what another node says about its unit. All but the first three are of nodes of this implementation; zero if not told.

@@ -127,6 +127,42 @@ func TestHalfPayloadIsAborted(t *testing.T) {
 	}
 }
 
+// deaf is a pipe whose other side takes no payload.
+type deaf struct{ *pipe }
+
+func (d deaf) Write(b []byte) (int, error) {
+	if len(b) >= 1<<10 {
+		return 0, errors.New("reset by the peer")
+	}
+	return d.pipe.Write(b)
+}
+
+// TestRefusedPayload: a node that stops taking the payload has said why, or may be tried again.
+func TestRefusedPayload(t *testing.T) {
+	for says, want := range map[string]string{
+		"ERROR: no space left on device\n": "error from remote: no space left on device",
+		"":                                 "error sending stdin file: reset by the peer",
+	} {
+		near, far := net.Pipe()
+		go func() {
+			io.WriteString(far, "Receptor Control, node beta\nWork unit created with ID BRVFlI6d. Send stdin data and EOF.\n"+says)
+			far.Close()
+		}()
+		c, err := Open(t.Context(), deaf{&pipe{Conn: near}}, "beta")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.Submit(Request{Node: "beta"}); err != nil {
+			t.Fatal(err)
+		}
+		err = c.SendPayload("beta", strings.NewReader(strings.Repeat("x", 1<<20)))
+		if _, refused := errors.AsType[*RefusedError](err); err == nil || err.Error() != want || refused != (says != "") {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		c.Close()
+	}
+}
+
 func FuzzParseStatus(f *testing.F) {
 	f.Add([]byte(`{"Detail":"exit status 0","ExtraData":null,"State":2,"StateName":"Succeeded","StdoutSize":12,"WorkType":"upper"}`))
 	f.Add([]byte(`{"State":1e3,"Detail":null,"StdoutSize":12.0}`))
