@@ -1,11 +1,13 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -60,12 +62,13 @@ type listener struct {
 	confirmed bool // The program says what it has accepted.
 
 	mu      sync.Mutex
-	waiting []*waiting // What was announced and not confirmed, oldest first.
+	waiting []*waiting // What is announced and not confirmed.
 	over    bool       // The program confirms nothing more.
 }
 
 // waiting is a stream that the program is to accept. nil stands for one that counts as accepted.
 type waiting struct {
+	id    uint64        // The stream's; 0 before it is announced.
 	known chan struct{} // Closed once it is known
 	ok    bool          // whether the program has accepted it.
 }
@@ -101,14 +104,20 @@ func (l *listener) run(ctx context.Context) {
 	l.confirm()
 }
 
-// confirm takes what the program says until it closes its end: one message for each stream that it has accepted.
+// confirm takes what the program says until it closes its end: one message for each stream that it has accepted. It names
+// the stream, for others may have been lost on their way to the program.
 func (l *listener) confirm() {
-	eachMessage(l.program, func() {
+	eachMessage(l.program, func(message []byte) {
+		number, ok := bytes.CutPrefix(message, []byte("+"))
+		id, err := strconv.ParseUint(string(number), 10, 64)
+		if !ok || err != nil {
+			return
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if len(l.waiting) > 0 {
-			l.waiting[0].settle(true)
-			l.waiting = l.waiting[1:]
+		if i := slices.IndexFunc(l.waiting, func(w *waiting) bool { return w.id == id }); i >= 0 {
+			l.waiting[i].settle(true)
+			l.waiting = slices.Delete(l.waiting, i, i+1)
 		}
 	})
 	l.mu.Lock()
@@ -136,6 +145,16 @@ func (l *listener) expect() *waiting {
 	return w
 }
 
+// name says which stream was expected.
+func (l *listener) name(w *waiting, id uint64) {
+	if w == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.id = id
+}
+
 // forget takes back what was noted of a stream that could not be announced.
 func (l *listener) forget(w *waiting) {
 	l.mu.Lock()
@@ -161,6 +180,7 @@ func (l *listener) accept() {
 			l.host.log.Error("stream refused: no socket for the program", "service", l.mesh.Service(), "err", err)
 			continue
 		}
+		l.name(offer, st.id)
 		err = announce(l.program, fd, st, addrReply(remote.RemoteAddr().(netceptor.Addr)))
 		if err == nil {
 			continue
@@ -198,13 +218,15 @@ func announce(to *net.UnixConn, fd int, s *stream, peer address) error {
 	return err
 }
 
-// eachMessage calls f for every message until the program has closed a socket on which it sends single bytes, if anything.
-func eachMessage(conn *net.UnixConn, f func()) {
-	var b [1]byte
+// eachMessage calls f for every message of a few bytes until the program has closed a socket on which it sends such, if
+// anything.
+func eachMessage(conn *net.UnixConn, f func(message []byte)) {
+	var b [32]byte
 	for {
-		if n, err := conn.Read(b[:]); err != nil || n == 0 {
+		n, err := conn.Read(b[:])
+		if err != nil || n == 0 {
 			return
 		}
-		f()
+		f(b[:n])
 	}
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,8 +21,8 @@ func endOf(conn *net.UnixConn) (string, error) {
 // confirmed accepts a stream and says so.
 func confirmed(t *testing.T, listener *net.UnixConn) *net.UnixConn {
 	t.Helper()
-	_, far := accept(t, listener)
-	if _, err := listener.Write([]byte("+")); err != nil {
+	announced, far := accept(t, listener)
+	if _, err := fmt.Fprintf(listener, "+%v", announced["stream"]); err != nil {
 		t.Fatal(err)
 	}
 	return far
@@ -56,6 +57,26 @@ func TestStreamsNobodyAccepted(t *testing.T) {
 	}
 	if st, _ := a.must("stream.status", "stream", first["stream"]); st["state"] == "reset" {
 		t.Errorf("the stream that was accepted: %v", st)
+	}
+}
+
+// TestConfirmedAfterOneThatWasLost: what is said of one stream counts for no other.
+func TestConfirmedAfterOneThatWasLost(t *testing.T) {
+	a, b := pair(t)
+	_, listener := b.must("stream.listen", "service", "loss", "confirm", true)
+	_, lost := a.must("stream.connect", "node", "b", "service", "loss")
+	_, held := accept(t, listener)
+	_ = held.Close()
+	_, near := a.must("stream.connect", "node", "b", "service", "loss")
+	far := confirmed(t, listener)
+	_, _ = far.Write([]byte("all"))
+	_ = far.Close()
+	if got, err := endOf(near); got != "all" || err != nil {
+		t.Errorf("the stream that was accepted gave %q and %v", got, err)
+	}
+	_ = listener.Close()
+	if got, err := endOf(lost); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the stream that was lost gave %q and %v, want a reset", got, err)
 	}
 }
 

@@ -61,7 +61,7 @@ func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
 	d.Node.SetWorkCommands(d.Work.WorkTypes())
 	h.spawn("offer", func() {
 		defer context.AfterFunc(h.ctx, func() { _ = near.Close() })()
-		eachMessage(near, func() {}) // To its end.
+		eachMessage(near, func([]byte) {}) // To its end.
 		_ = near.Close()
 		d.Work.Unregister(req.WorkType)
 		d.Node.SetWorkCommands(d.Work.WorkTypes())

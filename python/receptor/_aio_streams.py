@@ -275,7 +275,7 @@ class Listener(Pollable):
             arrived = self._arrivals.take(data, descriptors)
         stream, peer, descriptor = arrived
         try:
-            await asyncio.get_running_loop().sock_sendall(self._sock, self._arrivals.CONFIRMATION)
+            await asyncio.get_running_loop().sock_sendall(self._sock, _ops.confirmation(stream))
         except BaseException:
             descriptor.close()
             raise

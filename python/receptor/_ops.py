@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from . import _daemon
 from ._address import Address
@@ -268,11 +268,9 @@ def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
 class Arrivals:
     """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once.
 
-    Every stream is to be answered with :attr:`CONFIRMATION`: the node resets those that nobody has accepted when the
-    listener is closed.
+    Every stream is to be answered with its :func:`confirmation`: the node resets those that nobody has accepted when
+    the listener is closed.
     """
-
-    CONFIRMATION: Final = b"+"
 
     def __init__(self) -> None:
         self._descriptor: Descriptor | None = None
@@ -293,6 +291,11 @@ class Arrivals:
         """Drop what was received in part."""
         if self._descriptor is not None:
             self._descriptor.close()
+
+
+def confirmation(stream: int) -> bytes:
+    """What tells the node that a stream was accepted."""
+    return b"+%d" % stream
 
 
 def _accepted(message: bytes) -> tuple[int, Address]:

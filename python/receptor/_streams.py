@@ -157,7 +157,7 @@ class Listener:
                     raise ClosedError(f"listener {self.service!r} is closed")
                 arrived = self._arrivals.take(data, descriptors)
             stream, peer, descriptor = arrived
-            self._confirm(descriptor)
+            self._confirm(stream, descriptor)
         except MeshTimeout:
             raise
         except TimeoutError:
@@ -168,9 +168,9 @@ class Listener:
             self._turn.release()
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
 
-    def _confirm(self, descriptor: Descriptor) -> None:
+    def _confirm(self, stream: int, descriptor: Descriptor) -> None:
         try:
-            self._sock.send(self._arrivals.CONFIRMATION)
+            self._sock.send(_ops.confirmation(stream))
         except BaseException:
             descriptor.close()
             raise

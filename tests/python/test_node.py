@@ -331,6 +331,27 @@ def test_a_stream_nobody_accepted_ends_with_its_listener(mesh: Mesh) -> None:
                 pass
 
 
+def test_an_accept_that_is_interrupted_costs_only_its_stream(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+
+    def interrupted(stream: int) -> bytes:
+        raise KeyboardInterrupt
+
+    with b.listen("loss") as listener, a.connect("b", "loss") as lost:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("receptor._ops.confirmation", interrupted)
+            listener.accept(timeout_s=60)
+        with a.connect("b", "loss") as sock, listener.accept(timeout_s=60) as far:
+            far.sendall(b"all")
+            far.close()
+            sock.settimeout(60)
+            assert sock.makefile("rb").read() == b"all"
+        listener.close()
+        lost.settimeout(60)
+        with pytest.raises(receptor.StreamResetError):
+            lost.recv(1)
+
+
 def test_datagrams(mesh: Mesh) -> None:
     a, b = mesh.pair()
     with a.datagram() as left, b.datagram("right") as right:
