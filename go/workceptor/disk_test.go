@@ -22,7 +22,8 @@ func smallDisk(t *testing.T) string {
 }
 
 func TestPayloadFillsTheDisk(t *testing.T) {
-	e := openEngine(t, smallDisk(t), noMesh{"alpha"})
+	dir := smallDisk(t)
+	e := openEngine(t, dir, noMesh{"alpha"})
 	s, err := e.Submit(request("localhost", "cat", ""))
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +32,8 @@ func TestPayloadFillsTheDisk(t *testing.T) {
 		t.Error("the payload was stored")
 	}
 	status := wait(t, e, s.ID())
-	if status.State != Failed || !strings.HasPrefix(status.Detail, "Error reading input data: ") || !strings.HasSuffix(status.Detail, "no space left on device") {
+	stdin := filepath.Join(dir, "alpha", string(s.ID()), store.StdinFile)
+	if status.State != Failed || status.Detail != "Error reading input data: write "+stdin+": no space left on device" {
 		t.Errorf("got %v %q", status.State, status.Detail)
 	}
 	if got := file(t, e, s.ID(), "status"); !strings.Contains(got, "no space left on device") {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -497,6 +498,9 @@ func (s *Submission) Write(p []byte) (int, error) {
 		return 0, ErrCancelled
 	}
 	n, err := s.stdin.Write(p)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		failed.Path = s.j.dir.File(store.StdinFile) // The file was opened before its directory got its name.
+	}
 	before := s.size
 	s.size += int64(n)
 	if w, ok := s.j.work.(*remoteWorker); ok && before < earlyFrom && s.size >= earlyFrom {
