@@ -119,7 +119,7 @@
 // done twice under these two has to recognise its own traces. In the other direction nothing is lost in silence: a unit
 // that such a node has failed with "Pending at restart" counts as started, since one cannot know, and ends as Failed here.
 //
-// A refusal fails the unit, also in the background. "unknown work unit" is success
+// A refusal fails the unit, also in the background, and in the middle of the payload, if the executor's disk is full, say. "unknown work unit" is success
 // for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
 // a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
 //
