@@ -336,6 +336,7 @@ func TestForwardingUnderAPolicyAllocatesNothing(t *testing.T) {
 	n.wg.Go(func() { _, _ = n.runLink(near, LinkOptions{Cost: 1}, nil) })
 	t.Cleanup(func() { _ = far.Close() })
 	say(t, far, hello("p"))
+	say(t, far, update("p", "p", 2, map[wire.NodeID]float64{"n": 1}))
 	waitRoute(t, n, "p")
 	h := wire.Header{Hops: 5, From: wire.Hash("p"), To: wire.Hash("n"), FromService: mustService("out"), ToService: mustService("svc")}
 	msg := h.AppendTo(nil)

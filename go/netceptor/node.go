@@ -342,17 +342,20 @@ func (n *Node) Routes() *topology.Table {
 }
 
 // WaitRoute waits until node is reachable and returns the neighbour on the way there and the cost of the path. The node
-// itself is reachable through itself at cost 0.
+// itself is reachable through itself at cost 0. A link counts when its other end lists this node: before that it may still
+// be refused for its cost.
 func (n *Node) WaitRoute(ctx context.Context, node wire.NodeID) (next wire.NodeID, cost float64, err error) {
 	node = n.canonical(node)
 	for {
 		n.mu.Lock()
 		change := n.routeChange
+		d := n.table.Load().byName(node)
+		agreed := d != nil && d.next != nil && d.next.listsUs
 		n.mu.Unlock()
-		if d := n.table.Load().byName(node); d != nil && (d.self || d.next != nil) {
-			if d.self {
-				return n.id, 0, nil
-			}
+		if d != nil && d.self {
+			return n.id, 0, nil
+		}
+		if agreed {
 			return d.next.id, d.cost, nil
 		}
 		select {

@@ -201,7 +201,10 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		case cost != nb.cost:
 			return faultf("cost", "we disagree about the connection cost: %s uses %v, %s %v; set the same cost on both ends", nb.id, cost, n.id, nb.cost)
 		}
-		nb.listsUs = true
+		if !nb.listsUs {
+			nb.listsUs = true
+			n.wakeWaitersLocked()
+		}
 		if nb.doubtful {
 			nb.doubtful = false
 			nb.logEstablished()
@@ -317,13 +320,18 @@ func (n *Node) computeRoutesLocked() {
 	if !changed {
 		return
 	}
-	close(n.routeChange)
-	n.routeChange = make(chan struct{})
+	n.wakeWaitersLocked()
 	n.publishLocked(Event{Kind: RoutesChanged})
 	if n.log.Enabled(n.ctx, slog.LevelInfo) && routes.Directory().Size() > 1 {
 		soonLocked(&n.tableAt, tableDelay)
 		n.kickLocked()
 	}
+}
+
+// wakeWaitersLocked lets [Node.WaitRoute] look again.
+func (n *Node) wakeWaitersLocked() {
+	close(n.routeChange)
+	n.routeChange = make(chan struct{})
 }
 
 // logTableLocked logs the routes if they are not those that were logged last: a peer that is refused again and again comes

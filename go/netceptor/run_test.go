@@ -19,6 +19,7 @@ func TestRunsOfPackets(t *testing.T) {
 		n.wg.Go(func() { _, _ = n.runLink(near, LinkOptions{Cost: 1}, nil) })
 		t.Cleanup(func() { _ = far.Close() })
 		say(t, far, hello(id))
+		say(t, far, update(id, id, 2, map[wire.NodeID]float64{"n": 1}))
 		waitRoute(t, n, id)
 		ends[id] = far
 	}

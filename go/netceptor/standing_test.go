@@ -1,6 +1,8 @@
 package netceptor
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -250,4 +252,38 @@ func waitUp(t *testing.T, events *Subscription, node wire.NodeID) (ups int) {
 			t.Fatalf("no link to %s", node)
 		}
 	}
+}
+
+// TestNoRouteOverALinkThatIsRefused: a link whose ends disagree about its cost is up for a moment, and nobody who waits
+// for a route is told of one.
+func TestNoRouteOverALinkThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		a, b := s.add("a"), s.add("b")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var waiting sync.WaitGroup
+		for _, way := range []struct {
+			from *Node
+			to   wire.NodeID
+		}{{a, "b"}, {b, "a"}} {
+			waiting.Go(func() {
+				if next, cost, err := way.from.WaitRoute(ctx, way.to); err == nil {
+					t.Errorf("%s was told of a route to %s via %s at cost %v", way.from.ID(), way.to, next, cost)
+				}
+			})
+		}
+		near, far := link.Pipe()
+		if _, err := a.AddLink(near, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.AddLink(far, LinkOptions{Cost: 2}); err != nil {
+			t.Fatal(err)
+		}
+		waiting.Wait()
+		if made := a.Backends(); len(made) != 0 {
+			t.Errorf("the link is still there: %+v", made)
+		}
+	})
 }
