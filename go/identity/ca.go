@@ -128,7 +128,7 @@ func (a *Authority) Sign(req *x509.CertificateRequest, v Validity) (*x509.Certif
 	if names.Empty() {
 		return nil, errors.New("cannot sign: no names found in certificate")
 	}
-	if a.Cert.BasicConstraintsValid && !a.Cert.IsCA {
+	if !a.Cert.IsCA && (a.Cert.BasicConstraintsValid || a.Cert.Version == 3) { // Before version 3 nothing says so.
 		return nil, fmt.Errorf("cannot sign: %s is not a CA, nobody would accept its signature", a.Cert.Subject)
 	}
 	if v, err = v.complete(certYears); err != nil {

@@ -282,6 +282,8 @@ func TestGreedyRequests(t *testing.T) {
 	req.Signature[len(req.Signature)-1] ^= 1
 	_, err = leaf.Sign(req, Validity{})
 	wantText(t, "not a CA", err, "is not a CA")
+	_, err = (&Authority{Cert: cert, Key: key}).Sign(req, Validity{})
+	wantText(t, "the certificate of a node", err, "is not a CA")
 }
 
 func TestOpenSSLReadsAll(t *testing.T) {
