@@ -81,8 +81,8 @@ class Channel:
         A timeout, an interrupt or a lost session closes the channel, which is what cancels the request in the node.
         """
         deadline = deadline_of(op)
-        request_id, frame = self.session.request(op.name, op.keys)
         try:
+            request_id, frame = self.session.request(op.name, op.keys)
             self._send(frame, deadline)
             reply: Reply | None = None
             while reply is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import logging
 import os
@@ -757,6 +758,16 @@ def test_wrong_arguments_leave_nothing_to_warn_of(capfd: pytest.CaptureFixture[s
     with pytest.raises(TypeError, match="listen"):
         receptor.Node("left", listen=["tcp://127.0.0.1:0"])  # type: ignore[call-arg]
     assert capfd.readouterr().err == ""
+
+
+def test_an_argument_that_cannot_be_sent_leaves_no_socket_open(mesh: Mesh) -> None:
+    node = mesh.node("left")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TypeError, match="bytes"):
+            node.ping(b"right")  # type: ignore[arg-type]
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_sessions_are_reused_and_no_thread_stays(mesh: Mesh) -> None:
