@@ -104,19 +104,19 @@ func (l *listener) run(ctx context.Context) {
 	l.confirm()
 }
 
-// confirm takes what the program says until it closes its end: one message for each stream that it has accepted. It names
-// the stream, for others may have been lost on their way to the program.
+// confirm takes what the program says until it closes its end: one message for each stream, + and its number if it is
+// accepted, - and its number if it has been lost on its way to the program.
 func (l *listener) confirm() {
 	eachMessage(l.program, func(message []byte) {
-		number, ok := bytes.CutPrefix(message, []byte("+"))
-		id, err := strconv.ParseUint(string(number), 10, 64)
-		if !ok || err != nil {
+		number, accepted := bytes.CutPrefix(message, []byte("+"))
+		id, err := strconv.ParseUint(string(bytes.TrimPrefix(number, []byte("-"))), 10, 64)
+		if err != nil {
 			return
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if i := slices.IndexFunc(l.waiting, func(w *waiting) bool { return w.id == id }); i >= 0 {
-			l.waiting[i].settle(true)
+			l.waiting[i].settle(accepted)
 			l.waiting = slices.Delete(l.waiting, i, i+1)
 		}
 	})

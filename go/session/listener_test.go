@@ -80,6 +80,31 @@ func TestConfirmedAfterOneThatWasLost(t *testing.T) {
 	}
 }
 
+// TestRefusedStream: one that was lost on its way to the program is reset while the listener goes on.
+func TestRefusedStream(t *testing.T) {
+	a, b := pair(t)
+	_, listener := b.must("stream.listen", "service", "loss", "confirm", true)
+	_, lost := a.must("stream.connect", "node", "b", "service", "loss")
+	announced, held := accept(t, listener)
+	_ = held.Close()
+	if _, err := fmt.Fprintf(listener, "-%v", announced["stream"]); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := endOf(lost); got != "" || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the stream that was lost gave %q and %v, want a reset", got, err)
+	}
+	for _, nonsense := range []string{"+", "-", "x", "+-1", "99999999999999999999"} {
+		_, _ = listener.Write([]byte(nonsense))
+	}
+	_, near := a.must("stream.connect", "node", "b", "service", "loss")
+	far := confirmed(t, listener)
+	_, _ = far.Write([]byte("all"))
+	_ = far.Close()
+	if got, err := endOf(near); got != "all" || err != nil {
+		t.Errorf("the next stream gave %q and %v", got, err)
+	}
+}
+
 // TestAcceptedAndClosedAtOnce: the confirmation, the end of the stream and that of the listener come together.
 func TestAcceptedAndClosedAtOnce(t *testing.T) {
 	a, b := pair(t)

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from . import _fds, _process
 from ._channel import GRACE_S
-from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, MeshTimeout, ReceptorError
+from ._session import Descriptor, Op, Reply, Session, check_seconds
+from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 from .types import Event
 
 _READ_BYTES = 64 << 10
@@ -20,6 +20,12 @@ T = TypeVar("T")
 
 async def within(timeout_s: float | None, text: str, awaitable: Awaitable[T], grace_s: float = 0.0) -> T:
     """Await with a time limit; raises MeshTimeout where it is this limit that ran out."""
+    try:
+        check_seconds("timeout_s", timeout_s)
+    except ConfigError:
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise
     limit = None if timeout_s is None else timeout_s + grace_s
     try:
         async with asyncio.timeout(limit) as scope:

@@ -10,7 +10,7 @@ from . import _ops, _process, _sockets
 from ._aio_session import Pollable, within
 from ._payload import Buffer
 from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, MeshTimeout, ReceptorError, StreamResetError
+from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
 from .types import Address, DatagramStatus, Event, StreamStatus
 
 if TYPE_CHECKING:
@@ -267,21 +267,35 @@ class Listener(Pollable):
             raise ClosedError(f"listener {self.service!r} is closed") from error
 
     async def _accept(self) -> MeshSocket:
-        arrived = None
-        while arrived is None:
-            data, descriptors = await self.receive(_ACCEPT_BYTES)
-            if not data:
-                raise ClosedError(f"listener {self.service!r} is closed")
-            arrived = self._arrivals.take(data, descriptors)
-        stream, peer, descriptor = arrived
+        stream, peer, descriptor = await self._arrived()
         try:
-            await asyncio.get_running_loop().sock_sendall(self._sock, _ops.confirmation(stream))
+            await self._answer(_ops.confirmation(stream))
         except BaseException:
             descriptor.close()
             raise
         sock = MeshSocket(descriptor, stream, peer, self.address, self._node)
         sock._accepted = True
         return sock
+
+    async def _arrived(self) -> tuple[int, Address, Descriptor]:
+        while True:
+            try:
+                data, descriptors = await self.receive(_ACCEPT_BYTES)
+            except ProtocolError:
+                self._arrivals.lose()
+                raise
+            if not data:
+                raise ClosedError(f"listener {self.service!r} is closed")
+            arrived = self._arrivals.take(data, descriptors)
+            if arrived is None:
+                continue
+            stream, peer, descriptor = arrived
+            if descriptor is not None:
+                return stream, peer, descriptor
+            await self._answer(_ops.refusal(stream))
+
+    async def _answer(self, message: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, message)
 
     async def __aiter__(self) -> AsyncIterator[MeshSocket]:
         """Streams as they come, until the listener is closed."""
@@ -345,12 +359,23 @@ class Server:
 
     async def _accept(self) -> None:
         try:
-            async for sock in self._listener:
+            while True:
+                try:
+                    sock = await self._listener.accept()
+                except ClosedError:
+                    return
+                except ProtocolError as error:  # One stream was lost, at the limit on open files.
+                    self._report(f"service {self._listener.service!r}", error)
+                    continue
                 task = self._node._spawn(self._handle(sock))
                 self._handlers.add(task)
                 task.add_done_callback(self._handlers.discard)
         finally:
             self._listener.close()
+
+    def _report(self, what: str, error: Exception) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": f"{what} failed", "exception": error})
 
     async def _handle(self, sock: MeshSocket) -> None:
         loop = asyncio.get_running_loop()
@@ -359,9 +384,7 @@ class Server:
             await self._handler(reader, writer)
         except Exception as error:
             if not (self._node.closed and isinstance(error, OSError)):  # A stream that ended with the node is no news.
-                loop.call_exception_handler(
-                    {"message": f"handler of service {self._listener.service!r} failed", "exception": error}
-                )
+                self._report(f"handler of service {self._listener.service!r}", error)
             writer.transport.abort()
         finally:
             if not loop.is_closed():  # It is where a program has ended without closing its node.

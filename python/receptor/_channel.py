@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from . import _fds
-from ._session import Op, Reply, Session
+from ._session import Op, Reply, Session, check_seconds
 from .errors import ClosedError, MeshTimeout
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Deadline:
     __slots__ = ("_end", "text", "timeout_s")
 
     def __init__(self, timeout_s: float | None, text: str, grace_s: float = 0.0) -> None:
+        check_seconds("timeout_s", timeout_s)
         self.timeout_s = timeout_s
         self.text = text
         self._end = None if timeout_s is None else time.monotonic() + timeout_s + grace_s

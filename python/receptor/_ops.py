@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _daemon
 from ._address import Address
-from ._session import Descriptor, Op
+from ._session import Descriptor, Op, check_seconds
 from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
 
 if TYPE_CHECKING:
@@ -274,16 +274,22 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._descriptor: Descriptor | None = None
+        self._lost = False
 
-    def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor] | None:
-        """Take a message; a stream's ID, who opened it, and its descriptor once all of it is known."""
+    def lose(self) -> None:
+        """Note that a descriptor came and could not be received."""
+        self._lost = True
+
+    def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor | None] | None:
+        """Take a message; a stream's ID, who opened it, and its descriptor, None if it was lost, once all is known."""
         if descriptors:
             if len(descriptors) != 1 or self._descriptor is not None:
                 raise ProtocolError("listener sent more descriptors than streams")
             self._descriptor = descriptors[0]
             return None
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
+        lost, self._lost = self._lost, False
+        if descriptor is None and not lost:
             raise ProtocolError("listener told of a stream whose descriptor did not come")
         return (*_accepted(message), descriptor)
 
@@ -296,6 +302,11 @@ class Arrivals:
 def confirmation(stream: int) -> bytes:
     """What tells the node that a stream was accepted."""
     return b"+%d" % stream
+
+
+def refusal(stream: int) -> bytes:
+    """What tells the node that nobody will accept a stream."""
+    return b"-%d" % stream
 
 
 def _accepted(message: bytes) -> tuple[int, Address]:
@@ -472,8 +483,7 @@ def _timeout(timeout_s: float | None) -> JSON:
 
 
 def _positive(name: str, seconds: float) -> float:
-    if not isinstance(seconds, (int, float)) or not seconds >= 0:
-        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more")
+    check_seconds(name, seconds)
     return max(float(seconds), 0.001)  # A node takes 0 for "not given".
 
 

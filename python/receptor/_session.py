@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from .errors import ClosedError, PayloadTooLarge, ProtocolError, ReceptorError, from_wire
+from .errors import ClosedError, ConfigError, PayloadTooLarge, ProtocolError, ReceptorError, from_wire
 
 if TYPE_CHECKING:
     from .types import JSON, Event
@@ -248,3 +248,9 @@ def _decode(body: bytes) -> JSON:
     if not isinstance(value, dict):
         raise ProtocolError(f"frame is a JSON {type(value).__name__}, not an object")
     return value
+
+
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Refuse what is no time to wait: raises ConfigError."""
+    if seconds is not None and (not isinstance(seconds, (int, float)) or not seconds >= 0):
+        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more")

@@ -15,7 +15,7 @@ from ._address import Address
 from ._channel import Channel, Deadline
 from ._fds import receive
 from ._session import Descriptor
-from .errors import ClosedError, MeshTimeout, ReceptorError
+from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -149,14 +149,7 @@ class Listener:
         if not self._turn.acquire(timeout=deadline.left()):
             raise deadline.error()
         try:
-            arrived = None
-            while arrived is None:
-                deadline.apply(self._sock)
-                data, descriptors = receive(self._sock, _ACCEPT_BYTES)
-                if not data:
-                    raise ClosedError(f"listener {self.service!r} is closed")
-                arrived = self._arrivals.take(data, descriptors)
-            stream, peer, descriptor = arrived
+            stream, peer, descriptor = self._arrived(deadline)
             self._confirm(stream, descriptor)
         except MeshTimeout:
             raise
@@ -167,6 +160,24 @@ class Listener:
         finally:
             self._turn.release()
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
+
+    def _arrived(self, deadline: Deadline) -> tuple[int, Address, Descriptor]:
+        while True:
+            deadline.apply(self._sock)
+            try:
+                data, descriptors = receive(self._sock, _ACCEPT_BYTES)
+            except ProtocolError:
+                self._arrivals.lose()
+                raise
+            if not data:
+                raise ClosedError(f"listener {self.service!r} is closed")
+            arrived = self._arrivals.take(data, descriptors)
+            if arrived is None:
+                continue
+            stream, peer, descriptor = arrived
+            if descriptor is not None:
+                return stream, peer, descriptor
+            self._sock.send(_ops.refusal(stream))
 
     def _confirm(self, stream: int, descriptor: Descriptor) -> None:
         try:

@@ -54,8 +54,13 @@ def test_streams_arrive_in_two_messages() -> None:
     assert arrived is not None
     stream, peer, descriptor = arrived
     assert (stream, peer) == (3, ("b", "s"))
+    assert descriptor is not None
     descriptor.close()
     os.close(write)
+    with pytest.raises(ProtocolError, match="did not come"):
+        arrivals.take(b'{"stream": 4, "peer": {"node": "b", "service": "s"}}', [])
+    arrivals.lose()
+    assert arrivals.take(b'{"stream": 5, "peer": {"node": "b", "service": "s"}}', []) == (5, ("b", "s"), None)
 
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b'{"stream": "x"}'])

@@ -1,5 +1,6 @@
 """The blocking node."""
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -20,6 +21,9 @@ import pytest
 from meshes import InThread, Mesh
 
 import receptor
+from receptor._fds import receive
+from receptor._session import Descriptor
+from receptor.errors import ProtocolError
 
 CAT = receptor.WorkCommand("cat", "cat")
 FAIL = receptor.WorkCommand("fail", "sh", '-c "echo oh; exit 3"')
@@ -351,6 +355,70 @@ def test_an_accept_that_is_interrupted_costs_only_its_stream(nodes: Mesh, monkey
         lost.settimeout(60)
         with pytest.raises(receptor.StreamResetError):
             lost.recv(1)
+
+
+class Losing:
+    """A recvmsg that loses the first descriptor of a listener, as at the limit on open files."""
+
+    def __init__(self, listener: receptor.Listener | receptor.aio.Listener) -> None:
+        self.listener = listener
+        self.lost = False
+
+    def __call__(self, sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
+        data, descriptors = receive(sock, size)
+        if descriptors and not self.lost and sock.fileno() == self.listener.fileno():
+            self.lost = True
+            descriptors[0].close()
+            raise ProtocolError("a descriptor was lost on its way")
+        return data, descriptors
+
+
+def test_a_stream_that_is_lost_at_the_limit_is_reset(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = nodes.pair()
+    with b.listen("loss") as listener, a.connect("b", "loss") as lost:
+        monkeypatch.setattr("receptor._streams.receive", Losing(listener))
+        with pytest.raises(receptor.ReceptorError, match="was lost"):
+            listener.accept(timeout_s=60)
+        with a.connect("b", "loss") as sock, listener.accept(timeout_s=60) as far:
+            far.sendall(b"x")
+            assert sock.recv(1) == b"x"
+            lost.settimeout(60)
+            with pytest.raises(receptor.StreamResetError):
+                lost.recv(1)
+
+
+async def test_a_server_goes_on_at_the_limit(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as a, nodes.aio_node("b") as b:
+        await a.wait_route("b", timeout_s=60)
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+        async def handle(_: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+            writer.write(b"here")
+
+        async with await b.start_server(handle, "loss") as server:
+            monkeypatch.setattr("receptor._fds.receive", Losing(server._listener))
+            lost, lost_writer = await a.open_connection("b", "loss")
+            with pytest.raises(receptor.StreamResetError):
+                await lost.read()
+            reader, writer = await a.open_connection("b", "loss")
+            assert await reader.read() == b"here"
+            for each in (lost_writer, writer):
+                each.close()
+        assert told == ["service 'loss' failed"]
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), "1"])
+async def test_what_is_no_time_to_wait(nodes: Mesh, wrong: Any) -> None:
+    node = nodes.node("hub")
+    with node.listen("x") as listener, node.datagram() as sock, pytest.raises(receptor.ConfigError, match="timeout_s="):
+        listener.accept(timeout_s=wrong)
+    with pytest.raises(receptor.ConfigError, match="timeout_s="):
+        sock.recv_from(timeout_s=wrong)
+    async with nodes.aio_node("a") as a, a.listen("y") as other:
+        with pytest.raises(receptor.ConfigError, match="timeout_s="):
+            await other.accept(timeout_s=wrong)
 
 
 def test_datagrams(mesh: Mesh) -> None:
