@@ -117,7 +117,13 @@ def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
 
         return PingResult(str(ok.get("from", "")), timedelta(microseconds=ok.get("rtt_ns", 0) / 1000))
 
-    return Op("ping", {"node": node, "hops": hops, "timeout": _limit(timeout_s)}, decode, timeout_s, own_timeout=True)
+    return Op(
+        "ping",
+        {"node": _named("node", node), "hops": hops, "timeout": _limit(timeout_s)},
+        decode,
+        timeout_s,
+        own_timeout=True,
+    )
 
 
 def traceroute(node: str, timeout_s: float | None) -> Op[list[Hop]]:
@@ -128,14 +134,14 @@ def traceroute(node: str, timeout_s: float | None) -> Op[list[Hop]]:
 
         return [Hop.from_json(hop) for hop in ok.get("hops") or ()]
 
-    return Op("traceroute", {"node": node, "timeout": _limit(timeout_s)}, decode)
+    return Op("traceroute", {"node": _named("node", node), "timeout": _limit(timeout_s)}, decode)
 
 
 def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
     """``route.wait``."""
     return Op(
         "route.wait",
-        {"node": node, **_timeout(timeout_s)},
+        {"node": _named("node", node), **_timeout(timeout_s)},
         lambda ok: _route(node, ok),
         timeout_s,
         own_timeout=True,
@@ -218,9 +224,10 @@ def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[No
 
 def connect(node: str, service: str, tls: TLSProfile | None, timeout_s: float | None) -> Op[tuple[int, Address]]:
     """``stream.connect``: the stream's ID and this side's address."""
+    keys = {"node": _named("node", node), "service": _named("service", service), "timeout": _limit(timeout_s)}
     return Op(
         "stream.connect",
-        {"node": node, "service": service, "timeout": _limit(timeout_s), **_tls(tls)},
+        {**keys, **_tls(tls)},
         lambda ok: (int(ok.get("stream", 0)), Address.from_json(ok.get("local"))),
         timeout_s,
         own_timeout=True,
@@ -362,7 +369,7 @@ def submit(
     timeout_s: float | None,
 ) -> Op[str]:
     """``work.submit``: the unit's ID."""
-    keys: JSON = {"node": node, "worktype": worktype}
+    keys: JSON = {"node": _named("node", node), "worktype": _named("worktype", worktype)}
     if tls is not None:
         keys["tls"] = tls
     if sign:
@@ -480,6 +487,12 @@ def _limit(timeout_s: float | None) -> float:
 
 def _timeout(timeout_s: float | None) -> JSON:
     return {} if timeout_s is None else {"timeout": _positive("timeout_s", timeout_s)}
+
+
+def _named(what: str, name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{what}={name!r}: want its name, a str")
+    return name
 
 
 def _positive(name: str, seconds: float) -> float:

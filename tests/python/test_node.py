@@ -421,6 +421,24 @@ async def test_what_is_no_time_to_wait(nodes: Mesh, wrong: Any) -> None:
             await other.accept(timeout_s=wrong)
 
 
+@pytest.mark.parametrize("wrong", [b"b", "", None, 1])
+def test_what_is_no_name(mesh: Mesh, wrong: Any) -> None:
+    node = mesh.node("a")
+    for call in (
+        lambda: node.ping(wrong),
+        lambda: node.traceroute(wrong),
+        lambda: node.wait_route(wrong),
+        lambda: node.connect(wrong, "x"),
+        lambda: node.work.submit(wrong, "cat"),
+    ):
+        with pytest.raises(receptor.ConfigError, match=f"node={re.escape(repr(wrong))}"):
+            call()
+    with pytest.raises(receptor.ConfigError, match="service="):
+        node.connect("a", wrong)
+    with pytest.raises(receptor.ConfigError, match="worktype="):
+        node.work.submit("a", wrong)
+
+
 def test_datagrams(mesh: Mesh) -> None:
     a, b = mesh.pair()
     with a.datagram() as left, b.datagram("right") as right:
@@ -833,7 +851,7 @@ def test_an_argument_that_cannot_be_sent_leaves_no_socket_open(mesh: Mesh) -> No
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(TypeError, match="bytes"):
-            node.ping(b"right")  # type: ignore[arg-type]
+            node.listen("x", advertise=b"yes")  # type: ignore[arg-type]
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
