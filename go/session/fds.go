@@ -100,6 +100,8 @@ type stream struct {
 	in, out atomic.Int64 // Bytes from and to the mesh.
 	gone    atomic.Bool  // The program has closed its end: what the mesh still sends is for nobody, and its end no failure.
 
+	done chan struct{} // Closed when both directions have ended.
+
 	mu    sync.Mutex
 	state string // "open", "closed", "reset".
 	err   *Error
@@ -107,6 +109,7 @@ type stream struct {
 
 // run copies both ways until both ends are done.
 func (s *stream) run(ctx context.Context) {
+	defer close(s.done)
 	service.Bridge(ctx, s.local, remoteEnd{Stream: s.remote, s: s})
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,16 +264,6 @@ func (s *stream) abort(code uint64) {
 	s.mu.Unlock()
 	_ = remoteEnd{Stream: s.remote, s: s}.Abort(code)
 	_ = s.local.Abort(code)
-}
-
-// end aborts a stream that has not ended by itself.
-func (s *stream) end() {
-	s.mu.Lock()
-	open := s.state == "open"
-	s.mu.Unlock()
-	if open {
-		s.abort(0)
-	}
 }
 
 type streamStatus struct {

@@ -155,10 +155,8 @@ func (h *host) closeNode() {
 		streams = slices.Collect(maps.Values(h.streams))
 	}
 	h.mu.Unlock()
-	for _, s := range streams { // Those of a node of our own end with it, and so do its links, after what is to be sent on them.
-		s.end()
-	}
-	for _, c := range made {
+	leave(streams)
+	for _, c := range made { // The links of a node of our own end with it, after what is to be sent on them.
 		if _, link := c.(*netceptor.Backend); !link || h.attached {
 			_ = c.Close()
 		}
@@ -168,6 +166,28 @@ func (h *host) closeNode() {
 	}
 	if scratch != "" {
 		_ = os.RemoveAll(scratch)
+	}
+}
+
+// lastWords is how long a program that leaves a node waits for streams that it has closed with output still on its way.
+const lastWords = 3 * time.Second
+
+// leave ends the streams of a program that leaves its node. What it has closed has been sent, and ends in good order as far as
+// that takes no longer than lastWords; the others are reset.
+func leave(streams []*stream) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	for _, s := range streams {
+		if !isHungUp(s.local.UnixConn) {
+			s.abort(0)
+		}
+	}
+	for _, s := range streams {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -193,9 +213,9 @@ func (h *host) drop(id uint64) bool {
 	return true
 }
 
-// bridge connects a new local socket to a mesh stream and returns the program's end. The offer is nil for a stream that
-// the program asked for.
-func (h *host) bridge(remote meshStream, offer *waiting) (s *stream, fd int, err error) {
+// bridge connects a new local socket to a mesh stream and returns the program's end. For one that the program is still to
+// accept, expect is called with the stream's number; else it is nil.
+func (h *host) bridge(remote meshStream, expect func(id uint64) *waiting) (s *stream, fd int, err error) {
 	near, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		_ = remoteEnd{Stream: remote}.Abort(0) // Its end would pass for one in good order.
@@ -203,8 +223,8 @@ func (h *host) bridge(remote meshStream, offer *waiting) (s *stream, fd int, err
 	}
 	_ = near.SetWriteBuffer(streamBuffer)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer)
-	s = &stream{host: h, remote: remote, state: "open"}
-	s.local = &localEnd{UnixConn: near, direct: socket.Direct(near), s: s, offer: offer}
+	s = &stream{host: h, remote: remote, state: "open", done: make(chan struct{})}
+	s.local = &localEnd{UnixConn: near, direct: socket.Direct(near), s: s}
 	if h.mode == inProcess {
 		s.local.far = programEnd{inode: inodeOf(far), made: time.Now()}
 	}
@@ -212,6 +232,9 @@ func (h *host) bridge(remote meshStream, offer *waiting) (s *stream, fd int, err
 	s.id = h.newIDLocked()
 	h.streams[s.id] = s
 	h.mu.Unlock()
+	if expect != nil {
+		s.local.offer = expect(s.id)
+	}
 	h.spawn("stream", func() {
 		s.run(h.ctx)
 		h.retire(s.id)

@@ -68,7 +68,7 @@ type listener struct {
 
 // waiting is a stream that the program is to accept. nil stands for one that counts as accepted.
 type waiting struct {
-	id    uint64        // The stream's; 0 before it is announced.
+	id    uint64        // The stream's.
 	known chan struct{} // Closed once it is known
 	ok    bool          // whether the program has accepted it.
 }
@@ -130,11 +130,11 @@ func (l *listener) confirm() {
 }
 
 // expect notes a stream that is about to be announced.
-func (l *listener) expect() *waiting {
+func (l *listener) expect(id uint64) *waiting {
 	if !l.confirmed {
 		return nil
 	}
-	w := &waiting{known: make(chan struct{})}
+	w := &waiting{id: id, known: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
@@ -143,16 +143,6 @@ func (l *listener) expect() *waiting {
 		l.waiting = append(l.waiting, w)
 	}
 	return w
-}
-
-// name says which stream was expected.
-func (l *listener) name(w *waiting, id uint64) {
-	if w == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	w.id = id
 }
 
 // forget takes back what was noted of a stream that could not be announced.
@@ -173,19 +163,16 @@ func (l *listener) accept() {
 			_ = l.program.Close() // The program learns of it.
 			return
 		}
-		offer := l.expect()
-		st, fd, err := l.host.bridge(remote, offer)
+		st, fd, err := l.host.bridge(remote, l.expect)
 		if err != nil {
-			l.forget(offer)
 			l.host.log.Error("stream refused: no socket for the program", "service", l.mesh.Service(), "err", err)
 			continue
 		}
-		l.name(offer, st.id)
 		err = announce(l.program, fd, st, addrReply(remote.RemoteAddr().(netceptor.Addr)))
 		if err == nil {
 			continue
 		}
-		l.forget(offer)
+		l.forget(st.local.offer)
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) {
 			return // What the program confirmed before is still to be read.
 		}

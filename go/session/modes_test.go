@@ -3,6 +3,7 @@ package session
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -157,6 +158,35 @@ func TestAttachedLeavesNothing(t *testing.T) {
 	}
 	if status, _ := q.must("status"); status["NodeID"] != "host" {
 		t.Errorf("the node is %v", status["NodeID"])
+	}
+}
+
+// TestLastWordsOfAnAttachedProgram: it sends, closes its stream and is gone. What it has sent arrives, and its end.
+func TestLastWordsOfAnAttachedProgram(t *testing.T) {
+	socket := daemonWithSocket(t)
+	stays := dialSession(t, socket)
+	_, listener := stays.must("stream.listen", "service", "sink")
+	for i := range 10 {
+		p := dialSession(t, socket)
+		_, near := p.must("stream.connect", "node", "host", "service", "sink")
+		_, far := accept(t, listener)
+		got := make(chan error, 1)
+		go func() {
+			n, err := io.Copy(io.Discard, far)
+			if n != 3_000_000 {
+				err = errors.Join(err, fmt.Errorf("%d bytes of 3,000,000 came", n))
+			}
+			got <- err
+		}()
+		_, _ = near.Write(make([]byte, 3_000_000))
+		_ = near.Close()
+		if i%2 == 0 {
+			p.must("close")
+		}
+		_ = p.conn.Close()
+		if err := <-got; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
