@@ -41,7 +41,6 @@ type advertised struct {
 	service string
 	kind    wire.ConnType
 	tags    map[string]string
-	last    time.Time // Time of the last advertisement sent; the next one must be later.
 }
 
 func (n *Node) advertise(service string, kind wire.ConnType, tags map[string]string) *advertised {
@@ -77,11 +76,11 @@ func (n *Node) SetWorkCommands(commands []wire.WorkCommand) {
 
 // ownAdvertLocked makes the advertisement of an own service as it stands now.
 func (n *Node) ownAdvertLocked(a *advertised) wire.Advertisement {
-	now := time.Now()
-	if !now.After(a.last) { // Receivers take only later ones, even if our clock was set back.
-		now = a.last.Add(time.Nanosecond)
+	now := time.Now().Round(0)    // The date alone, which is all that receivers see.
+	if !now.After(n.lastAdvert) { // They take only later ones, also when our clock was set back.
+		now = n.lastAdvert.Add(time.Nanosecond)
 	}
-	a.last = now
+	n.lastAdvert = now
 	ad := wire.Advertisement{NodeID: n.id, Service: a.service, Time: now, ConnType: a.kind, Tags: a.tags}
 	if a.tags["type"] == controlServiceTag && len(n.workCommands) > 0 {
 		ad.WorkCommands = n.workCommands

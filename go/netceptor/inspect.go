@@ -41,7 +41,7 @@ func (n *Node) Links() []Link {
 		nb := n.links[id]
 		l := Link{
 			Node: id, Cost: nb.cost, Address: nb.conn.String(), Since: nb.since,
-			Heard: time.Unix(0, nb.heard.Load()), KeepAlive: nb.beats,
+			Heard: n.born.Add(time.Duration(nb.heard.Load())), KeepAlive: nb.beats,
 			Sent: nb.sent.Load(), Received: nb.received.Load(),
 		}
 		if nb.backend != nil {

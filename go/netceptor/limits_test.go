@@ -35,8 +35,9 @@ func TestAdvertisementsGetLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer n.Close()
-		a := &advertised{service: "s", last: time.Now().Add(time.Hour)}
-		last := a.last
+		a := &advertised{service: "s"}
+		n.lastAdvert = time.Now().Add(time.Hour)
+		last := n.lastAdvert
 		for range 3 {
 			n.mu.Lock()
 			ad := n.ownAdvertLocked(a)

@@ -32,8 +32,8 @@ type neighbour struct {
 	opt     LinkOptions
 	queue   *sendQueue
 
-	heard       atomic.Int64  // Unix nanoseconds of the last batch received,
-	spoke       atomic.Int64  // and of the last one written.
+	heard       atomic.Int64  // When the last batch was received, by node.clock,
+	spoke       atomic.Int64  // and when the last one was written.
 	established chan struct{} // Closed when the handshake is done.
 	ended       chan struct{} // Closed when the link's end has begun.
 	sent        atomic.Uint64 // Bytes, with the lengths that frame messages,
@@ -62,7 +62,7 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(),
 		established: make(chan struct{}), ended: make(chan struct{}), written: make(chan struct{}),
 	}
-	nb.heard.Store(time.Now().UnixNano())
+	nb.heard.Store(n.clock())
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
@@ -143,7 +143,7 @@ func (nb *neighbour) write() {
 		if !ok {
 			return
 		}
-		nb.spoke.Store(time.Now().UnixNano())
+		nb.spoke.Store(nb.node.clock())
 		nb.sent.Add(uint64(len(control) + len(data)))
 		err := nb.conn.WriteBatch(control, data)
 		if large, ok := errors.AsType[*link.TooLargeError](err); ok {
@@ -246,7 +246,7 @@ func (nb *neighbour) read() (err error) {
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
-		nb.heard.Store(time.Now().UnixNano())
+		nb.heard.Store(nb.node.clock())
 		nb.received.Add(uint64(len(batch)))
 		for {
 			if up {
@@ -436,7 +436,7 @@ func (n *Node) beatLocked(now time.Time) {
 		if nb.beats && speak {
 			nb.beatLocked(now)
 		}
-		if left := limit - now.Sub(time.Unix(0, nb.heard.Load())); left > 0 {
+		if left := limit - n.sinceAt(now, nb.heard.Load()); left > 0 {
 			wait = min(wait, left)
 		} else if !heldUp {
 			n.log.Warn(fmt.Sprintf("Timing out connection %s, idle for the past %v", id, limit))
@@ -448,7 +448,7 @@ func (n *Node) beatLocked(now time.Time) {
 
 // beatLocked says what waits on this link, or that it lives, unless something was said a moment ago.
 func (nb *neighbour) beatLocked(now time.Time) {
-	if now.Sub(time.Unix(0, nb.spoke.Load())) < beatPeriod*3/4 {
+	if nb.node.sinceAt(now, nb.spoke.Load()) < beatPeriod*3/4 {
 		return
 	}
 	if nb.waits {

@@ -63,6 +63,7 @@ type Node struct {
 	maxIdle time.Duration
 	qlogDir string
 	epoch   uint64
+	born    time.Time // Where clock begins.
 
 	ctx   context.Context // Ends when the node does; its cause is Err.
 	stop  context.CancelCauseFunc
@@ -114,6 +115,7 @@ type Node struct {
 	advertsOf    map[wire.NodeID]int // How many there are of each node.
 	advertBytes  int                 // That their messages take.
 	own          map[string]*advertised
+	lastAdvert   time.Time // Date of the last advertisement of an own service; the next one has a later one.
 	workCommands []wire.WorkCommand
 	routes       *topology.Table
 	floodAt      time.Time // When the next own update is due.
@@ -141,9 +143,10 @@ func New(cfg Config) (*Node, error) {
 	case cfg.MaxIdle != 0 && cfg.MaxIdle < defaultIdle:
 		return nil, fmt.Errorf("maximum idle time %v is less than %v, two routing periods and a second", cfg.MaxIdle, defaultIdle)
 	}
+	born := time.Now()
 	n := &Node{
 		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle, qlogDir: cfg.QLogDir,
-		epoch: epochAt(time.Now()), done: make(chan struct{}), kick: make(chan struct{}, 1),
+		epoch: epochAt(born), born: born, done: make(chan struct{}), kick: make(chan struct{}, 1),
 		protocols: streamProtocols,
 		sockets:   map[wire.ServiceName]*PacketConn{},
 		streams:   map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},
@@ -184,6 +187,15 @@ func New(cfg Config) (*Node, error) {
 // 24, so that a node restarted within a second still has the larger one.
 func epochAt(t time.Time) uint64 {
 	return uint64(t.Unix())<<24 | uint64(t.Nanosecond())<<24/1e9
+}
+
+// clock is how many nanoseconds the node has lived. What is measured by it holds when somebody sets the clock of the
+// machine, which moves every time that is kept as a date.
+func (n *Node) clock() int64 { return int64(time.Since(n.born)) }
+
+// sinceAt is how long ago at, by clock, was at the time now.
+func (n *Node) sinceAt(now time.Time, at int64) time.Duration {
+	return now.Sub(n.born) - time.Duration(at)
 }
 
 // ID returns the node's ID.

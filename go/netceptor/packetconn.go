@@ -58,7 +58,7 @@ type PacketConn struct {
 	lastAddr net.Addr
 
 	readDeadline  *deadline
-	writeDeadline atomic.Int64 // Unix nanoseconds; 0: none. Read when a write starts.
+	writeDeadline atomic.Pointer[time.Time] // nil: none. Read when a write starts.
 }
 
 type packetSource struct {
@@ -332,9 +332,9 @@ func (pc *PacketConn) send(p []byte, to wire.NodeID, service wire.ServiceName) (
 	}
 	h := wire.Header{Hops: uint8(pc.hops.Load()), FromService: pc.service, ToService: service}
 	ctx := pc.ctx
-	if at := pc.writeDeadline.Load(); at != 0 {
+	if at := pc.writeDeadline.Load(); at != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, time.Unix(0, at), os.ErrDeadlineExceeded)
+		ctx, cancel = context.WithDeadlineCause(ctx, *at, os.ErrDeadlineExceeded)
 		defer cancel()
 		if ctx.Err() != nil {
 			return 0, os.ErrDeadlineExceeded
@@ -379,9 +379,9 @@ func (pc *PacketConn) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline implements net.PacketConn; it holds for writes that start after it.
 func (pc *PacketConn) SetWriteDeadline(t time.Time) error {
-	at := int64(0)
-	if !t.IsZero() {
-		at = t.UnixNano()
+	at := &t
+	if t.IsZero() {
+		at = nil
 	}
 	pc.writeDeadline.Store(at)
 	return nil

@@ -255,7 +255,7 @@ func (n *Node) rememberLocked(u *wire.RouteUpdate, msg []byte) (repeats bool) {
 		n.endFormerLife(wire.NodeID(strings.Clone(string(u.NodeID))))
 	}
 	repeats = heard.epoch == u.UpdateEpoch && wire.SameConnections(msg, heard.msg)
-	heard.epoch, heard.at = u.UpdateEpoch, time.Now().UnixNano()
+	heard.epoch, heard.at = u.UpdateEpoch, n.clock()
 	n.keepLocked(heard, msg)
 	return repeats
 }
@@ -380,7 +380,7 @@ func (n *Node) sweep() {
 // heardUpdate is the last update of another node and when it came.
 type heardUpdate struct {
 	epoch uint64
-	at    int64  // Unix nanoseconds.
+	at    int64  // By Node.clock.
 	msg   []byte // As it was passed on; empty if there was no room for it.
 }
 
@@ -394,7 +394,7 @@ func (n *Node) greetLocked(nb *neighbour) {
 		return
 	}
 	nb.greeted = true
-	now := time.Now().UnixNano()
+	now := n.clock()
 	for name, heard := range n.updates {
 		switch {
 		case name == nb.id || len(heard.msg) == 0 || now-heard.at > int64(3*routePeriod):

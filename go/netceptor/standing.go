@@ -23,7 +23,7 @@ func (e *linkedError) Error() string {
 // doubt says that a second link to a peer may have to take the place of the standing one.
 type doubt struct {
 	standing *neighbour
-	since    int64           // When the standing link was asked, in Unix nanoseconds.
+	since    int64           // When the standing link was asked, by Node.clock.
 	answered <-chan struct{} // Closed by its answer.
 }
 
@@ -34,7 +34,7 @@ func (d *doubt) Error() string { return "waiting for the standing link to answer
 // Only peers that keep links alive can be asked.
 func (n *Node) secondLinkLocked(nb *neighbour, peer wire.NodeID, epoch uint64) error {
 	standing := n.links[peer]
-	silent := time.Since(time.Unix(0, standing.heard.Load()))
+	silent := n.sinceAt(time.Now(), standing.heard.Load())
 	restarted := epoch > standing.epoch
 	lost := epoch == standing.epoch && silent > beatPeriod*3/2
 	if nb.asked || !standing.beats || !restarted && !lost {
@@ -45,7 +45,7 @@ func (n *Node) secondLinkLocked(nb *neighbour, peer wire.NodeID, epoch uint64) e
 		standing.answered = make(chan struct{})
 		standing.sendControl(wire.AskMessage)
 	}
-	return &doubt{standing: standing, since: time.Now().UnixNano(), answered: standing.answered}
+	return &doubt{standing: standing, since: n.clock(), answered: standing.answered}
 }
 
 // settle waits until the standing link has answered, or takes it out of the node. It runs on the new link's reader, so

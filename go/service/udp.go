@@ -166,8 +166,17 @@ type mappings[Client comparable] struct {
 
 type mapping struct {
 	socket packetSocket
-	last   atomic.Int64 // When something last passed, in Unix nanoseconds.
+	made   time.Time
+	last   atomic.Int64 // When something last passed, in nanoseconds since it was made: dates move when a clock is set.
 }
+
+func newMapping(socket packetSocket) *mapping { return &mapping{socket: socket, made: time.Now()} }
+
+// touch notes that something passes.
+func (m *mapping) touch() { m.last.Store(int64(time.Since(m.made))) }
+
+// touched is when something last passed.
+func (m *mapping) touched() time.Time { return m.made.Add(time.Duration(m.last.Load())) }
 
 func newMappings[Client comparable](idle time.Duration) *mappings[Client] {
 	if idle == 0 {
@@ -205,7 +214,7 @@ func (c *mappings[Client]) send(client Client, proxy *UDPProxy, datagram []byte)
 		if err != nil {
 			return err
 		}
-		m.last.Store(time.Now().UnixNano())
+		m.touch()
 		err = c.out(m.socket, datagram)
 		if !errors.Is(err, net.ErrClosed) || proxy.ctx.Err() != nil {
 			return err
@@ -226,8 +235,7 @@ func (c *mappings[Client]) of(client Client, proxy *UDPProxy) (*mapping, error) 
 	if err != nil {
 		return nil, err
 	}
-	m = &mapping{socket: socket}
-	m.last.Store(time.Now().UnixNano())
+	m = newMapping(socket)
 	c.mu.Lock()
 	if len(c.byID) >= maxMappings {
 		c.evict()
@@ -243,7 +251,7 @@ func (c *mappings[Client]) evict() {
 	var oldest *mapping
 	var who Client
 	for client, m := range c.byID {
-		if oldest == nil || m.last.Load() < oldest.last.Load() {
+		if oldest == nil || m.touched().Before(oldest.touched()) {
 			oldest, who = m, client
 		}
 	}
@@ -260,17 +268,17 @@ func (c *mappings[Client]) answer(client Client, m *mapping) {
 	defer fault.Catch(func(e *fault.Error) { c.failures.note(e) })
 	buffer := make([]byte, datagramMax)
 	for {
-		_ = m.socket.SetReadDeadline(time.Unix(0, m.last.Load()).Add(c.idle))
+		_ = m.socket.SetReadDeadline(m.touched().Add(c.idle))
 		n, from, err := m.socket.ReadFrom(buffer)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(time.Unix(0, m.last.Load())) >= c.idle {
+			if time.Since(m.touched()) >= c.idle {
 				return
 			}
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err == nil:
-			m.last.Store(time.Now().UnixNano())
+			m.touch()
 			_ = c.back(client, from, buffer[:n])
 		}
 	}

@@ -187,3 +187,13 @@ func TestUDPListenFailures(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestQuietIsNotMeasuredByDates: a client is not forgotten, and one that is gone not kept, because the clock of the machine
+// is set.
+func TestQuietIsNotMeasuredByDates(t *testing.T) {
+	m := newMapping(nil)
+	m.touch()
+	if at := m.touched(); at == at.Round(0) {
+		t.Errorf("when a client was heard last is a mere date, %v", at)
+	}
+}

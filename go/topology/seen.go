@@ -11,6 +11,7 @@ import (
 type seenIDs struct {
 	max  int
 	seed maphash.Seed
+	base time.Time // When the first came.
 	set  map[uint64]struct{}
 	ring []seenID // A circular buffer that grows with use.
 	head int      // The oldest.
@@ -19,7 +20,7 @@ type seenIDs struct {
 
 type seenID struct {
 	hash uint64
-	at   int64 // Unix nanoseconds.
+	at   time.Duration // Since base.
 }
 
 func newSeenIDs(max int) seenIDs {
@@ -38,8 +39,11 @@ func (s *seenIDs) add(id string, now time.Time) bool {
 	if s.size == len(s.ring) {
 		s.resize(min(max(1024, 2*s.size), s.max))
 	}
+	if s.base.IsZero() {
+		s.base = now
+	}
 	s.set[h] = struct{}{}
-	s.ring[(s.head+s.size)%len(s.ring)] = seenID{h, now.UnixNano()}
+	s.ring[(s.head+s.size)%len(s.ring)] = seenID{h, now.Sub(s.base)}
 	s.size++
 	return true
 }
@@ -52,8 +56,7 @@ func (s *seenIDs) has(id []byte) bool {
 
 // expire forgets what is older than Retention. After a flood of IDs the memory is given back.
 func (s *seenIDs) expire(now time.Time) {
-	limit := now.Add(-Retention).UnixNano()
-	for s.size > 0 && s.ring[s.head].at <= limit {
+	for s.size > 0 && now.Sub(s.base)-s.ring[s.head].at >= Retention {
 		s.drop()
 	}
 	if len(s.ring) > 1024 && s.size < len(s.ring)/8 {
