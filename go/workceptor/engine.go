@@ -139,6 +139,10 @@ func (e *Engine) load(f store.Found) *job {
 		e.log.Warn("directory without status is no unit", "unit", f.ID, "path", f.Dir.Path())
 		return nil
 	}
+	if errors.Is(f.Err, store.ErrNoUnit) { // Not followed or read: who put it there may want to have something else taken for a unit.
+		e.log.Warn("link or file with the name of a unit is no unit, and is left as it is", "unit", f.ID, "path", f.Dir.Path())
+		return nil
+	}
 	if f.Err != nil {
 		e.log.Error("unit cannot be read", "unit", f.ID, "err", f.Err)
 		f.Record = unit.Record{

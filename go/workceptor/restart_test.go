@@ -190,6 +190,9 @@ func TestDamagedDirectories(t *testing.T) {
 	os.MkdirAll(filepath.Join(dir, "alpha", "nostatus"), 0o700)
 	os.MkdirAll(filepath.Join(dir, "alpha", "no-unit"), 0o700)
 	os.WriteFile(filepath.Join(dir, "alpha", "file0001"), nil, 0o600)
+	elsewhere := t.TempDir()
+	place(t, elsewhere, "unit0001", `{"State":2,"Detail":"exit status 0","WorkType":"cat","ExtraData":null}`, "")
+	os.Symlink(filepath.Join(elsewhere, "alpha", "unit0001"), filepath.Join(dir, "alpha", "unit0001"))
 	os.MkdirAll(filepath.Join(dir, "alpha", "dir00001", "status"), 0o700)
 	for _, kind := range []string{"fifo0001/status", "lock0001/status.lock"} {
 		os.MkdirAll(filepath.Join(dir, "alpha", filepath.Dir(kind)), 0o700)
@@ -224,7 +227,7 @@ func TestDamagedDirectories(t *testing.T) {
 			t.Errorf("release of %s: %v", id, err)
 		}
 	}
-	for _, id := range []UnitID{"nostatus", "no-unit", "file0001"} {
+	for _, id := range []UnitID{"nostatus", "no-unit", "file0001", "unit0001"} {
 		if _, ok := all[id]; ok {
 			t.Errorf("%s is listed", id)
 		}
@@ -235,7 +238,7 @@ func TestDamagedDirectories(t *testing.T) {
 	e.Close()
 	said := log.String()
 	for _, name := range []string{
-		"empty001", "torn0001", "null0001", "list0001", "size0001", "type0001", "huge0001", "path0001", "fifo0001", "link0001", "dir00001", "nostatus",
+		"empty001", "torn0001", "null0001", "list0001", "size0001", "type0001", "huge0001", "path0001", "fifo0001", "link0001", "dir00001", "nostatus", "file0001", "unit0001",
 	} {
 		if !strings.Contains(said, "unit="+name) {
 			t.Errorf("%s is not reported:\n%s", name, said)

@@ -62,6 +62,7 @@ const (
 var (
 	ErrNoStatus = errors.New("no status file")
 	ErrLocked   = errors.New("lock is held by another process")
+	ErrNoUnit   = errors.New("not a directory")
 )
 
 // Root is the directory that holds the units of one node.
@@ -252,7 +253,7 @@ type Found struct {
 	ID     unit.ID
 	Dir    *Dir
 	Record unit.Record
-	Err    error // The record could not be read; ErrNoStatus if there is none.
+	Err    error // The record could not be read; ErrNoStatus if there is none, ErrNoUnit if a link or a file has the name of a unit.
 }
 
 // Load reads all units of the node. Entries that cannot be a unit are left out; a node without a directory has no
@@ -273,8 +274,12 @@ func (r *Root) Load() ([]Found, error) {
 		switch {
 		case strings.HasPrefix(name, removedPrefix), strings.HasPrefix(name, draftPrefix):
 			err = errors.Join(err, os.RemoveAll(filepath.Join(r.path, name)))
-		case entry.IsDir() && unit.ID(name).Valid():
-			found = append(found, Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))})
+		case unit.ID(name).Valid():
+			f := Found{ID: unit.ID(name), Dir: r.Dir(unit.ID(name))}
+			if !entry.IsDir() {
+				f.Err = fmt.Errorf("%w: %s", ErrNoUnit, f.Dir.path)
+			}
+			found = append(found, f)
 		}
 	}
 	readAll(found)
@@ -290,9 +295,11 @@ func readAll(found []Found) {
 	for range readers {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(found)); i = next.Add(1) - 1 {
-				if f := &found[i]; f.Dir.halfMade() && os.RemoveAll(f.Dir.path) == nil {
+				switch f := &found[i]; {
+				case f.Err != nil:
+				case f.Dir.halfMade() && os.RemoveAll(f.Dir.path) == nil:
 					f.Dir = nil
-				} else {
+				default:
 					f.Record, f.Err = f.Dir.Read()
 				}
 			}
