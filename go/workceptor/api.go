@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -34,6 +35,11 @@ var (
 	ErrCancelled   = errors.New("work unit was cancelled before it started")
 	ErrRegistered  = errors.New("already registered")
 )
+
+// ExpiredError answers a submission whose unit has come to the end of its time to live before it could start: "Work unit expired on ...".
+type ExpiredError struct{ At time.Time }
+
+func (e *ExpiredError) Error() string { return unit.DetailExpired(e.At) }
 
 // UnknownUnitError is what every method answers for an ID that names no unit: "unknown work unit ID".
 type UnknownUnitError struct{ ID UnitID }

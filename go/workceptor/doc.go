@@ -120,7 +120,8 @@
 // that such a node has failed with "Pending at restart" counts as started, since one cannot know, and ends as Failed here.
 //
 // A refusal fails the unit, also in the background, and in the middle of the payload, if the executor's disk is full, say. "unknown work unit" is success
-// for cancel and release. A restart resumes what was not started, its payload permitting, and respects the expiration;
+// for cancel and release. A unit whose time to live ends before its executor has all of it
+// is Failed, "Work unit expired on ...", also while its payload is still coming, and whoever waits for the start hears that. A restart resumes what was not started, its payload permitting, and respects the expiration;
 // a cancel or release that was not delivered is delivered, and a cancelled unit stays listed.
 //
 // An executor of this implementation pushes status and output over one stream. Others are polled, and their results streamed

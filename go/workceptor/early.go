@@ -34,12 +34,21 @@ type early struct {
 	at   int64 // Bytes that were read of file.
 }
 
-// setOut begins to send a payload that has size bytes by now, for the next step to conclude; nil if the executor is not one to
-// send to early.
-func (w *remoteWorker) setOut(size int64) *early {
+// payloadGrew takes notice that n bytes have come of a payload which has size bytes by now. One that has become large sets out, if the
+// executor is one to send to early, for the next step to conclude.
+func (w *remoteWorker) payloadGrew(n, size int64) {
+	if size-n < earlyFrom && size >= earlyFrom {
+		w.setOut(size)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.early.grow(size)
+}
+
+func (w *remoteWorker) setOut(size int64) {
 	e := w.j.e
 	if !e.pushers.mayOffer(w.extra().RemoteNode) {
-		return nil
+		return
 	}
 	p := &early{
 		w: w, grown: make(chan struct{}, 1), whole: make(chan struct{}), named: make(chan struct{}), done: make(chan struct{}),
@@ -52,12 +61,11 @@ func (w *remoteWorker) setOut(size int64) *early {
 		p.err = p.send()
 	}) {
 		p.stop()
-		return nil
+		return
 	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.early = p
-	w.mu.Unlock()
-	return p
 }
 
 // grow tells the size that the file has by now. A nil early takes no notice.

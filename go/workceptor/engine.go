@@ -457,15 +457,18 @@ type Submission struct {
 	size   int64 // Of stdin.
 	keeps  bool  // See keepsPayload.
 	behind store.Behind
-	early  *early // What has set out of the payload; nil if nothing.
 }
 
 // ID returns the unit's ID.
 func (s *Submission) ID() UnitID { return s.j.id }
 
 // ReadPayload stores the payload up to the end of r and makes it durable. An error of r or of the disk fails the unit
-// with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled].
+// with "Error reading input data: TEXT". A unit that is cancelled or released meanwhile answers [ErrCancelled], and one whose time to
+// live ends an [*ExpiredError].
 func (s *Submission) ReadPayload(r io.Reader) error {
+	if w, ok := s.j.work.(*remoteWorker); ok {
+		defer w.expireInTime()()
+	}
 	s.keeps = s.j.keepsPayload()
 	buf := pieces.Get().(*[pieceSize]byte)
 	_, err := io.CopyBuffer(s, filler{r}, buf[:]) // The filler has no WriteTo, so a cancel is noticed between two pieces.
@@ -477,7 +480,7 @@ func (s *Submission) ReadPayload(r io.Reader) error {
 		err = s.stdin.Sync()
 	}
 	if err != nil {
-		s.early.giveUp()
+		s.giveUp()
 	}
 	if err != nil && !errors.Is(err, ErrCancelled) {
 		s.stdin.Truncate(0) // Of no use, and the disk may be full.
@@ -498,19 +501,17 @@ func (e *Engine) startsAtOnce(rec unit.Record) bool {
 
 // Write implements io.Writer for ReadPayload.
 func (s *Submission) Write(p []byte) (int, error) {
-	if now := s.j.look(); now.gone || now.rec.State.Complete() {
-		return 0, ErrCancelled
+	if err := s.j.look().ended(); err != nil {
+		return 0, err
 	}
 	n, err := s.stdin.Write(p)
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		failed.Path = s.j.dir.File(store.StdinFile) // The file was opened before its directory got its name.
 	}
-	before := s.size
 	s.size += int64(n)
-	if w, ok := s.j.work.(*remoteWorker); ok && before < earlyFrom && s.size >= earlyFrom {
-		s.early = w.setOut(s.size)
+	if w, ok := s.j.work.(*remoteWorker); ok {
+		w.payloadGrew(int64(n), s.size)
 	}
-	s.early.grow(s.size)
 	if s.keeps {
 		s.behind.Grown(s.stdin, s.size)
 	}
@@ -522,18 +523,21 @@ func (s *Submission) Write(p []byte) (int, error) {
 // in the background.
 func (s *Submission) Start(ctx context.Context) (string, error) {
 	j := s.j
-	j.mu.Lock()
-	refused := j.gone || j.rec.State.Complete()
-	j.started = !refused
-	j.mu.Unlock()
-	if refused {
-		s.early.giveUp()
-		return "", ErrCancelled
+	if err := j.begun(); err != nil {
+		s.giveUp()
+		return "", err
 	}
 	result, err := j.work.start(ctx)
 	if err != nil {
-		s.early.giveUp()
+		s.giveUp()
 	}
 	j.startFailed(err)
 	return result, err
+}
+
+// giveUp ends what has set out of a payload that will never be whole.
+func (s *Submission) giveUp() {
+	if w, ok := s.j.work.(*remoteWorker); ok {
+		w.takeEarly().giveUp()
+	}
 }

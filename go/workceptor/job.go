@@ -69,7 +69,33 @@ type snapshot struct {
 func (j *job) look() snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.lookLocked()
+}
+
+func (j *job) lookLocked() snapshot {
 	return snapshot{j.rec, j.configured, j.changed, j.copying || j.summingLocked(), j.gone, j.position}
+}
+
+// ended is why a unit that has not started never will; nil if it has not ended.
+func (s snapshot) ended() error {
+	switch x := s.rec.Remote(); {
+	case !s.gone && !s.rec.State.Complete():
+		return nil
+	case s.rec.Reason == unit.ReasonExpired && x != nil:
+		return &ExpiredError{x.Expiration}
+	}
+	return ErrCancelled
+}
+
+// begun has the worker take over, unless the unit has ended.
+func (j *job) begun() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.lookLocked().ended(); err != nil {
+		return err
+	}
+	j.started = true
+	return nil
 }
 
 func (j *job) status() Status { return j.statusOf(j.look()) }
@@ -163,14 +189,13 @@ func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 // later changes the record in memory. The file follows with the next update, or about 50 ms later: this is for changes that the
 // node finds out again if it dies before.
 func (j *job) later(edit func(*unit.Record) bool) {
-	j.files.Lock()
-	rec := j.look().rec
-	changed := edit(&rec)
-	if changed {
+	changed := j.note(func(rec *unit.Record) bool {
+		if !edit(rec) {
+			return false
+		}
 		j.ahead = true
-		j.adopt(rec)
-	}
-	j.unlockFiles()
+		return true
+	})
 	if changed {
 		j.e.results.add(j)
 	}
@@ -323,13 +348,17 @@ func (j *job) removeAfter(ctx context.Context, running bool, ended <-chan struct
 // unlockFiles reads the status file if it has changed meanwhile, so that nobody has to wait for the lock to do that.
 func (j *job) unlockFiles() {
 	for {
-		if j.stale.Swap(false) {
-			j.read()
-		}
-		j.files.Unlock()
+		j.readAndUnlock()
 		if !j.stale.Load() || !j.files.TryLock() {
 			return
 		}
+	}
+}
+
+func (j *job) readAndUnlock() {
+	defer j.files.Unlock()
+	if j.stale.Swap(false) {
+		j.read()
 	}
 }
 
@@ -364,6 +393,7 @@ func (j *job) read() {
 
 func (j *job) adopt(rec unit.Record) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	if j.cancelled && rec.State == unit.Failed && unit.Killed(rec.Detail) {
 		rec.Apply(unit.Event{
 			Kind: unit.Cancel, Detail: unit.DetailCanceled, Size: unit.KeepSize, Outcome: unit.Because(unit.ReasonCanceled),
@@ -382,7 +412,6 @@ func (j *job) adopt(rec unit.Record) {
 	if !same {
 		j.tellLocked()
 	}
-	j.mu.Unlock()
 }
 
 // tellLocked wakes all who wait and tells the subscribers; it keeps j.mu so that they learn in order.

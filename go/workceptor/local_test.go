@@ -477,3 +477,38 @@ func BenchmarkOutput(b *testing.B) {
 		e.Release(b.Context(), id, true)
 	}
 }
+
+// TestABugLocksNothing: a unit whose change or status file has found a bug can still be changed, looked at and released.
+func TestABugLocksNothing(t *testing.T) {
+	e := localEngine(t)
+	s, err := e.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := s.j
+	for name, find := range map[string]func(){
+		"change": func() { j.later(func(*unit.Record) bool { panic("a bug") }) },
+		"status file": func() {
+			dir := j.dir
+			defer func() { j.dir = dir }()
+			j.dir = nil // So it cannot be read.
+			j.statusChanged()
+		},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no bug was found", name)
+				}
+			}()
+			find()
+		}()
+		if !j.files.TryLock() {
+			t.Fatalf("%s: the files are locked", name)
+		}
+		j.files.Unlock()
+	}
+	if _, err := e.Release(testContext(t), s.ID(), false); err != nil {
+		t.Error(err)
+	}
+}

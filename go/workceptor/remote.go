@@ -83,7 +83,7 @@ func (w *remoteWorker) start(ctx context.Context) (string, error) {
 	starting := unit.Event{Kind: unit.Prepare, Detail: unit.DetailStarting, Size: unit.KeepSize}
 	// Made durable with the executor's unit ID, or before the client hears that the unit is tried again.
 	if !w.j.apply(false, starting) {
-		return "", ErrCancelled
+		return "", w.j.look().ended()
 	}
 	outcome := w.expect(stepSubmit)
 	if !w.run() {
@@ -97,6 +97,10 @@ func (w *remoteWorker) start(ctx context.Context) (string, error) {
 	case errors.As(err, &refused):
 		return "", err
 	}
+	if expired, ok := errors.AsType[*ExpiredError](w.j.look().ended()); ok {
+		return "", expired
+	}
+	// Also of a unit that has failed because of TLS: existing clients are told so.
 	return JobSubmitted, w.j.update(true, func(*unit.Record) bool { return true })
 }
 
@@ -377,14 +381,16 @@ func (w *remoteWorker) sign() (string, error) {
 // submit makes one attempt to have the executor take the unit. Its payload may have set out early.
 func (w *remoteWorker) submit(ctx context.Context, early *early) error {
 	x := w.extra()
-	if !x.Expiration.IsZero() && !time.Now().Before(x.Expiration) {
-		w.j.failBecause(unit.DetailExpired(x.Expiration), unit.ReasonExpired)
+	if w.expire() {
 		return errNothing
 	}
 	begun, err := early.conclude(ctx)
 	if !begun {
 		var conn *remote.Conn
 		if conn, err = w.dialBefore(ctx, x.Expiration); err != nil {
+			if ctx.Err() == nil && w.expire() {
+				return errNothing
+			}
 			return err
 		}
 		defer conn.Close()
@@ -399,6 +405,36 @@ func (w *remoteWorker) submit(ctx context.Context, early *early) error {
 		w.j.failBecause("Error starting worker: "+err.Error(), unit.ReasonRefused)
 	}
 	return err
+}
+
+// expire fails the unit if its time is over; it has not started.
+func (w *remoteWorker) expire() bool {
+	x := w.extra()
+	if x.Expiration.IsZero() || time.Now().Before(x.Expiration) {
+		return false
+	}
+	w.j.failBecause(unit.DetailExpired(x.Expiration), unit.ReasonExpired)
+	return true
+}
+
+// expireInTime fails the unit as soon as its time is over, if that is before stop is called.
+func (w *remoteWorker) expireInTime() (stop func()) {
+	x := w.extra()
+	if x.Expiration.IsZero() {
+		return func() {}
+	}
+	over := make(chan struct{})
+	timer := time.AfterFunc(time.Until(x.Expiration), func() {
+		defer close(over)
+		if w.expire() {
+			w.takeEarly().giveUp()
+		}
+	})
+	return func() {
+		if !timer.Stop() {
+			<-over
+		}
+	}
 }
 
 func (w *remoteWorker) dialBefore(ctx context.Context, expiration time.Time) (*remote.Conn, error) {

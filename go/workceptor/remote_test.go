@@ -216,15 +216,6 @@ func TestF173RemoteRefusal(t *testing.T) {
 // later submits to beta while it cannot be reached.
 func later(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload string) UnitID {
 	t.Helper()
-	id := unreachable(t, m, e, req, payload)
-	status, _ := e.Status(id)
-	wantStatus(t, status, Pending, "Starting Worker", 0)
-	return id
-}
-
-// unreachable is later for a unit that may expire at any moment.
-func unreachable(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payload string) UnitID {
-	t.Helper()
 	m.cut("beta")
 	s, err := e.Submit(req)
 	if err != nil {
@@ -236,6 +227,8 @@ func unreachable(t *testing.T, m *testMesh, e *Engine, req SubmitRequest, payloa
 	if result, err := s.Start(testContext(t)); result != JobSubmitted || err != nil {
 		t.Fatalf("start: got %q, %v, want %q", result, err, JobSubmitted)
 	}
+	status, _ := e.Status(s.ID())
+	wantStatus(t, status, Pending, "Starting Worker", 0)
 	return s.ID()
 }
 
@@ -280,14 +273,15 @@ func TestF175RefusedForLocalWork(t *testing.T) {
 func TestF175Expires(t *testing.T) {
 	m, alpha, beta := pair(t)
 	req := request("beta", "upper", "")
-	req.TTL = "50ms"
-	id := unreachable(t, m, alpha, req, "")
-	s := wait(t, alpha, id)
-	x := s.Extra.(*unit.RemoteExtra)
-	wantStatus(t, s, Failed, unit.DetailExpired(x.Expiration), 0)
-	if s.Reason != unit.ReasonExpired {
-		t.Errorf("got reason %q", s.Reason)
+	req.TTL = "1h"
+	id := later(t, m, alpha, req, "")
+	j, err := alpha.find(id)
+	if err != nil {
+		t.Fatal(err)
 	}
+	end(t, j)
+	j.work.(*remoteWorker).kick(stepNone) // As its pause does at the end of the hour.
+	wantExpired(t, wait(t, alpha, id))
 	m.mend("beta")
 	if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
 		t.Errorf("release: got %v, %v", pending, err)
@@ -295,6 +289,104 @@ func TestF175Expires(t *testing.T) {
 	if len(beta.List()) != 0 {
 		t.Error("an expired unit was started")
 	}
+}
+
+// end makes a unit's time to live end now.
+func end(t *testing.T, j *job) {
+	t.Helper()
+	if err := j.update(true, edit(func(x *unit.RemoteExtra) { x.Expiration = time.Now().UTC() })); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantExpired(t *testing.T, s Status) {
+	t.Helper()
+	wantStatus(t, s, Failed, unit.DetailExpired(s.Extra.(*unit.RemoteExtra).Expiration), 0)
+	if s.Reason != unit.ReasonExpired {
+		t.Errorf("got reason %q", s.Reason)
+	}
+}
+
+// TestF175ExpiresDuringThePayload: a unit whose time ends while its payload comes, a little or much of it, ends then and there,
+// and its client is told so.
+func TestF175ExpiresDuringThePayload(t *testing.T) {
+	_, alpha, beta := pair(t)
+	req := request("beta", "cat", "")
+	req.TTL = "20ms"
+	s, err := alpha.Submit(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	came := make(chan error, 1)
+	go func() { came <- s.ReadPayload(r) }()
+	wantExpired(t, wait(t, alpha, s.ID())) // Nothing has come yet, and nothing ends.
+	w.Write([]byte("too late"))
+	w.Close()
+	_, startErr := s.Start(testContext(t))
+	for _, err := range []error{<-came, startErr} {
+		if _, expired := errors.AsType[*ExpiredError](err); !expired {
+			t.Errorf("got %v", err)
+		}
+	}
+	if len(beta.List()) != 0 {
+		t.Error("an expired unit was started")
+	}
+}
+
+// TestF175ExpiresWithTheFirstAttempt: the client of a unit whose time ends before its first attempt does, or even begins, is not
+// told that the unit was submitted.
+func TestF175ExpiresWithTheFirstAttempt(t *testing.T) {
+	for name, size := range map[string]int{"small": 1, "sent early": earlyFrom + pieceSize} {
+		t.Run(name, func(t *testing.T) {
+			c := newCutting(t, (*testMesh).serve, true)
+			s, w, came := c.begin(t)
+			part := strings.Repeat("x", size)
+			if size < earlyFrom {
+				io.WriteString(w, part)
+			} else {
+				setOut(t, s, w, part)
+			}
+			w.Close()
+			if err := <-came; err != nil {
+				t.Fatal(err)
+			}
+			end(t, s.j)
+			result, err := s.Start(testContext(t))
+			if _, expired := errors.AsType[*ExpiredError](err); !expired {
+				t.Errorf("got %q, %v", result, err)
+			}
+			wantExpired(t, wait(t, c.alpha, s.ID()))
+			if err := c.noneLeft(testContext(t)); err != nil || c.runs.Load() != 0 {
+				t.Errorf("the work ran %d times, error %v", c.runs.Load(), err)
+			}
+		})
+	}
+	t.Run("no answer", func(t *testing.T) {
+		e := openEngine(t, t.TempDir(), silent{noMesh{"alpha"}})
+		req := request("beta", "cat", "")
+		req.TTL = "20ms"
+		s, err := e.Submit(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.ReadPayload(strings.NewReader("abc"))
+		if err == nil {
+			_, err = s.Start(testContext(t))
+		}
+		if _, expired := errors.AsType[*ExpiredError](err); !expired {
+			t.Errorf("got %v", err)
+		}
+		wantExpired(t, wait(t, e, s.ID()))
+	})
+}
+
+// silent is a mesh whose nodes do not answer.
+type silent struct{ noMesh }
+
+func (silent) DialStream(ctx context.Context, _ wire.NodeID, _, _ string) (Stream, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
 }
 
 func TestRemoteNotStartedIsCancelledAndReleased(t *testing.T) {
