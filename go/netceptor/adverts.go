@@ -15,6 +15,8 @@ const (
 	advertLife = 3*advertPeriod + 10*time.Second
 	// tombstoneLife is how long a withdrawal is remembered, so that it is passed on once and not for ever.
 	tombstoneLife = time.Hour
+	// advertAgain is how soon services are advertised again of which the mesh has later advertisements than ours.
+	advertAgain = 5 * time.Second
 	// Bounds on what peers can make a node remember.
 	maxAdverts        = 20_000
 	maxAdvertsPerNode = 1_000
@@ -132,11 +134,15 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 		return
 	}
 	if ad.NodeID == n.id {
-		return // Our own, on its way round.
+		n.ownAdvertCameLocked(ad)
+		return
 	}
 	key := advertKey{ad.NodeID, ad.Service}
 	old := n.adverts[key]
 	if old != nil && !ad.Time.After(old.Time) {
+		if nb.id == ad.NodeID && nb.beats && ad.Time.Before(old.Time) {
+			nb.sendControl(old.raw) // Its clock was set back: it goes on from there.
+		}
 		return
 	}
 	more := len(msg)
@@ -162,6 +168,23 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 		n.publishLocked(Event{Kind: ServiceSeen, Node: ad.NodeID, Service: ad.Service})
 	}
 }
+
+// ownAdvertCameLocked is for an advertisement in this node's name: one of its own, on its way round, unless it is later
+// than the last. Then it is of a former life, before the clock was set back, or forged. Receivers heed none of ours until
+// we go on from its date.
+func (n *Node) ownAdvertCameLocked(ad wire.Advertisement) {
+	if !ad.Time.After(n.lastAdvert) || ad.Time.Year() >= lastYear {
+		return
+	}
+	n.lastAdvert = ad.Time
+	if len(n.own) > 0 {
+		soonLocked(&n.advertsAt, advertAgain)
+		n.kickLocked()
+	}
+}
+
+// lastYear is the last that a date on the wire can have.
+const lastYear = 9999
 
 func (n *Node) roomForAdvertLocked(node wire.NodeID) bool {
 	return len(n.adverts) < maxAdverts && n.advertsOf[node] < maxAdvertsPerNode

@@ -2,10 +2,12 @@ package netceptor
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
 	"github.com/pyreceptor/pyreceptor/go/link"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // stepped is the moment t as a clock shows it that was set by d: the date moves, what has passed since does not.
@@ -66,5 +68,74 @@ func TestAdvertisementsGetLaterThoughTheClockIsSetBack(t *testing.T) {
 			t.Errorf("an advertisement has the date %v, not later than that of %v", ad.Time, before)
 		}
 		before = ad.Time
+	}
+}
+
+// TestRestartWithTheClockSetBack: a node that is restarted with a smaller epoch, and advertises with earlier dates, is heeded
+// by the whole mesh all the same.
+func TestRestartWithTheClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		again := s.add("c") // Its epoch is the smaller one.
+		time.Sleep(time.Hour)
+		for _, id := range []wire.NodeID{"a", "b", "c"} {
+			s.add(id)
+		}
+		former := s.nodes["c"]
+		if _, err := former.ListenPacket("s", &ServiceAd{Tags: map[string]string{"life": "former"}}); err != nil {
+			t.Fatal(err)
+		}
+		former.mu.Lock()
+		former.lastAdvert = time.Now().Add(2 * time.Hour)
+		former.mu.Unlock()
+		s.link("a", "b", 1)
+		s.link("b", "c", 1)
+		s.settle("the former life", 5*time.Second)
+		time.Sleep(time.Second)
+		if err := former.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.nodes["c"] = again
+		if _, err := again.ListenPacket("s", &ServiceAd{Tags: map[string]string{"life": "new"}}); err != nil {
+			t.Fatal(err)
+		}
+		s.link("a", "c", 1)
+		s.settle("the new life", time.Second)
+		time.Sleep(advertAgain + time.Second)
+		synctest.Wait()
+		for _, id := range []wire.NodeID{"a", "b"} {
+			for _, service := range s.nodes[id].Services() {
+				if service.NodeID == "c" && service.Tags["life"] != "new" {
+					t.Errorf("%s still has the service of the former life: %v", id, service.Advertisement)
+				}
+			}
+		}
+	})
+}
+
+// TestForgedAdvertisementsAreOutdone: an advertisement or withdrawal that somebody forges with a date in the future does not
+// hide a service for good.
+func TestForgedAdvertisementsAreOutdone(t *testing.T) {
+	for _, date := range []string{"2099-01-01T00:00:00Z", "9998-12-31T23:59:59.999999999Z"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSimulation(t)
+			defer s.close()
+			a, b := s.add("a"), s.add("b")
+			s.link("a", "b", 1)
+			s.settle("start", 5*time.Second)
+			if _, err := a.ListenPacket("s", &ServiceAd{}); err != nil {
+				t.Fatal(err)
+			}
+			peer := rawPeer(t, b, LinkOptions{Cost: 1})
+			say(t, peer, hello("p"))
+			time.Sleep(time.Second)
+			say(t, peer, advert(`{"NodeID":"a","Service":"s","Time":"`+date+`","Cancel":true}`))
+			time.Sleep(advertAgain + time.Second)
+			synctest.Wait()
+			if services := b.Services(); len(services) != 1 || services[0].NodeID != "a" {
+				t.Errorf("after a forged withdrawal of %s b knows the services %v", date, services)
+			}
+		})
 	}
 }

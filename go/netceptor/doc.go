@@ -98,7 +98,11 @@
 //   - Costs must be positive, finite and at most 1e9. Empty node IDs are refused.
 //   - Redialling starts at a quarter of a second and grows to 20 s, with jitter. A try that reaches the peer but fails
 //     the handshake counts as a failure.
-//   - The epoch carries the fraction of the second in its low bits, so a restarted node is never older than before.
+//   - The epoch carries the fraction of the second in its low bits, so a restarted node is never older than before. One
+//     whose clock was set back meanwhile is told of its former life by neighbours of ours, and makes the mesh heed it.
+//   - Advertisements go on from the latest date that the mesh has of this node's, also if it was forged.
+//   - What says that this node is a duplicate ends it only if the other node is heard of besides: it tells of its links
+//     within 30 s, and the other end of one of them confirms it.
 //   - When a node announces itself with a new epoch, streams to its former life end at once with an error.
 //   - An update that would not fit in a message is neither sent nor passed on.
 //

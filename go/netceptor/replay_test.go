@@ -1045,7 +1045,8 @@ func TestReplayOlderTwin(t *testing.T) {
 }
 
 // TestReplayNewerTwin: our node is the newer. An existing node believes the notice alone, which anybody can forge; ours
-// wants to have heard of the other twin's neighbour as well, which a mesh tells within ten seconds.
+// wants to have heard of the other twin's links as well, from it and from its neighbour, which a mesh tells every ten
+// seconds.
 func TestReplayNewerTwin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := recording(t, "duplicate_node_newer_twin_link", 0)
@@ -1066,10 +1067,18 @@ func TestReplayNewerTwin(t *testing.T) {
 		if err != nil || u.SuspectedDuplicate != s.n.Epoch() {
 			t.Fatalf("the last message of the recording is no notice to this node: %+v, %v", u, err)
 		}
-		u.UpdateSequence++ // The older twin repeats it with every update of this node that reaches it.
-		u.UpdateID = "repeated"
-		msg, _ := u.Append(nil)
-		p.say(msg)
+		again := func(id string, duplicate uint64) {
+			u.UpdateSequence++
+			u.UpdateID, u.SuspectedDuplicate = id, duplicate
+			msg, _ := u.Append(nil)
+			p.say(msg)
+			synctest.Wait()
+		}
+		again("repeated", s.n.Epoch()) // The older twin does so with every update of this node that reaches it.
+		if s.n.Err() != nil {
+			t.Fatalf("a notice and a neighbour ended the node: %v", s.n.Err())
+		}
+		again("periodic", 0)
 		<-s.n.Done()
 		if !errors.Is(s.n.Err(), ErrDuplicateNode) {
 			t.Errorf("the newer twin ended with %v, want ErrDuplicateNode", s.n.Err())

@@ -211,7 +211,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		}
 	}
 	fx := n.db.Apply(u, time.Now())
-	if fx.Shutdown && !n.hasTwinLocked() {
+	if fx.Shutdown && !n.db.HasTwin(u.UpdateEpoch, time.Now()) {
 		n.logForgeryLocked(nb, u)
 		return nil
 	}
@@ -221,8 +221,9 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		return nil
 	}
 	if fx.DuplicateOf != 0 {
-		n.log.Warn("another node uses this node's ID", "node", n.id, "peer", nb.id, "epoch", fx.DuplicateOf)
+		n.log.Warn("another node uses this node's ID, or this node did before its clock was set back", "node", n.id, "peer", nb.id, "epoch", fx.DuplicateOf)
 		n.floodLocked(fx.DuplicateOf)
+		n.announceLocked() // The mesh may have taken the links of the other for ours.
 	}
 	var msg []byte
 	if fx.Forward {
@@ -251,7 +252,7 @@ func (n *Node) rememberLocked(u *wire.RouteUpdate, msg []byte) (repeats bool) {
 	if heard == nil {
 		heard = &heardUpdate{}
 		n.updates[wire.NodeID(strings.Clone(string(u.NodeID)))] = heard
-	} else if u.UpdateEpoch > heard.epoch {
+	} else if u.UpdateEpoch != heard.epoch {
 		n.endFormerLife(wire.NodeID(strings.Clone(string(u.NodeID))))
 	}
 	repeats = heard.epoch == u.UpdateEpoch && wire.SameConnections(msg, heard.msg)
@@ -286,18 +287,12 @@ func (n *Node) endFormerLife(peer wire.NodeID) {
 	})
 }
 
-// hasTwinLocked reports whether another node with our ID is in the mesh, as far as can be known without asking it: some
-// node that we have no link to lists us as its neighbour. A notice alone is no proof, since anybody can send one.
-func (n *Node) hasTwinLocked() bool {
-	return len(n.db.StrangersThatListUs()) > 0
-}
-
 func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
 	if n.forgeryFrom == nb {
 		return
 	}
 	n.forgeryFrom = nb
-	n.log.Warn("ignored a notice that this node is a duplicate: no other node has a link to one with this ID",
+	n.log.Warn("a notice that this node is a duplicate is not believed: nothing else is heard of another node with this ID",
 		"peer", nb.id, "epoch", u.UpdateEpoch)
 }
 
@@ -388,6 +383,10 @@ type heardUpdate struct {
 // node that is alive, as it was flooded, and the advertisements. To an existing node these are ordinary floods. A node
 // without a route counts too: it may get one by an update that is still on its way, and its own is not repeated then.
 //
+// A neighbour whose clock was set back before it was restarted has a smaller epoch than in its former life, and nobody
+// would heed it. It is told of that life, too: it will take it for a newer node with its ID, and the notice that it
+// sends then makes the whole mesh heed the smaller epoch.
+//
 // The mesh is told of the neighbour first, so that when it has a route and sends a packet, the answer finds its way back.
 func (n *Node) greetLocked(nb *neighbour) {
 	if nb.cause != nil {
@@ -397,7 +396,8 @@ func (n *Node) greetLocked(nb *neighbour) {
 	now := n.clock()
 	for name, heard := range n.updates {
 		switch {
-		case name == nb.id || len(heard.msg) == 0 || now-heard.at > int64(3*routePeriod):
+		case len(heard.msg) == 0:
+		case name == nb.id && heard.epoch <= nb.epoch, name != nb.id && now-heard.at > int64(3*routePeriod):
 		case nb.beats:
 			nb.tell(heard.msg)
 		default:

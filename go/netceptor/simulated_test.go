@@ -592,6 +592,7 @@ func TestForgedTwinNotice(t *testing.T) {
 		defer n.Close()
 		peer := rawPeer(t, n, LinkOptions{Cost: 1})
 		say(t, peer, hello("p"))
+		say(t, peer, update("invented", "p", 1, map[wire.NodeID]float64{"n": 1, "p": 1})) // That it is our neighbour is no proof.
 		for _, epoch := range []uint64{1, n.Epoch() - 1, n.Epoch() + 1} {
 			u := wire.RouteUpdate{NodeID: "n", UpdateID: randomName(), UpdateEpoch: epoch, UpdateSequence: 1, ForwardingNode: "p", SuspectedDuplicate: n.Epoch()}
 			msg, _ := u.Append(nil)

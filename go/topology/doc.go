@@ -20,7 +20,7 @@
 //  1. No node ID: ignored.
 //  2. Our own ID: never applied and never forwarded. Our own epoch means that our update came back. A
 //     SuspectedDuplicate that equals our epoch says that we are the newer of two nodes of this name
-//     ([Effects].Shutdown). A greater epoch than ours means that somebody started later under our name, and
+//     ([Effects].Shutdown); [DB.HasTwin] says whether anything but that notice shows such a node. A greater epoch than ours means that somebody started later under our name, and
 //     [Effects].DuplicateOf asks for the notice that tells it so; several copies of one such update ask once.
 //  3. An UpdateID that was seen within the last hour, from whomever: ignored.
 //  4. A SuspectedDuplicate that is not zero: only puts the stored epoch and sequence back to those of the older twin,

@@ -26,6 +26,8 @@ const (
 	MaxUpdateID = 128
 	// Retention is how long an update ID is remembered, and how long a node that can no longer be reached.
 	Retention = time.Hour
+	// TwinLife is how long what an older node with our ID says of its links counts: it says so every ten seconds.
+	TwinLife = 30 * time.Second
 )
 
 // Reasons for [Effects].Ignored.
@@ -63,7 +65,7 @@ type Effects struct {
 	Announce    bool        // Schedule an own update: the origin was not known before.
 	NewNode     wire.NodeID // Learn the hash of this name; "" if there is none to learn.
 	DuplicateOf uint64      // Not zero: at once flood an own update with this as SuspectedDuplicate.
-	Shutdown    bool        // Somebody says that we are the newer of two nodes with our ID. Anyone can claim that.
+	Shutdown    bool        // Somebody says that we are the newer of two nodes with our ID. Anyone can claim that: see [DB.HasTwin].
 	Ignored     string      // Why the update was not applied; "" if it was.
 }
 
@@ -97,8 +99,20 @@ type DB struct {
 	seen      seenIDs
 	lastPurge time.Time
 
+	twin twin
+
 	table *Table // nil: stale.
 	paths pathScratch
+}
+
+// twin is what an older node with our ID has said last.
+type twin struct {
+	epoch      uint64
+	heard      time.Time
+	neighbours []wire.NodeID
+
+	accuser uint64    // The epoch of the node that says we are its duplicate,
+	accused time.Time // and when it said so last.
 }
 
 // New returns the database of the node self, whose own updates carry the given epoch.
@@ -177,9 +191,18 @@ func (db *DB) applyOwn(u wire.RouteUpdate, now time.Time) Effects {
 	case u.UpdateEpoch == db.epoch:
 		return Effects{Ignored: IgnoredOwn}
 	case u.SuspectedDuplicate == db.epoch && db.epoch != 0:
+		db.twin.accuser, db.twin.accused = u.UpdateEpoch, now
 		return Effects{Shutdown: true, Ignored: IgnoredShutdown}
 	case u.UpdateEpoch < db.epoch:
-		return Effects{Ignored: IgnoredOldTwin}
+		if u.SuspectedDuplicate != 0 {
+			return Effects{Ignored: IgnoredOldTwin}
+		}
+		db.twin.epoch, db.twin.heard, db.twin.neighbours = u.UpdateEpoch, now, nil
+		for name := range u.Connections {
+			db.twin.neighbours = append(db.twin.neighbours, db.ownName(name))
+		}
+		accused := db.twin.accuser == u.UpdateEpoch && now.Sub(db.twin.accused) <= TwinLife
+		return Effects{Shutdown: accused, Ignored: IgnoredOldTwin}
 	case !db.seen.add(u.UpdateID, now):
 		return Effects{Ignored: IgnoredSeen}
 	}
@@ -243,16 +266,22 @@ func (n *node) confirms(name wire.NodeID) bool {
 	return back || !n.updated
 }
 
-// StrangersThatListUs returns the nodes that call us their neighbour although we have no link to them.
-func (db *DB) StrangersThatListUs() []wire.NodeID {
-	var names []wire.NodeID
-	for _, x := range db.order {
-		_, listed := x.edges.find(db.self.name)
-		if _, linked := db.self.edges.find(x.name); listed && !linked {
-			names = append(names, x.name)
-		}
+// HasTwin reports whether a node of the given epoch lives in the mesh under our ID, as far as it shows from here: it has
+// told of its links lately, and a node that we have no link to is at the other end of one of them and says so too. That is
+// what somebody has to say who uses our ID; a notice alone says nothing.
+func (db *DB) HasTwin(epoch uint64, now time.Time) bool {
+	if db.twin.epoch != epoch || now.Sub(db.twin.heard) > TwinLife {
+		return false
 	}
-	return names
+	return slices.ContainsFunc(db.twin.neighbours, func(name wire.NodeID) bool {
+		_, linked := db.self.edges.find(name)
+		x := db.nodes[name]
+		if x == nil || linked {
+			return false
+		}
+		_, listed := x.edges.find(db.self.name)
+		return listed
+	})
 }
 
 func (db *DB) removeEdge(n *node, to wire.NodeID) {

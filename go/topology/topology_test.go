@@ -401,3 +401,36 @@ func TestRestartedPeer(t *testing.T) {
 		t.Error("no route to c although the new life of b lists it")
 	}
 }
+
+// TestHasTwin: what a node says that uses our ID counts while it is repeated, and if one of its neighbours says so too.
+func TestHasTwin(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	says := func(db *topology.DB, node wire.NodeID, epoch uint64, duplicate uint64, neighbours ...wire.NodeID) {
+		edges := map[wire.NodeID]float64{}
+		for _, name := range neighbours {
+			edges[name] = 1
+		}
+		db.Apply(wire.RouteUpdate{NodeID: node, UpdateID: fmt.Sprint(node, epoch, duplicate, neighbours), UpdateEpoch: epoch,
+			UpdateSequence: 1, Connections: edges, SuspectedDuplicate: duplicate}, at)
+	}
+	for _, c := range []struct {
+		name  string
+		say   func(db *topology.DB)
+		later time.Duration
+		want  bool
+	}{
+		{"links that both ends tell of", func(db *topology.DB) { says(db, "x", 1, 0, "n"); says(db, "n", 5, 0, "x") }, topology.TwinLife, true},
+		{"the same, long ago", func(db *topology.DB) { says(db, "x", 1, 0, "n"); says(db, "n", 5, 0, "x") }, topology.TwinLife + 1, false},
+		{"a neighbour alone", func(db *topology.DB) { says(db, "x", 1, 0, "n") }, 0, false},
+		{"a notice and a neighbour", func(db *topology.DB) { says(db, "x", 1, 0, "n"); says(db, "n", 5, 10, "x") }, 0, false},
+		{"links that nobody confirms", func(db *topology.DB) { says(db, "x", 1, 0, "y"); says(db, "n", 5, 0, "x") }, 0, false},
+		{"links of another life", func(db *topology.DB) { says(db, "x", 1, 0, "n"); says(db, "n", 4, 0, "x") }, 0, false},
+		{"our own links", func(db *topology.DB) { db.SetLink("x", 1); says(db, "x", 1, 0, "n"); says(db, "n", 5, 0, "x") }, 0, false},
+	} {
+		db := topology.New("n", 10)
+		c.say(db)
+		if got := db.HasTwin(5, at.Add(c.later)); got != c.want {
+			t.Errorf("%s: a twin is there: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
