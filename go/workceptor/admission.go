@@ -11,6 +11,7 @@ import (
 type admission struct {
 	mu      sync.Mutex
 	total   int             // Units that may run at once; 0 is any number.
+	limits  map[string]int  // Those of a type, as it was registered last; none is any number.
 	running map[*job]string // Name of the type of each.
 	byType  map[string]int
 	waiting []waiting
@@ -20,22 +21,21 @@ type admission struct {
 type waiting struct {
 	j     *job
 	name  string
-	limit int
 	start func() // Called when the unit is admitted, without a lock; must not block.
 }
 
 func newAdmission(total int) *admission {
-	return &admission{total: total, running: map[*job]string{}, byType: map[string]int{}, moved: make(chan struct{}, 1)}
+	return &admission{total: total, limits: map[string]int{}, running: map[*job]string{}, byType: map[string]int{}, moved: make(chan struct{}, 1)}
 }
 
 // enter admits the unit if it may run at once and nobody of its type waits; false if not.
-func (a *admission) enter(j *job, t workType) bool {
+func (a *admission) enter(j *job, name string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.roomLocked(t.name, t.limit) || slices.ContainsFunc(a.waiting, func(w waiting) bool { return w.name == t.name }) {
+	if !a.roomLocked(name) || slices.ContainsFunc(a.waiting, func(w waiting) bool { return w.name == name }) {
 		return false
 	}
-	a.admitLocked(j, t.name)
+	a.admitLocked(j, name)
 	return true
 }
 
@@ -47,9 +47,9 @@ func (a *admission) occupy(j *job, name string) {
 }
 
 // wait puts the unit at the end of the queue, from which it may be started at once.
-func (a *admission) wait(j *job, t workType, start func()) {
+func (a *admission) wait(j *job, name string, start func()) {
 	a.mu.Lock()
-	a.waiting = append(a.waiting, waiting{j, t.name, t.limit, start})
+	a.waiting = append(a.waiting, waiting{j, name, start})
 	a.changedLocked()
 	ready := a.readyLocked()
 	a.mu.Unlock()
@@ -84,13 +84,23 @@ func (a *admission) setTotal(total int) {
 	startAll(ready)
 }
 
+// setLimit counts for the units of the type that wait already, too.
+func (a *admission) setLimit(name string, limit int) {
+	a.mu.Lock()
+	a.limits[name] = limit
+	ready := a.readyLocked()
+	a.mu.Unlock()
+	startAll(ready)
+}
+
 func startAll(ready []waiting) {
 	for _, w := range ready {
 		w.start()
 	}
 }
 
-func (a *admission) roomLocked(name string, limit int) bool {
+func (a *admission) roomLocked(name string) bool {
+	limit := a.limits[name]
 	return (a.total == 0 || len(a.running) < a.total) && (limit == 0 || a.byType[name] < limit)
 }
 
@@ -101,7 +111,7 @@ func (a *admission) admitLocked(j *job, name string) {
 
 func (a *admission) readyLocked() (ready []waiting) {
 	a.waiting = slices.DeleteFunc(a.waiting, func(w waiting) bool {
-		if !a.roomLocked(w.name, w.limit) {
+		if !a.roomLocked(w.name) {
 			return false
 		}
 		a.admitLocked(w.j, w.name)

@@ -93,6 +93,26 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+// TestALimitOfATypeCountsForThoseWhoWait: when a type is offered anew with another limit, units that were submitted before start
+// by that.
+func TestALimitOfATypeCountsForThoseWhoWait(t *testing.T) {
+	e := localEngine(t)
+	one := gate(t, e, "one", 1)
+	var ids []UnitID
+	for range 3 {
+		ids = append(ids, submit(t, e, request("localhost", "one", ""), ""))
+	}
+	one.next(t)
+	e.Unregister("one")
+	gate(t, e, "one", 2)
+	if got := one.next(t); got != ids[1] {
+		t.Errorf("got %s, want %s", got, ids[1])
+	}
+	if s, err := e.Status(ids[2]); err != nil || s.QueuePosition != 1 {
+		t.Errorf("got position %d, %v", s.QueuePosition, err)
+	}
+}
+
 // TestQueuePositionsAreTold: those who watch a unit that waits hear when it moves up, also on the node that submitted it.
 func TestQueuePositionsAreTold(t *testing.T) {
 	m := newTestMesh()

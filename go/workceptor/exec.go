@@ -120,7 +120,7 @@ func (x *Interactive) ID() UnitID { return x.j.id }
 
 func (x *Interactive) start(t workType) error {
 	j := x.j
-	if !j.e.gate.enter(j, t) {
+	if !j.e.gate.enter(j, t.name) {
 		return fmt.Errorf("work type %s is busy: as many units run as are allowed", t.name)
 	}
 	if err := x.w.launch(t); err != nil {

@@ -181,6 +181,10 @@ func (j *job) update(sync bool, edit func(*unit.Record) bool) error {
 		if !edit(&rec) {
 			return err
 		}
+		if j.dir.Mend(rec) {
+			j.e.log.Warn("status of unit was damaged and is written anew", "unit", j.id)
+			j.ahead, err = false, nil
+		}
 	}
 	j.adopt(rec)
 	return err
@@ -267,7 +271,7 @@ func (j *job) startFailed(err error) {
 
 // admit starts the unit, at once or when its turn comes.
 func (j *job) admit(t workType, launch func() error) (result string, err error) {
-	if !j.e.gate.enter(j, t) {
+	if !j.e.gate.enter(j, t.name) {
 		if err := errors.Join(j.e.root.Settle(j.id), j.dir.SyncStdin()); err != nil {
 			return "", err
 		}
@@ -285,7 +289,7 @@ func (j *job) admit(t workType, launch func() error) (result string, err error) 
 }
 
 func (j *job) queue(t workType, launch func() error) {
-	j.e.gate.wait(j, t, func() {
+	j.e.gate.wait(j, t.name, func() {
 		j.e.begin(func() {
 			if err := launch(); err != nil {
 				j.startFailed(err)

@@ -93,7 +93,7 @@ func (e *Engine) releaseOld(now time.Time) (wait time.Duration) {
 	sort.Slice(complete, func(i, j int) bool { return complete[i].at.Before(complete[j].at) })
 	for i, f := range complete {
 		tooMany := limits.KeepUnits > 0 && len(complete)-i > limits.KeepUnits
-		left := limits.KeepFor - now.Sub(f.at)
+		left := f.at.Add(limits.KeepFor).Sub(now) // So a time far ahead, of a clock that was wrong, does not overflow.
 		if !tooMany && (limits.KeepFor == 0 || left > 0) {
 			if limits.KeepFor > 0 {
 				wait = left

@@ -63,3 +63,17 @@ func TestRetentionWakes(t *testing.T) {
 	submit(t, e, request("localhost", "quick", ""), "")
 	wantUnits(t, e)
 }
+
+// TestRetentionOfTheFuture: a unit that ended by a clock that was far ahead is not old.
+func TestRetentionOfTheFuture(t *testing.T) {
+	dir := t.TempDir()
+	place(t, dir, "ahead001", `{"State":2,"Detail":"exit status 0","StdoutSize":0,"WorkType":"cat","ExtraData":null,"Finished":"2600-01-01T00:00:00Z"}`, "")
+	e := openEngine(t, dir, noMesh{"alpha"})
+	if err := e.SetLimits(Limits{KeepFor: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if wait := e.releaseOld(time.Now()); wait < time.Hour {
+		t.Errorf("looks again in %v", wait)
+	}
+	wantUnits(t, e, "ahead001")
+}

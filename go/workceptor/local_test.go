@@ -512,3 +512,46 @@ func TestABugLocksNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDamagedStatusOfARunningUnit: a unit whose status file is spoilt, or taken away, while its command runs ends as its command does, and
+// is found so by the next node.
+func TestDamagedStatusOfARunningUnit(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"garbage": func(path string) error { return os.WriteFile(path, []byte("garbage"), 0o600) },
+		"gone":    os.Remove,
+		"a link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			e := openEngine(t, dir, noMesh{"alpha"})
+			gate := filepath.Join(t.TempDir(), "gate")
+			if err := syscall.Mkfifo(gate, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			id := submit(t, e, request("localhost", "sh", "'cat "+gate+"'"), "")
+			f, err := os.OpenFile(gate, os.O_WRONLY, 0) // The command has begun when this returns.
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, e, id, "a command that runs", func(s Status) bool { return s.State == Running })
+			if err := damage(filepath.Join(dir, "alpha", string(id), "status")); err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(f, "output")
+			f.Close()
+			wantStatus(t, wait(t, e, id), Succeeded, "exit status 0", 6)
+			e.Close()
+			e = openEngine(t, dir, noMesh{"alpha"})
+			now, err := e.Status(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantStatus(t, now, Succeeded, "exit status 0", 6)
+			if now.SHA256 != sum("output") {
+				t.Errorf("got checksum %q", now.SHA256)
+			}
+		})
+	}
+}

@@ -85,11 +85,12 @@ func (e *Engine) register(t workType) error {
 	e.types[t.name] = t
 	e.mu.Unlock()
 	e.configure(t.name, true)
+	e.gate.setLimit(t.name, t.limit)
 	return nil
 }
 
-// Unregister takes a work type back: new units of it are refused, those that have begun go on. It does nothing for a type
-// that is not registered.
+// Unregister takes a work type back: new units of it are refused, those that have begun or wait for others go on. It does nothing for a type
+// that is not registered. One that is registered under its name afterwards brings the limit that counts for those that wait.
 func (e *Engine) Unregister(name string) {
 	e.mu.Lock()
 	delete(e.types, name)

@@ -162,8 +162,9 @@ type runner struct {
 	digest   *digest
 	group    *proc.Cgroup // nil: there is none.
 	ended    chan ending
-	began    time.Time // When the command was started.
-	reported int64     // Size of the output in the status file.
+	began    time.Time    // When the command was started.
+	known    *unit.Record // What the status file said last; nil if it was not read yet.
+	reported int64        // Size of the output in the status file.
 	stopped  unit.Reason
 	kill     <-chan time.Time // Fires killAfter after the stop.
 	final    []byte           // The final status file, once it is written.
@@ -202,7 +203,7 @@ func (r *runner) report(e unit.Event, sync bool) (accepted bool, err error) {
 
 func (r *runner) apply(e unit.Event, update func(edit func(*unit.Record) bool) (unit.Record, error)) (accepted bool, err error) {
 	e.At = time.Now().UTC()
-	rec, err := update(func(rec *unit.Record) bool {
+	edit := func(rec *unit.Record) bool {
 		accepted = rec.Apply(e)
 		if accepted && !r.began.IsZero() {
 			rec.Started = r.began
@@ -214,7 +215,17 @@ func (r *runner) apply(e unit.Event, update func(edit func(*unit.Record) bool) (
 			}
 		}
 		return accepted
-	})
+	}
+	rec, err := update(edit)
+	if err != nil && r.known != nil { // Somebody may have damaged the file.
+		rec = *r.known
+		if edit(&rec) && r.dir.Mend(rec) {
+			err = nil
+		}
+	}
+	if err == nil {
+		r.known = &rec
+	}
 	if err == nil && e.Size >= 0 {
 		r.reported = e.Size
 	}

@@ -218,7 +218,7 @@ func (r *runner) serveUnit() int {
 	if rec.State != unit.Pending || extra == nil {
 		return complain(fmt.Errorf("unit in %s has been started or has ended already", r.unitDir))
 	}
-	r.params = extra.Params
+	r.params, r.known = extra.Params, &rec
 	if err := r.start(); err != nil {
 		return r.finish(unit.Fail, err.Error(), startOutcome(err), exitError)
 	}

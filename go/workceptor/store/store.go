@@ -387,7 +387,7 @@ func (d *Dir) readFile(name string) ([]byte, error) {
 
 // Update changes the record: it takes the lock, reads the file, lets edit change what it read and, if edit answers
 // true, puts the result in place. It returns the record as it is on disk afterwards. edit must not block. An unreadable
-// file is an error; use [Dir.Overwrite] then.
+// file is an error; use [Dir.Mend] then.
 func (d *Dir) Update(sync bool, edit func(*unit.Record) bool) (unit.Record, error) {
 	return d.update(edit, func(rec unit.Record) error { return d.replace(rec, sync) })
 }
@@ -427,6 +427,12 @@ func (d *Dir) Overwrite(rec unit.Record) error {
 	}
 	defer unlock()
 	return d.replace(rec, true)
+}
+
+// Mend puts rec in place of a record that cannot be read, or is not there, although the unit is; it reports whether it did.
+func (d *Dir) Mend(rec unit.Record) bool {
+	_, err := d.read()
+	return err != nil && d.Exists() && d.Overwrite(rec) == nil
 }
 
 func (d *Dir) replace(rec unit.Record, sync bool) error {
