@@ -7,7 +7,9 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -302,9 +304,23 @@ func (b *Backend) refused(peer wire.NodeID) bool {
 	return b.failure != nil && b.failure.Peer == peer && asGoodAsNotMade(b.failure.Err)
 }
 
+// withoutPorts is the text of err, which names the far host of a connection that failed, not the ports of both ends: they
+// differ each time, so every try would look like a change.
+func withoutPorts(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Source == nil || op.Addr == nil {
+		return err.Error()
+	}
+	short := op.Err.Error()
+	if host, _, splitErr := net.SplitHostPort(op.Addr.String()); splitErr == nil {
+		short = host + ": " + short
+	}
+	return strings.Replace(err.Error(), op.Error(), short, 1)
+}
+
 // logOnce warns of a failure unless it has done so since the last link that was good.
 func (b *Backend) logOnce(text string, err error) {
-	text += err.Error()
+	text += withoutPorts(err)
 	b.mu.Lock()
 	_, again := b.reasons[text]
 	if len(b.reasons) >= maxReasons {

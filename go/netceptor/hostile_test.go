@@ -1,15 +1,20 @@
 package netceptor
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -460,4 +465,81 @@ func eachMessage(parts []wire.Batch, send func([]byte) error) error {
 		}
 	}
 	return nil
+}
+
+// TestStrangersAreBounded: of those who connect and do not introduce themselves only so many are kept, the newest, and
+// whoever does introduce itself gets its link.
+func TestStrangersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := link.NewMemory()
+		l, err := network.Listen("hub")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		if _, err := n.Listen(l, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		const more = 10
+		var conns []link.Conn
+		for range maxStrangers + more {
+			time.Sleep(time.Millisecond)
+			c, err := network.Dialer("hub").Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			conns = append(conns, c)
+		}
+		say(t, conns[len(conns)-1], hello("p"))
+		synctest.Wait()
+		closed := 0
+		for i, c := range conns {
+			b, _ := wire.AppendFrame(nil, hello("p"))
+			if c.WriteBatch(b) == nil {
+				continue
+			}
+			closed++
+			if i >= more {
+				t.Errorf("connection %d was closed, want only the first %d", i, more)
+			}
+		}
+		if closed != more {
+			t.Errorf("%d connections were closed, want %d", closed, more)
+		}
+		if got := n.Status().Connections; len(got) != 1 || got[0].NodeID != "p" {
+			t.Errorf("links %v, want that of p", got)
+		}
+	})
+}
+
+// TestPortsMakeNoNews: connections that fail alike, each from a port of its own, are logged once for each host.
+func TestPortsMakeNoNews(t *testing.T) {
+	var log bytes.Buffer
+	n, err := New(Config{ID: "n", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	b, err := n.newBackend("listener", "listener", LinkOptions{Cost: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		b.report("", fmt.Errorf("read: %w", &net.OpError{
+			Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET),
+			Source: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 27199},
+			Addr:   &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(2+i%2)), Port: 1000 + i},
+		}), false)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 2 {
+		t.Errorf("200 failures were logged in %d lines, want one for each of two hosts:\n%.1000s", got, &log)
+	}
+	if !strings.Contains(log.String(), "read: 192.0.2.3: read: connection reset by peer") {
+		t.Errorf("the host or the reason is not logged:\n%.1000s", &log)
+	}
 }

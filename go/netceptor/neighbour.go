@@ -17,10 +17,12 @@ const (
 	handshakeEvery = time.Second
 	handshakeCount = 11 // The link is closed right after the last one.
 	flushTimeout   = 2 * time.Second
+	maxStrangers   = 1024 // Connections to this node whose peers have not introduced themselves; the oldest is given up for one more.
 )
 
 var (
 	errPeerRejected = errors.New("the peer rejected the connection")
+	errTooMany      = errors.New("given up for newer connections: the peer has not introduced itself, and too many do so at a time")
 	errNoHandshake  = fmt.Errorf("the peer did not introduce itself within %v", (handshakeCount-1)*handshakeEvery)
 )
 
@@ -52,14 +54,14 @@ type neighbour struct {
 	waits    bool          // What was queued may wait for the next beat.
 	asked    bool          // The link that stands in the place of this one was asked whether it lives.
 	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.
-	since    time.Time     // When it was established.
+	since    time.Time     // When it was established; before that, when it began.
 	cause    error         // Why the link ended.
 }
 
 // runLink carries a fresh connection through its life and returns why it ended. peer is empty if the handshake failed.
 func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wire.NodeID, err error) {
 	nb := &neighbour{
-		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(),
+		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(), since: time.Now(),
 		established: make(chan struct{}), ended: make(chan struct{}), written: make(chan struct{}),
 	}
 	nb.heard.Store(n.clock())
@@ -70,6 +72,7 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 		return "", ErrClosed
 	}
 	n.pending[nb] = struct{}{}
+	n.limitStrangersLocked()
 	n.mu.Unlock()
 
 	n.wg.Go(nb.write)
@@ -78,6 +81,26 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 	nb.end(nb.read())
 	<-nb.written
 	return n.forget(nb)
+}
+
+// limitStrangersLocked gives up the oldest connection to this node that is not introduced, if there are too many: those who
+// open many and say nothing cannot fill the memory, and an honest peer has as long as it takes to open all others.
+func (n *Node) limitStrangersLocked() {
+	var oldest *neighbour
+	count := 0
+	for nb := range n.pending {
+		if nb.backend == nil || nb.backend.kind != "listener" {
+			continue
+		}
+		count++
+		if oldest == nil || nb.since.Before(oldest.since) {
+			oldest = nb
+		}
+	}
+	if count > maxStrangers {
+		delete(n.pending, oldest)
+		oldest.endLocked(errTooMany, false)
+	}
 }
 
 // end makes the link end for the first cause given; what is queued is not sent any more.
