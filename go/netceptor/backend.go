@@ -26,7 +26,10 @@ const (
 	redialMax    = 20 * time.Second
 	dialTimeout  = 30 * time.Second
 	acceptPause  = 100 * time.Millisecond
-	maxReasons   = 32
+	// acceptAhead is how many connections may be accepted before those are gone that are given up for them. A listener waits
+	// then, and loses by itself what it cannot hold: strangers come faster than a node can turn them away.
+	acceptAhead = 1024
+	maxReasons  = 32
 	// stableAfter is how long a link must have lived for the next loss to be redialled at once again.
 	stableAfter = 10 * time.Second
 )
@@ -48,6 +51,7 @@ type Backend struct {
 	mu       sync.Mutex
 	conns    map[link.Conn]struct{}
 	listener link.Listener
+	room     chan struct{} // Of a listener: holds a token for each connection that is not introduced, until it is or is gone.
 
 	reasons map[string]struct{} // Failures that were logged: a failing link logs per change, not per try.
 
@@ -66,7 +70,7 @@ func (n *Node) Listen(l link.Listener, opt LinkOptions) (*Backend, error) {
 		_ = l.Close()
 		return nil, err
 	}
-	b.listener, b.addr = l, l.Addr()
+	b.listener, b.addr, b.room = l, l.Addr(), make(chan struct{}, maxStrangers+acceptAhead)
 	b.spawn(b.accept)
 	b.spawn(func() {
 		<-b.ctx.Done()
@@ -170,6 +174,12 @@ func (b *Backend) accept() {
 		conn, err := b.listener.Accept()
 		switch {
 		case err == nil:
+			select {
+			case b.room <- struct{}{}:
+			case <-b.ctx.Done():
+				_ = conn.Close()
+				return
+			}
 			b.spawn(func() {
 				peer, err := b.carry(conn)
 				b.report(peer, err, false)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -542,4 +543,59 @@ func TestPortsMakeNoNews(t *testing.T) {
 	if !strings.Contains(log.String(), "read: 192.0.2.3: read: connection reset by peer") {
 		t.Errorf("the host or the reason is not logged:\n%.1000s", &log)
 	}
+}
+
+// endless is a listener to which strangers come who say nothing, and whose connections take long to end.
+type endless struct {
+	came   atomic.Int64
+	most   int64
+	closed chan struct{}
+}
+
+func (e *endless) Addr() string { return "endless" }
+
+func (e *endless) Accept() (link.Conn, error) {
+	if e.came.Add(1) > e.most {
+		<-e.closed
+		return nil, link.ErrClosed
+	}
+	return e, nil
+}
+
+func (e *endless) String() string { return "stranger" }
+
+func (e *endless) ReadBatch() (wire.Batch, error) {
+	<-e.closed
+	return nil, link.ErrClosed
+}
+
+func (e *endless) WriteBatch(...wire.Batch) error { return nil }
+
+func (e *endless) Close() error { return nil }
+
+// TestStrangersThatLingerAreBounded: when connections come faster than those before them end, the listener has to wait.
+func TestStrangersThatLingerAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const room = maxStrangers + acceptAhead
+		e := &endless{most: 2 * room, closed: make(chan struct{})}
+		if _, err := n.Listen(e, LinkOptions{Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if came := e.came.Load(); came != room+1 { // The last one waits.
+			t.Errorf("%d connections were accepted, want %d", came, room+1)
+		}
+		close(e.closed)
+		synctest.Wait()
+		if came := e.came.Load(); came <= e.most {
+			t.Errorf("once connections had ended only %d were accepted in all", came)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,14 +55,16 @@ type neighbour struct {
 	waits    bool          // What was queued may wait for the next beat.
 	asked    bool          // The link that stands in the place of this one was asked whether it lives.
 	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.
-	since    time.Time     // When it was established; before that, when it began.
+	since    time.Time     // When it was established.
 	cause    error         // Why the link ended.
+	stranger *list.Element // Its place among Node.strangers, if it has one.
+	inRoom   bool          // It has a token of its backend.
 }
 
 // runLink carries a fresh connection through its life and returns why it ended. peer is empty if the handshake failed.
 func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wire.NodeID, err error) {
 	nb := &neighbour{
-		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(), since: time.Now(),
+		node: n, backend: from, conn: conn, opt: opt, queue: newSendQueue(),
 		established: make(chan struct{}), ended: make(chan struct{}), written: make(chan struct{}),
 	}
 	nb.heard.Store(n.clock())
@@ -71,8 +74,7 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 		_ = conn.Close()
 		return "", ErrClosed
 	}
-	n.pending[nb] = struct{}{}
-	n.limitStrangersLocked()
+	n.meetLocked(nb)
 	n.mu.Unlock()
 
 	n.wg.Go(nb.write)
@@ -83,23 +85,33 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 	return n.forget(nb)
 }
 
-// limitStrangersLocked gives up the oldest connection to this node that is not introduced, if there are too many: those who
-// open many and say nothing cannot fill the memory, and an honest peer has as long as it takes to open all others.
-func (n *Node) limitStrangersLocked() {
-	var oldest *neighbour
-	count := 0
-	for nb := range n.pending {
-		if nb.backend == nil || nb.backend.kind != "listener" {
-			continue
-		}
-		count++
-		if oldest == nil || nb.since.Before(oldest.since) {
-			oldest = nb
-		}
+// meetLocked takes in a connection that has still to be introduced. If there are too many that others have made to this
+// node, it gives up the oldest: those who open many and say nothing cannot fill the memory, and an honest peer has as long
+// as it takes to open all others.
+func (n *Node) meetLocked(nb *neighbour) {
+	n.pending[nb] = struct{}{}
+	if nb.backend == nil || nb.backend.listener == nil {
+		return
 	}
-	if count > maxStrangers {
-		delete(n.pending, oldest)
+	nb.inRoom = true
+	nb.stranger = n.strangers.PushBack(nb)
+	if n.strangers.Len() > maxStrangers {
+		oldest := n.strangers.Remove(n.strangers.Front()).(*neighbour)
+		oldest.stranger = nil
 		oldest.endLocked(errTooMany, false)
+	}
+}
+
+// metLocked is for a connection that has been introduced, or is gone.
+func (n *Node) metLocked(nb *neighbour) {
+	delete(n.pending, nb)
+	if nb.stranger != nil {
+		n.strangers.Remove(nb.stranger)
+		nb.stranger = nil
+	}
+	if nb.inRoom {
+		nb.inRoom = false
+		<-nb.backend.room
 	}
 }
 
@@ -143,7 +155,7 @@ func (n *Node) forget(nb *neighbour) (wire.NodeID, error) {
 
 // forgetLocked takes a link that has ended out of the node, if it is still there.
 func (n *Node) forgetLocked(nb *neighbour) {
-	delete(n.pending, nb)
+	n.metLocked(nb)
 	if nb.id != "" && n.links[nb.id] == nb {
 		delete(n.links, nb.id)
 		n.db.RemoveLink(nb.id)
@@ -411,7 +423,7 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	if c, ok := nb.opt.NodeCost[peer]; ok {
 		nb.cost = c
 	}
-	delete(n.pending, nb)
+	n.metLocked(nb)
 	n.links[peer] = nb
 	close(nb.established)
 	soonLocked(&n.beatAt, untilBeat(time.Now()))

@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,8 @@ type Node struct {
 	db           *topology.DB
 	sequence     uint64
 	links        map[wire.NodeID]*neighbour // Established.
-	pending      map[*neighbour]struct{}    // In the handshake.
+	pending      map[*neighbour]struct{}    // In the handshake,
+	strangers    list.List                  // and of these, *neighbour, those that others have made, the oldest first.
 	updates      map[wire.NodeID]*heardUpdate
 	updateBytes  int        // That their messages take.
 	scratch      []byte     // Of encodeLocked.
