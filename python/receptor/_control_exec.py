@@ -10,7 +10,6 @@ with daemon.work.exec("edge-7", "sort -n") as command:
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ def exec_line(
         request["tlsclient"] = tls_client
     if sign:
         request["signwork"] = "true"
-    return protocol.request_line(json.dumps(request))
+    return protocol.object_line(request)
 
 
 def parse_exec(line: str) -> str:

@@ -6,7 +6,6 @@ answer is read. ``Waiting`` and ``OutputCursor`` decide what comes next while a 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -306,7 +305,7 @@ def events_line(kinds: tuple[str, ...], node: str | None, unit: str | None, snap
         request["node"] = node
     if unit:
         request["unit"] = unit
-    return protocol.request_line(json.dumps(request))
+    return protocol.object_line(request)
 
 
 # What a daemon that restarts looks like.
@@ -360,7 +359,7 @@ class Waiting:
         if (left := self._left_s()) is not None:
             keys["timeout"] = round(max(left, 0.001), 3)
         protocol.words_line(self.unit)  # refuses what cannot be an ID
-        return Request(protocol.request_line(json.dumps(keys)), lambda reply: _unit(self.unit, reply))
+        return Request(protocol.object_line(keys), lambda reply: _unit(self.unit, reply))
 
     def limit_s(self) -> float | None:
         """Return how many seconds to wait for the answer to that request."""

@@ -88,6 +88,7 @@ class LineBuffer:
         return rest
 
 
+_MAX_SHOWN = 60  # characters of what cannot be sent
 _NOT_RECEPTOR = "the address must be that of a control-service in the configuration of a Receptor daemon"
 
 
@@ -96,7 +97,31 @@ def request_line(text: str) -> bytes:
     text = text.rstrip("\r\n")
     if "\n" in text:
         raise ValueError("a request is one line and cannot contain a newline")
-    return text.encode("utf-8") + b"\n"
+    return as_given(text) + b"\n"
+
+
+def as_given(text: str) -> bytes:
+    r"""Return ``text`` in UTF-8, and what was no text in arguments or the environment as the bytes that it was.
+
+    >>> as_given("caf\u00e9"), as_given("\udcff")
+    (b'caf\xc3\xa9', b'\xff')
+    """
+    return text.encode("utf-8", "surrogateescape")
+
+
+def object_line(request: Mapping[str, object]) -> bytes:
+    """Return a request in its JSON form, which has no room for bytes that are no text: ValueError."""
+    return request_line(json.dumps({_proper(key): _proper(value) for key, value in request.items()}))
+
+
+def _proper(value: object) -> object:
+    if not isinstance(value, str) or value.isascii():
+        return value
+    try:
+        return as_given(value).decode("utf-8")  # Of arguments that were read in a locale which knows less.
+    except UnicodeError:
+        shown = value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "..."
+        raise ValueError(f"{shown!r} is not UTF-8 text and cannot be part of a request: send it as payload") from None
 
 
 def words_line(*words: str) -> bytes:
@@ -145,7 +170,7 @@ def submit_line(
         if key in request:
             raise ValueError(f"Duplicate or illegal parameter {key}")
         request[key] = value
-    return request_line(json.dumps(request))
+    return object_line(request)
 
 
 def parse_greeting(line: str) -> str:

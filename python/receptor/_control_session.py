@@ -177,7 +177,7 @@ def _upload(conn: Connection, payload: Payload, timeout_s: float | None) -> str:
 
 def _blocks(payload: Payload) -> Iterable[bytes | bytearray | memoryview]:
     if isinstance(payload, str):
-        yield payload.encode()
+        yield protocol.as_given(payload)
     elif isinstance(payload, (bytes, bytearray, memoryview)):
         yield payload
     elif isinstance(payload, Readable):
@@ -192,4 +192,4 @@ def _file_blocks(file: Readable) -> Iterable[bytes]:
     # read1 hands over what a pipe has now; read would sit on it until a block is full.
     read = getattr(file, "read1", file.read)
     while block := read(_BLOCK_BYTES):
-        yield block.encode() if isinstance(block, str) else block
+        yield protocol.as_given(block) if isinstance(block, str) else block

@@ -163,7 +163,7 @@ class FakeDaemon:
             with sock, sock.makefile("rb") as lines:
                 sock.sendall(f"Receptor Control, node {self.node}\n".encode())
                 for line in lines:
-                    if not self._answer(sock, lines, line.decode().replace("\r", "").rstrip("\n")):
+                    if not self._answer(sock, lines, line.decode("utf-8", "replace").replace("\r", "").rstrip("\n")):
                         # Take what the client sent before it reads: closing on unread bytes would be a reset.
                         return
 

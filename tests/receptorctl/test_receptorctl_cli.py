@@ -7,12 +7,14 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,91 @@ def test_a_reader_that_leaves_is_no_error(fake_socket: str) -> None:
         assert process.wait(60) == 1
     assert b"Traceback" not in stderr
     assert b"ERROR" not in stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-", "0<&-"])
+def test_output_comes_although_other_streams_are_closed(fake: FakeDaemon, fake_socket: str, closed: str) -> None:
+    with running("--socket", fake_socket, "work", "submit", "cat", "-l", "output", "-f") as process:
+        process.communicate()
+    [unit] = fake.units
+    results = shell(f"work results {unit} {closed}", fake_socket)
+    assert (results.returncode, results.stdout) == (0, b"output\n")
+
+
+def test_a_closed_output_is_no_fault(fake: FakeDaemon, fake_socket: str) -> None:
+    with running("--socket", fake_socket, "work", "submit", "cat", "-l", "output", "-f") as process:
+        process.communicate()
+    [unit] = fake.units
+    results = shell(f"work results {unit} >&-", fake_socket)
+    assert results.returncode == 0
+    assert b"ERROR" not in results.stderr
+
+
+def test_a_closed_input_is_no_payload(fake: FakeDaemon, fake_socket: str) -> None:
+    result = shell("work submit cat -p - <&-", fake_socket)
+    assert result.returncode == 1
+    assert result.stderr.decode().endswith("ERROR: standard input is closed\n")
+    assert not fake.units
+
+
+def shell(command: str, address: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a line of a shell."""
+    line = f"{shlex.join(COMMAND)} --socket {address} {command}"
+    return subprocess.run(line, shell=True, capture_output=True, check=False)
+
+
+def test_arguments_that_are_no_text(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    """Bytes are sent as they are where there is room for them, and refused in words where there is none."""
+    odd = os.fsdecode(b"\xff\xfe")
+    to = ("--socket", fake_socket)
+    assert invoke(*to, "work", "submit", "cat", "-l", odd, "-f").stdout_bytes == b"\xff\xfe\n"
+    assert len(fake.units) == 1
+    for args in [("cat", "-n", "-a", f"params={odd}"), ("cat", "-n", "--node", odd), (odd, "-n")]:
+        result = invoke(*to, "work", "submit", *args)
+        assert result.exit_code == 101
+        assert "is not UTF-8 text and cannot be part of a request: send it as payload" in result.stderr
+    assert len(fake.units) == 1
+    assert "codec" not in invoke(*to, "ping", odd, "--count", "1").stderr
+
+
+def test_arguments_in_a_locale_that_knows_less(invoke: Invoke, fake: FakeDaemon, fake_socket: str) -> None:
+    read = "params='echo h\u00e4llo \u2603'".encode().decode("ascii", "surrogateescape")  # as in LC_ALL=C
+    result = invoke("--socket", fake_socket, "work", "submit", "sh", "-n", "-f", "-a", read)
+    assert result.stdout == "h\u00e4llo \u2603\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"\xff", "is not UTF-8 text"), (b"x" * (16 * 1024 * 1024 + 1), "is larger than a parameter may be")],
+)
+def test_a_file_that_is_no_parameter(
+    invoke: Invoke, fake: FakeDaemon, fake_socket: str, tmp_path: Path, content: bytes, text: str
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    result = invoke("--socket", fake_socket, "work", "submit", "cat", "-n", "-a", f"key=@{tmp_path}/file")
+    assert result.exit_code == 101
+    assert f"{tmp_path}/file {text}" in result.stderr
+    assert not fake.units
+
+
+def test_a_daemon_that_stops_after_its_greeting(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receptor.cli._root.CONNECT_TIMEOUT_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def greet() -> None:
+            with listener.accept()[0] as sock:
+                sock.sendall(b"Receptor Control, node gamma\n")
+                while sock.recv(1024):
+                    pass
+
+        with ThreadPoolExecutor() as other:
+            other.submit(greet)
+            result = invoke("--socket", str(tmp_path / "s"), "status")
+    assert (result.exit_code, result.stderr) == (1, "ERROR: no answer from the daemon within 0.2 s\n")
 
 
 def test_connect_needs_a_terminal(invoke: Invoke, fake_socket: str) -> None:

@@ -30,7 +30,7 @@ _BLOCK_BYTES = 64 * 1024
 @pass_session
 def connect(session: Session, node: str, service: str, raw: bool, tls_client: str) -> None:
     """Bridge terminal and service until either ends."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise Failure(
             "connect needs a terminal on standard input",
             hint="programs use ReceptorControl.connect_to_service or receptor.control instead",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from receptor._control_exec import BlockingExec
 
 _BLOCK_BYTES = 64 * 1024
+_STDIN = 0  # the null device where it was closed; there is no sys.stdin then
 _FINAL = (signal.SIGTERM, signal.SIGHUP)
 _URGENT = (signal.SIGINT, *_FINAL)
 _URGED = 3  # So many of them within _URGED_S hang up, whatever becomes of the command.
@@ -58,7 +59,7 @@ def exec_command(
     signwork: bool,
 ) -> None:
     """Run a command."""
-    here = sys.stdin.isatty() and sys.stdout.isatty()
+    here = os.isatty(_STDIN) and sys.stdout.isatty()
     terminal = here if tty is None else tty
     rows, cols = _terminal_size()
     running = session.client.work.exec(
@@ -73,7 +74,7 @@ def exec_command(
         sign=signwork,
     )
     raw = terminal and here
-    with running, raw_terminal(sys.stdin.fileno()) if raw else contextlib.nullcontext():
+    with running, raw_terminal(_STDIN) if raw else contextlib.nullcontext():
         _Bridge(running, terminal=terminal, escape=_Escape() if raw else None).run()
     status = running.status
     click.get_current_context().exit(_exit_status(node, status.raw, status.detail))
@@ -94,9 +95,9 @@ def _exit_status(node: str, raw: object, detail: str) -> int:
 
 def _terminal_size() -> tuple[int, int]:
     """Return rows and columns: of the terminal if there is one, as LINES and COLUMNS do not follow it."""
-    for stream in (sys.stdin, sys.stdout):
+    for terminal in (_STDIN, 1):
         with contextlib.suppress(OSError):
-            size = os.get_terminal_size(stream.fileno())
+            size = os.get_terminal_size(terminal)
             if size.lines and size.columns:
                 return size.lines, size.columns
     size = shutil.get_terminal_size()
@@ -146,7 +147,7 @@ class _Bridge:
         self._running = running
         self._terminal = terminal
         self._escape = escape
-        self._stdin: int | None = sys.stdin.fileno()
+        self._stdin: int | None = _STDIN
         self._given = 0  # Bytes of input.
         self._unsent = bytearray()  # Frames.
         self._signal_waits = False  # One of them is not on its way yet.
@@ -186,7 +187,7 @@ class _Bridge:
             out.flush()
 
     def _read(self) -> None:
-        data = os.read(sys.stdin.fileno(), min(_BLOCK_BYTES, self._room()))
+        data = os.read(_STDIN, min(_BLOCK_BYTES, self._room()))
         if not data:
             self._stdin = None
         elif self._escape is not None:

@@ -196,7 +196,7 @@ class Session:
     def daemon_version(self) -> str:
         """The version that the daemon reports."""
         if self._daemon_version is None:
-            self._daemon_version = self.client.version(timeout_s=None)
+            self._daemon_version = self.client.version(timeout_s=CONNECT_TIMEOUT_S)
         return self._daemon_version
 
     def close(self) -> None:
@@ -299,10 +299,27 @@ def cli(ctx: click.Context, /, **options: Any) -> None:  # Any: as declared abov
 
 def run() -> NoReturn:
     """Be the command ``receptorctl``; the entry point of the console script."""
+    _open_closed()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without "µ" gets an escape, not a traceback
     cli.main(complete_var=COMPLETE_VARIABLE)
     raise AssertionError("unreachable: main exits")
+
+
+def _open_closed() -> None:
+    """Have what is closed of stdin, stdout and stderr be the null device, so that no socket is taken for one of them.
+
+    ``sys.stdin`` stays None: who wants its input is told that there is none.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def fail_usage(text: str) -> NoReturn:

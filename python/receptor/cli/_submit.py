@@ -17,6 +17,8 @@ from receptor.cli._work import ending_word, work
 from receptor.control import ClientUnit, Payload, Readable
 
 REFUSED = 101
+_MAX_PARAMETER = 16 * 1024 * 1024  # bytes: no daemon of ours reads a longer request
+_AS_PAYLOAD = "send it as payload, with -p"
 
 
 @work.command(
@@ -154,6 +156,8 @@ def _payload(file: str | None, literal: str | None, none: bool) -> tuple[Payload
     if file is None:
         return b"", None
     if file == "-":
+        if sys.stdin is None:
+            raise Failure("standard input is closed", hint="add -n for no input, or -p FILE for that of a file")
         return sys.stdin.buffer, None
     opened = _open_payload(file)
     return opened, _size(opened)
@@ -191,5 +195,11 @@ def _parameters(given: Iterable[str], cmdparams: tuple[str, ...]) -> dict[str, s
 def _file_text(path: str) -> str:
     if not os.path.exists(path):
         raise Failure(f"{path} does not exist", REFUSED)
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MAX_PARAMETER + 1)
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is not UTF-8 text", REFUSED, hint=_AS_PAYLOAD) from None
+    if len(text) > _MAX_PARAMETER:
+        raise Failure(f"{path} is larger than a parameter may be: {_MAX_PARAMETER} bytes", REFUSED, hint=_AS_PAYLOAD)
+    return text
