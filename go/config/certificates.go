@@ -84,7 +84,7 @@ func certInitDirective() *directive {
 		text("notbefore", "Start of its validity, as 2026-01-31T12:00:00Z", func(s *CertInit) *string { return &s.notBefore }).shown("now"),
 		text("notafter", "End of its validity", func(s *CertInit) *string { return &s.notAfter }).shown("in 10 years"),
 		text("outcert", "File to write its certificate to", func(s *CertInit) *string { return &s.OutCert }).need(),
-		text("outkey", "File to write its private key to", func(s *CertInit) *string { return &s.OutKey }).need(),
+		text("outkey", "File to write its private key to; one that holds a key is not overwritten", func(s *CertInit) *string { return &s.OutKey }).need(),
 	)
 }
 
@@ -97,7 +97,7 @@ func certMakeReqDirective() *directive {
 		list("nodeid", "Node ID for the certificate", func(s *CertMakeReq) *[]wire.NodeID { return &s.NodeIDs }),
 		text("outreq", "File to write the request to", func(s *CertMakeReq) *string { return &s.OutReq }).need(),
 		text("inkey", "File with the private key to use", func(s *CertMakeReq) *string { return &s.InKey }),
-		text("outkey", "File to write a new private key to", func(s *CertMakeReq) *string { return &s.OutKey }),
+		text("outkey", "File to write a new private key to; one that holds a key is not overwritten", func(s *CertMakeReq) *string { return &s.OutKey }),
 	)
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"strings"
 )
@@ -58,9 +59,29 @@ func givenAt(first Position) string {
 func (c *checker) address(param, address string) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		hint := ""
-		if strings.Contains(address, "://") {
+		switch {
+		case strings.Contains(address, "://"):
 			hint = "write HOST:PORT, without a scheme"
+		case manyColons(address):
+			hint = bracketsHint
 		}
 		c.refuse(param, hint, "%s", err)
+	}
+}
+
+const bracketsHint = "put the brackets of an IPv6 address around it, as in [fe80::1]:2222"
+
+// manyColons reports whether a host, with or without a port, looks like an IPv6 address without its brackets.
+func manyColons(host string) bool {
+	return strings.Count(host, ":") > 1 && !strings.HasPrefix(host, "[")
+}
+
+// bindAddress is for the address that a listener binds to, which the port is put behind.
+func (c *checker) bindAddress(host string, port int) {
+	switch address := fmt.Sprintf("%s:%d", host, port); {
+	case manyColons(host):
+		c.refuse("bindaddr", "put the brackets of an IPv6 address around it, as in [fe80::1]", "address %s: too many colons in address", address)
+	case manyColons(address):
+		c.refuse("bindaddr", "leave the port out; it is a parameter of its own", "address %s: too many colons in address", address)
 	}
 }

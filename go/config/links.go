@@ -128,6 +128,7 @@ func linkDirectives() []*directive {
 }
 
 func checkTCPListener(c *checker, l *TCPListener) {
+	c.bindAddress(l.BindAddr, l.Port)
 	c.port("tcp", l.Port)
 	c.costs(l.Cost, l.NodeCost)
 	c.tlsServer("tls", l.TLS)
@@ -140,6 +141,7 @@ func checkTCPPeer(c *checker, p *TCPPeer) {
 }
 
 func checkUDPListener(c *checker, l *UDPListener) {
+	c.bindAddress(l.BindAddr, l.Port)
 	c.port("udp", l.Port)
 	c.costs(l.Cost, l.NodeCost)
 }
@@ -150,6 +152,7 @@ func checkUDPPeer(c *checker, p *UDPPeer) {
 }
 
 func checkWSListener(c *checker, l *WSListener) {
+	c.bindAddress(l.BindAddr, l.Port)
 	c.port("tcp", l.Port)
 	c.costs(l.Cost, l.NodeCost)
 	c.tlsServer("tls", l.TLS)
@@ -184,6 +187,8 @@ func (c *checker) webSocketURL(address string) {
 		c.refuse("address", form, "address %s is not a valid URL: %s", address, err)
 	case u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "":
 		c.refuse("address", form, "address %s: malformed ws or wss URL", u.Redacted())
+	case manyColons(u.Host):
+		c.refuse("address", bracketsHint, "address %s: malformed ws or wss URL", u.Redacted())
 	case u.User != nil:
 		c.refuse("address", "leave the user name and the password out; a listener would not ask for them", "address %s: malformed ws or wss URL", u.Redacted())
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -318,5 +319,36 @@ func TestOpenSSLReadsAll(t *testing.T) {
 	p, err := parsePins([]string{text})
 	if err != nil || !p.match(load[*x509.Certificate](t, d.cert).Raw) {
 		t.Errorf("the fingerprint %s does not match: %v", text, err)
+	}
+}
+
+// TestKeysAreNotOverwritten: nothing that is made takes the place of a private key, and nothing else is touched then.
+func TestKeysAreNotOverwritten(t *testing.T) {
+	d := newCertDir(t, Names{Nodes: []wire.NodeID{"foo"}})
+	if err := d.sign(nil); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]string{}
+	for _, path := range []string{d.caCert, d.caKey, d.key, d.req, d.cert} {
+		before[path] = string(content(t, path))
+	}
+	for name, err := range map[string]error{
+		"authority":              InitFiles("new", testBits, Validity{}, d.caCert, d.caKey),
+		"authority, certificate": InitFiles("new", testBits, Validity{}, d.caKey, d.dir+"/new.key"),
+		"request":                RequestFiles("new", Names{}, "", testBits, d.key, d.req),
+		"request for a key":      RequestFiles("new", Names{}, d.key, 0, "", d.caKey),
+		"certificate":            SignFiles(d.req, d.caCert, d.caKey, d.key, Validity{}, nil),
+	} {
+		if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), ".key exists already and holds a private key") {
+			t.Errorf("%s: got %v, want ErrExists and the file", name, err)
+		}
+	}
+	for path, want := range before {
+		if got := string(content(t, path)); got != want {
+			t.Errorf("%s was changed", path)
+		}
+	}
+	if err := d.sign(nil); err != nil {
+		t.Errorf("a certificate cannot be renewed: %v", err)
 	}
 }

@@ -2,17 +2,22 @@ package identity
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 )
 
 // InitFiles makes an authority and writes its certificate and key. The key is written first: a certificate without it is
-// of no use.
+// of no use. A file that holds a private key is not overwritten: what it has signed could not be renewed.
 func InitFiles(commonName string, bits int, v Validity, outCert, outKey string) error {
+	if err := spareKeys(outCert, outKey); err != nil {
+		return err
+	}
 	a, err := Init(commonName, bits, v)
 	if err != nil {
 		return err
@@ -23,8 +28,12 @@ func InitFiles(commonName string, bits int, v Validity, outCert, outKey string) 
 	return SaveCertificate(outCert, a.Cert)
 }
 
-// RequestFiles writes a request with the key of the file inKey, or with a new one of bits, which it writes to outKey.
+// RequestFiles writes a request with the key of the file inKey, or with a new one of bits, which it writes to outKey. A file
+// that holds a private key is not overwritten.
 func RequestFiles(commonName string, names Names, inKey string, bits int, outKey, outReq string) error {
+	if err := spareKeys(outKey, outReq); err != nil {
+		return err
+	}
 	if inKey != "" {
 		key, err := LoadKey(inKey)
 		if err != nil {
@@ -72,11 +81,28 @@ func SignFiles(reqFile, caCert, caKey, outCert string, v Validity, confirm func(
 			return err
 		}
 	}
+	if err := spareKeys(outCert); err != nil {
+		return err
+	}
 	cert, err := a.Sign(req, v)
 	if err != nil {
 		return err
 	}
 	return SaveCertificate(outCert, cert)
+}
+
+// spareKeys refuses to write to files that hold private keys, which nothing brings back.
+func spareKeys(paths ...string) error {
+	for _, path := range paths {
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(content, []byte("PRIVATE KEY-----")) {
+			return fmt.Errorf("%s %w and holds a private key, which would be lost: move it away or write to another file", path, ErrExists)
+		}
+	}
+	return nil
 }
 
 // Confirm asks a person whether to sign a request.

@@ -438,6 +438,7 @@ func TestWebSocketURLs(t *testing.T) {
 		"ws://[::1]:80/":  "",
 		"127.0.0.1:1":     `address 127.0.0.1:1 is not a valid URL: parse "127.0.0.1:1": first path segment in URL cannot contain colon`,
 		"http://h":        "address http://h: malformed ws or wss URL: it must begin with ws:// or wss://",
+		"ws://::1:80/":    "address ws://::1:80/: malformed ws or wss URL: an IPv6 address needs brackets",
 		"h:80":            "address h:80: malformed ws or wss URL: it must begin with ws:// or wss://",
 		"":                "address : malformed ws or wss URL: it must begin with ws:// or wss://",
 		"ws://":           "address ws://: malformed ws or wss URL: it names no host",

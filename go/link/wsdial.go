@@ -104,6 +104,8 @@ func parseWebSocketURL(address string) (*url.URL, error) {
 		return bad("a user name or password cannot be sent")
 	case u.Hostname() == "":
 		return bad("it names no host")
+	case strings.Count(u.Host, ":") > 1 && !strings.HasPrefix(u.Host, "["):
+		return bad("an IPv6 address needs brackets")
 	case u.Fragment != "":
 		return bad("it has a fragment (#)")
 	}
