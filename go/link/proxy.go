@@ -57,11 +57,14 @@ func (p proxies) choose(u *url.URL) (*url.URL, error) {
 		return nil, nil
 	}
 	chosen, err := url.Parse(proxy)
-	if err != nil || chosen.Host == "" { // host:port without a scheme.
+	if (err != nil || chosen.Host == "") && !strings.Contains(proxy, "://") { // host:port without a scheme.
 		chosen, err = url.Parse("http://" + proxy)
 	}
-	if err != nil || chosen.Hostname() == "" {
-		return nil, fmt.Errorf("the proxy that the environment names for %s is not a valid URL", u.Host)
+	switch {
+	case err != nil || chosen.Hostname() == "":
+		return nil, fmt.Errorf("the proxy that the environment names for %s is not a valid URL: write it as http://host:port", u.Host)
+	case chosen.Scheme != "http" && chosen.Scheme != "socks5":
+		return nil, fmt.Errorf("the proxy that the environment names for %s is of kind %s: http://host:port and socks5://host:port are possible", u.Host, chosen.Scheme)
 	}
 	return chosen, nil
 }

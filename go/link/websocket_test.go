@@ -743,3 +743,60 @@ func FuzzWebSocketFrames(f *testing.F) {
 		}
 	})
 }
+
+// TestProxyFailures: what goes wrong with a proxy names it, where it comes from, and what to do.
+func TestProxyFailures(t *testing.T) {
+	noLeaks(t)
+	proxy := func(answer string) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = c.Write([]byte(answer))
+			}
+		}()
+		return "http://me:secret@" + l.Addr().String()
+	}
+	for _, c := range []struct{ proxy, want string }{
+		{proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"), `the proxy answered "407 Proxy Authentication Required": give it a name and password, as http://user:password@host:port`},
+		{proxy("HTTP/1.1 407\r\n\r\n"), `the proxy answered "407": give it a name`}, // A status without words.
+		{proxy("HTTP/1.1 403 Forbidden\r\n\r\n"), `the proxy answered "403 Forbidden"`},
+		{proxy("SSH-2.0-x\r\n\r\n"), "malformed HTTP"},
+		{proxy(""), "EOF"},
+		{proxy("HTTP/1.1 200 OK\r\n\r\n"), "EOF"},
+		{"http://127.0.0.1:1", "connection refused"},
+	} {
+		u, err := url.Parse(c.proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := DialWebSocket("ws://mesh.example:1234/", WebSocketOptions{Environ: []string{"HTTP_PROXY=" + c.proxy}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := "dial ws://mesh.example:1234/ through the proxy " + u.Host + " (of HTTP_PROXY or HTTPS_PROXY; NO_PROXY names hosts to reach without): "
+		if _, err := d.Dial(t.Context()); err == nil || !strings.HasPrefix(err.Error(), start) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v, want %s...%s", err, start, c.want)
+		}
+	}
+	for proxy, want := range map[string]string{
+		"https://h:1":          "is of kind https: http://host:port and socks5://host:port are possible",
+		"http://me:sec ret@:1": "is not a valid URL: write it as http://host:port",
+	} {
+		d, err := DialWebSocket("ws://mesh.example:1234/", WebSocketOptions{Environ: []string{"HTTP_PROXY=" + proxy}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Dial(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("proxy %s: got %v, want %q in it", proxy, err, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -119,7 +120,15 @@ func (d *webSocketDialer) Dial(ctx context.Context) (Conn, error) {
 	defer cancel()
 	var bottom *cappedConn
 	var stop func() bool
+	var proxy *url.URL
 	dialer := d.dialer
+	if choose := dialer.Proxy; choose != nil {
+		dialer.Proxy = func(r *http.Request) (chosen *url.URL, err error) {
+			chosen, err = choose(r)
+			proxy = chosen
+			return chosen, err
+		}
+	}
 	dialer.NetDialContext = func(_ context.Context, network, address string) (net.Conn, error) {
 		var nd net.Dialer
 		conn, err := nd.DialContext(ctx, network, address)
@@ -139,13 +148,19 @@ func (d *webSocketDialer) Dial(ctx context.Context) (Conn, error) {
 		_ = hangUp(ws.NetConn())
 		err = context.Cause(ctx)
 	}
+	what := "dial " + d.url
+	if proxy != nil {
+		what += throughProxy(proxy)
+	}
 	switch {
 	case errors.Is(err, websocket.ErrBadHandshake) && resp != nil:
-		return nil, fmt.Errorf("dial %s: the server answered %s instead of changing to WebSocket", d.url, resp.Status)
+		return nil, fmt.Errorf("%s: the server answered %s instead of changing to WebSocket", what, resp.Status)
 	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("dial %s: %w", d.url, context.Cause(ctx))
+		return nil, fmt.Errorf("%s: no connection and handshake in time: %w", what, context.Cause(ctx))
+	case err != nil && proxy != nil && bottom != nil:
+		return nil, fmt.Errorf("%s: %w", what, proxyError(bottom.head, err))
 	case err != nil:
-		return nil, fmt.Errorf("dial %s: %w", d.url, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	case resp.Header.Get("Sec-Websocket-Extensions") != "":
 		_ = hangUp(ws.NetConn())
 		return nil, fmt.Errorf("dial %s: the server answered with extensions that were not asked for", d.url)
@@ -160,17 +175,43 @@ func upgrade(ctx context.Context, d *websocket.Dialer, url string, header http.H
 	return d.DialContext(ctx, url, header)
 }
 
+// throughProxy says that a proxy is in use, which people tend to forget, and how to do without.
+func throughProxy(proxy *url.URL) string {
+	return fmt.Sprintf(" through the proxy %s (of HTTP_PROXY or HTTPS_PROXY; NO_PROXY names hosts to reach without)", proxy.Host)
+}
+
+// proxyError is err, unless the answer of the proxy, which begins with head, says more.
+func proxyError(head []byte, err error) error {
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	version, status, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
+	switch {
+	case !strings.HasPrefix(version, "HTTP/1.") || strings.HasPrefix(status, "2"):
+		return err
+	case strings.HasPrefix(status, "407"):
+		return fmt.Errorf("the proxy answered %q: give it a name and password, as http://user:password@host:port", status)
+	}
+	return fmt.Errorf("the proxy answered %q", status)
+}
+
 // cappedConn limits what is read until release: a server that never ends its answer must not fill the memory.
 type cappedConn struct {
 	net.Conn
 	left atomic.Int64
+	head []byte // How the answer begins.
 }
+
+// maxHead is enough for a status line.
+const maxHead = 128
 
 var errLongAnswer = fmt.Errorf("the server sent more than %d bytes before the handshake was done", maxAnswer)
 
 func (c *cappedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if c.left.Add(-int64(n)) < 0 {
+	left := c.left.Add(-int64(n))
+	if room := maxHead - len(c.head); left < maxAnswer && room > 0 {
+		c.head = append(c.head, b[:min(n, room)]...)
+	}
+	if left < 0 {
 		return 0, errLongAnswer
 	}
 	return n, err
