@@ -269,7 +269,7 @@ func (w *remoteWorker) nextLocked() step {
 			return stepNone
 		}
 		return stepSubmit
-	case now.rec.State.Complete() && w.j.dir.StdoutSize() >= now.rec.StdoutSize:
+	case now.rec.State.Complete() && (w.j.dir.StdoutSize() >= now.rec.StdoutSize || !w.j.dir.Exists()):
 		return stepNone
 	}
 	return stepMonitor
@@ -286,7 +286,12 @@ func (w *remoteWorker) do(ctx context.Context, s step) error {
 	case stepRelease:
 		return w.doRelease(ctx)
 	}
-	return w.monitor(ctx)
+	err := w.monitor(ctx)
+	if err != nil && ctx.Err() == nil && !w.j.dir.Exists() {
+		w.j.abandon(unit.DetailDirectoryGone, unit.ReasonDirectory)
+		return errNothing
+	}
+	return err
 }
 
 // backoff is the pause before the next attempt.

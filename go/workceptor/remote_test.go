@@ -381,6 +381,50 @@ func TestF175ExpiresWithTheFirstAttempt(t *testing.T) {
 	})
 }
 
+// TestRemoteUnitWhoseDirectoryIsTakenAway: a unit ends, and so do its results, when its work has ended on the other node and there is
+// no room for the output any more.
+func TestRemoteUnitWhoseDirectoryIsTakenAway(t *testing.T) {
+	for name, serve := range executors {
+		t.Run(name, func(t *testing.T) {
+			_, alpha, beta := pairWith(t, serve)
+			gate := filepath.Join(t.TempDir(), "gate")
+			if err := syscall.Mkfifo(gate, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			id := submit(t, alpha, request("beta", "sh", "'echo output; cat "+gate+"'"), "")
+			r, err := alpha.Results(testContext(t), id, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			first := make([]byte, len("output\n"))
+			if _, err := io.ReadFull(r, first); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(filepath.Join(alpha.root.Path(), string(id))); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(gate, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			if s := wait(t, alpha, id); s.State != Failed || s.Reason != unit.ReasonDirectory || s.Detail != unit.DetailDirectoryGone {
+				t.Errorf("got %v %q, %s", s.State, s.Detail, s.Reason)
+			}
+			if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+				t.Errorf("results went on with %q, %v", rest, err)
+			}
+			if pending, err := alpha.Release(testContext(t), id, false); pending || err != nil {
+				t.Errorf("release: %v, %v", pending, err)
+			}
+			if left := len(alpha.List()) + len(beta.List()); left != 0 {
+				t.Errorf("%d units are left", left)
+			}
+		})
+	}
+}
+
 // silent is a mesh whose nodes do not answer.
 type silent struct{ noMesh }
 
