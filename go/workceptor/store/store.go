@@ -138,7 +138,7 @@ func (r *Root) create(rec unit.Record, taken func(unit.ID) bool, soon bool) (uni
 	}
 	if err != nil {
 		stdin.Close() // May be nil, which is no harm.
-		return "", nil, nil, errors.Join(err, os.RemoveAll(draft.path))
+		return "", nil, nil, errors.Join(err, deleteUnit(draft.path))
 	}
 	switch {
 	case soon && r.journal.add(id, data):
@@ -614,7 +614,22 @@ func (d *Dir) Discard() (*Trash, error) {
 type Trash struct{ path string }
 
 // Delete frees the room that it has on the disk.
-func (t *Trash) Delete() error { return os.RemoveAll(t.path) }
+func (t *Trash) Delete() error { return deleteUnit(t.path) }
+
+// deleteUnit deletes a directory with what units have, also if no file can be opened any more to see what else is in it.
+func deleteUnit(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+		return err
+	}
+	if info, err := os.Lstat(path); err != nil || !info.IsDir() { // Nothing is deleted through a link.
+		return err
+	}
+	for _, name := range []string{StatusFile, LockFile, StdinFile, StdoutFile, RunnerFile, tempFile, spareLock} {
+		os.Remove(filepath.Join(path, name))
+	}
+	return os.Remove(path)
+}
 
 // openRegular opens a regular file that is not a link. It does not block on what is none.
 func openRegular(path string, flags int) (*os.File, error) {

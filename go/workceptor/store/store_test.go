@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -306,5 +308,43 @@ func TestFullDisk(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(root.Path()); len(entries) != 1 {
 		t.Errorf("a refused unit left %v", entries)
+	}
+}
+
+// TestNothingIsLeftAtTheLimitOfOpenFiles: what cannot be made leaves nothing, and what is released is deleted, also if no file can be
+// opened for that.
+func TestNothingIsLeftAtTheLimitOfOpenFiles(t *testing.T) {
+	r, err := Open(t.TempDir(), "alpha")
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := func(unit.ID) bool { return false }
+	_, d, stdin, err := r.Create(unit.Record{}, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	trash, err := d.Discard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, _, _, createErr := r.Create(unit.Record{}, none)
+	deleteErr := trash.Delete()
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(createErr, syscall.EMFILE) || deleteErr != nil {
+		t.Errorf("create: %v, delete: %v", createErr, deleteErr)
+	}
+	left, err := os.ReadDir(r.Path())
+	if err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }
