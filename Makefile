@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH ?= 1760000000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: release help build demo test test-go test-python check bench campaign exits fuzz wheel sanitize clean
+.PHONY: release help build kubernetes demo test test-go test-python check bench campaign exits fuzz wheel sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -33,6 +33,9 @@ $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	$(BIN)/python -m pip install --quiet build/wheel/*.whl
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	touch $@
+
+kubernetes: build ## build receptor-kubernetes, which runs units as pods, and put it beside the daemon in .venv
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/receptor-kubernetes ./go/cmd/receptor-kubernetes
 
 demo: build ## the main job on real input: make demo [INPUT=file-or-folder]
 	$(BIN)/python examples/two_hops.py $(INPUT)
@@ -87,14 +90,16 @@ sanitize: $(VENV)/.tools ## the C library under cgocheck2 and the address saniti
 	$(BIN)/python tests/packaging/sanitize.py
 
 RELEASE := dist/release
-release: ## one static binary per platform and checksums, in dist/release
+release: ## the static binaries of each platform and checksums, in dist/release
 	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
 	set -e; version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1); \
 	for platform in $(or $(PLATFORMS),linux/amd64 linux/arm64); do \
-		name=receptor_$${version}_$$(echo $$platform | tr / _); \
-		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -trimpath -ldflags "-s -w -X github.com/pyreceptor/pyreceptor/go/daemon.Version=$$version" -o $(RELEASE)/receptor ./go/cmd/receptor; \
-		tar -C $(RELEASE) --owner=0 --group=0 -czf $(RELEASE)/$$name.tar.gz receptor; \
-		rm $(RELEASE)/receptor; \
+		for program in receptor receptor-kubernetes; do \
+			name=$${program}_$${version}_$$(echo $$platform | tr / _); \
+			CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -trimpath -ldflags "-s -w -X github.com/pyreceptor/pyreceptor/go/daemon.Version=$$version" -o $(RELEASE)/$$program ./go/cmd/$$program; \
+			tar -C $(RELEASE) --owner=0 --group=0 -czf $(RELEASE)/$$name.tar.gz $$program; \
+			rm $(RELEASE)/$$program; \
+		done; \
 	done; \
 	cd $(RELEASE) && sha256sum *.tar.gz > receptor_$${version}_checksums.txt && ls -l
 

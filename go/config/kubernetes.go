@@ -19,12 +19,13 @@ type WorkKubernetes struct {
 	DeletePodOnRestart  bool
 	StreamMethod        string // logger or tcp.
 	VerifySignature     bool
+	MaxRunning          int // Units that run at once; 0 is any number.
 }
 
 // kubernetesDirectives are the types of work that run in a cluster.
 func kubernetesDirectives() []*directive {
 	return []*directive{
-		of(directive{name: "work-kubernetes", help: "Offer a type of work that runs as a Kubernetes pod: checked and advertised, but refused when submitted", group: workers, plural: "work-kubernetes"},
+		of(directive{name: "work-kubernetes", help: "Offer a type of work that runs as a Kubernetes pod, by the program receptor-kubernetes", group: workers, plural: "work-kubernetes"},
 			WorkKubernetes{AuthMethod: "incluster", StreamMethod: "logger", DeletePodOnRestart: true}, checkWorkKubernetes,
 			text("worktype", "Name of the type of work", func(k *WorkKubernetes) *string { return &k.WorkType }).need().names(),
 			text("namespace", "Namespace of the pods", func(k *WorkKubernetes) *string { return &k.Namespace }),
@@ -41,6 +42,7 @@ func kubernetesDirectives() []*directive {
 			boolean("deletepodonrestart", "Delete a pod whose output was lost by a restart of this node", func(k *WorkKubernetes) *bool { return &k.DeletePodOnRestart }),
 			text("streammethod", "How output is read: logger or tcp", func(k *WorkKubernetes) *string { return &k.StreamMethod }).among("logger", "tcp"),
 			boolean("verifysignature", "Accept signed submissions only", func(k *WorkKubernetes) *bool { return &k.VerifySignature }),
+			number("maxrunning", "How many units run at once while others wait in order, 0 for any number", func(k *WorkKubernetes) *int { return &k.MaxRunning }),
 		),
 	}
 }
@@ -68,5 +70,6 @@ func checkWorkKubernetes(c *checker, k *WorkKubernetes) {
 	if k.StreamMethod != "logger" && k.StreamMethod != "tcp" {
 		c.refuse("streammethod", "", "stream mode must be logger or tcp")
 	}
+	c.notNegative("maxrunning", k.MaxRunning)
 	c.verifySignature(k.VerifySignature, k.WorkType)
 }

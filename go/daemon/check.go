@@ -17,6 +17,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/policy/access"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/pods"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
 
@@ -26,7 +27,7 @@ import (
 func check(cfg *config.Config, opts Options) error {
 	d := &Daemon{log: slog.New(slog.DiscardHandler), environ: opts.Environ}
 	d.cfg.Store(cfg)
-	c := &checkup{running: served(cfg), managed: LookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
+	c := &checkup{running: served(cfg), runner: opts.Runner, managed: LookupEnv(opts.managerEnviron, "SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())}
 	if cfg.Wrong != nil {
 		c.problems = append(c.problems, cfg.Wrong)
 	}
@@ -56,6 +57,7 @@ func check(cfg *config.Config, opts Options) error {
 // checkup collects problems.
 type checkup struct {
 	running  bool // A node does, so what is in use may be its own.
+	runner   string
 	managed  bool // By a service manager, which may hold what is in use for the node.
 	problems []error
 	warnings []error
@@ -80,6 +82,7 @@ func (c *checkup) directive(d config.Directive) {
 			c.program(d.Pos, words[0], "")
 		}
 	case config.WorkKubernetes:
+		c.program(d.Pos, pods.Find(c.runner), s.Params)
 		if s.Pod != "" {
 			_, err := os.Stat(s.Pod)
 			c.add(d.Pos, err)

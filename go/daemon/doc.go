@@ -82,12 +82,7 @@
 //   - RECEPTOR_PAYLOAD_TRACE_LEVEL has no effect: payloads and their secrets never go to a log.
 //   - QLOGDIR is a directory, not a prefix.
 //   - There is one build with everything in it and no tags that leave parts out. It runs on Linux.
-//   - work-kubernetes is parsed and checked, its type of work is offered and advertised, and what is submitted is refused: the
-//     program that would make pods is not part of this one. So image, command, params and pod (what runs), authmethod and
-//     kubeconfig (access to the cluster), streammethod (how output is read) and deletepodonrestart have no effect,
-//     except that impossible values and combinations, and a kubeconfig file that is not there, are refused at the start. The
-//     settings of clusters (receptorkube... of node, the variables RECEPTOR_KUBE_...) have none at all. Parameters of a
-//     submission that the allowruntime... parameters do not permit, that miss or contradict each other, and a
-//     pod_pending_timeout that is no duration, are refused in the words of existing nodes. A unit with a pod that another node has left in the
-//     data directory is shown without its secrets, has failed if it was unfinished, and can be released; its pod is not touched.
+//   - Units of work-kubernetes are run by the program receptor-kubernetes, which is installed on its own, beside this one or in PATH.
+//     Without it the work type is offered, and what is submitted is refused. What a unit must say is checked by the node, before there
+//     is a unit; the namespace of the kubeconfig's context is found, and written to the unit, when it starts.
 package daemon

@@ -10,11 +10,12 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
-const noKubernetes = "work type pod runs as a Kubernetes pod, and the helper receptor-kubernetes is not installed on node a"
+const noKubernetes = "work type pod runs as a Kubernetes pod, and the program receptor-kubernetes is not installed on node a: put it beside receptor, or into PATH"
 
-// pods is a node that offers the type of work pod.
-func pods(t *testing.T, args ...string) *Daemon {
+// podNode is a node that offers the type of work pod, on a machine without the program for that.
+func podNode(t *testing.T, args ...string) *Daemon {
 	t.Helper()
+	t.Setenv("PATH", t.TempDir())
 	d, _ := relay(t, nil, "a", append([]string{"--local-only", "--work-kubernetes", "worktype=pod", "namespace=ns"}, args...)...)
 	return d
 }
@@ -50,7 +51,7 @@ func TestF163F164F165F167F169KubernetesIsOffered(t *testing.T) {
 		"F169 keep":       {"image=i", "deletepodonrestart=no"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := pods(t, args...)
+			d := podNode(t, args...)
 			if types := d.Work.WorkTypes(); len(types) != 1 || types[0] != (wire.WorkCommand{WorkType: "pod"}) {
 				t.Errorf("got types %v", types)
 			}
@@ -60,52 +61,79 @@ func TestF163F164F165F167F169KubernetesIsOffered(t *testing.T) {
 }
 
 func TestF165KubernetesRuntimeAuth(t *testing.T) {
-	d := pods(t, "image=i", "authmethod=runtime", "allowruntimeauth=yes")
+	d := podNode(t, "image=i", "authmethod=runtime", "allowruntimeauth=yes")
 	wantRefusal(t, d, "", "param secret_kube_config must be provided if AuthMethod=runtime")
 	wantRefusal(t, d, "secret_kube_config=", "param secret_kube_config must be provided if AuthMethod=runtime")
 	wantRefusal(t, d, "secret_kube_config=x kube_namespace=n", noKubernetes)
 }
 
 func TestF166KubernetesRuntimePermissions(t *testing.T) {
-	none := pods(t, "image=i")
+	none := podNode(t, "image=i")
 	for _, tc := range []struct{ permission, names string }{
 		{"allowruntimecommand", "kube_image kube_command"},
 		{"allowruntimeparams", "kube_params pod_pending_timeout"},
 		{"allowruntimeauth", "kube_namespace secret_kube_config"},
 		{"allowruntimepod", "secret_kube_pod"},
 	} {
-		one := pods(t, "image=i", tc.permission+"=yes")
+		one := podNode(t, "image=i", tc.permission+"=yes")
 		for _, name := range strings.Fields(tc.names) {
 			wantRefusal(t, none, name+"=1s", name+" provided but not allowed")
 			wantRefusal(t, none, name+"=", noKubernetes) // Counts as none.
 			wantRefusal(t, one, name+"=1s", noKubernetes)
 		}
 	}
-	all := pods(t, "image=i", "allowruntimecommand=yes", "allowruntimeparams=yes", "allowruntimepod=yes")
+	all := podNode(t, "image=i", "allowruntimecommand=yes", "allowruntimeparams=yes", "allowruntimepod=yes")
 	for _, name := range []string{"kube_command", "kube_image", "kube_params"} {
 		wantRefusal(t, all, "secret_kube_pod=x "+name+"=y", "params kube_command, kube_image, kube_params not compatible with secret_kube_pod")
 	}
 }
 
 func TestF168KubernetesPendingTimeout(t *testing.T) {
-	d := pods(t, "image=i", "allowruntimeparams=yes")
+	d := podNode(t, "image=i", "allowruntimeparams=yes")
 	wantRefusal(t, d, "pod_pending_timeout=10", `time: missing unit in duration "10"`)
 	wantRefusal(t, d, "pod_pending_timeout=soon", `time: invalid duration "soon"`)
 	wantRefusal(t, d, "pod_pending_timeout=1h20m30s", noKubernetes)
 }
 
-// What is configured of clusters has no effect, and keeps no node from starting.
+// What is configured of clusters, by parameters or the environment, reaches the program, and secrets do not reach its arguments.
 func TestF170F171KubernetesClientSettings(t *testing.T) {
-	for _, setting := range []string{"supportreconnect=disabled", "clientsetqps=5", "clientsetburst=7", "clientsetratelimiter=never"} {
-		d, err := Build(t.Context(), parse(t, "--node", "id=a", "datadir="+t.TempDir(), "receptorkube"+setting, "--local-only",
-			"--work-kubernetes", "worktype=pod", "namespace=ns", "image=i"), Options{Stdout: newOutput(), Environ: []string{}})
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "receptor-kubernetes"), []byte("#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$2/arguments\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	environ := []string{"RECEPTOR_KUBE_SUPPORT_RECONNECT=disabled", "RECEPTOR_KUBE_CLIENTSET_QPS=5", "RECEPTOR_KUBE_CLIENTSET_BURST=7", "RECEPTOR_KUBE_CLIENTSET_RATE_LIMITER=never"}
+	for want, args := range map[string][]string{
+		`{"worktype":"pod","auth":"runtime","stream":"logger","reconnect":"disabled","qps":"5","burst":"7","ratelimiter":"never"}`: nil,
+		`{"worktype":"pod","auth":"runtime","stream":"logger","reconnect":"auto","qps":"50","burst":"70","ratelimiter":"tokenbucket"}`: {
+			"receptorkubesupportreconnect=auto", "receptorkubeclientsetqps=50", "receptorkubeclientsetburst=70", "receptorkubeclientsetratelimiter=tokenbucket",
+		},
+	} {
+		data := t.TempDir()
+		node := append([]string{"--node", "id=a", "datadir=" + data}, args...)
+		d, err := Build(t.Context(), parse(t, append(node, "--local-only", "--work-kubernetes", "worktype=pod", "image=i", "authmethod=runtime", "allowruntimeauth=yes")...),
+			Options{Stdout: newOutput(), Environ: environ})
 		if err != nil {
-			t.Errorf("%s: %v", setting, err)
-			continue
+			t.Fatal(err)
 		}
-		wantRefusal(t, d, "", noKubernetes)
-		if err := d.Close(); err != nil {
-			t.Error(err)
+		t.Cleanup(func() { _ = d.Close() })
+		s, err := d.Work.Submit(workceptor.SubmitRequest{Node: "a", WorkType: "pod", Params: map[string]string{"secret_kube_config": "very secret"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ReadPayload(strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if status, err := d.Work.Wait(t.Context(), s.ID()); err != nil || status.State != workceptor.Failed { // It has not done its work.
+			t.Errorf("got %v %q, %v", status.State, status.Detail, err)
+		}
+		unit := filepath.Join(data, "a", string(s.ID()))
+		got, err := os.ReadFile(filepath.Join(unit, "arguments"))
+		if text := "run\n" + unit + "\n" + want + "\n"; err != nil || string(got) != text {
+			t.Errorf("got %q, %v, want %q", got, err, text)
 		}
 	}
 }

@@ -43,6 +43,7 @@ type commandWorker struct {
 	over     bool        // No runner will be started any more.
 	stopping bool        // Somebody sees to it that the runner ends.
 	ended    chan struct{}
+	helpers  int           // How many helpers were started because the one before had died. Belongs to who waits for their end.
 	warm     *warmRunner   // Not nil: the runner is one of the pool, and does this unit.
 	attended atomic.Bool   // The runner tells of the status; the file may be behind.
 	pollLock chan struct{} // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
@@ -68,7 +69,11 @@ func (w *commandWorker) launch(t workType) error {
 		}
 	}
 	e.watch.add(j.dir.Path(), j)
-	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: unit.DetailLaunching, Size: unit.KeepSize}) {
+	launching, failed := unit.DetailLaunching, "Failed to start command runner: "
+	if t.pods != nil {
+		launching, failed = unit.DetailConnecting, unit.DetailCreatingPod
+	}
+	if !j.apply(false, unit.Event{Kind: unit.Prepare, Detail: launching, Size: unit.KeepSize}) {
 		e.watch.remove(j)
 		return ErrCancelled
 	}
@@ -76,11 +81,15 @@ func (w *commandWorker) launch(t workType) error {
 	if err != nil {
 		e.watch.remove(j)
 		if !errors.Is(err, ErrCancelled) {
-			j.failBecause("Failed to start command runner: "+err.Error(), unit.ReasonStart)
+			j.failBecause(failed+err.Error(), unit.ReasonStart)
 		}
 		return err
 	}
 	j.update(false, func(rec *unit.Record) bool {
+		if rec.Pod() != nil {
+			rec.EditPod(func(p *unit.PodExtra) { p.Submission = "" })
+			return true
+		}
 		if rec.State.Complete() && rec.Extra == nil {
 			return false
 		}
@@ -103,11 +112,25 @@ func (w *commandWorker) mark() error {
 
 // spawn starts the runner, unless the unit has been cancelled.
 func (w *commandWorker) spawn(t workType) (pid int, err error) {
-	extra := w.j.look().rec.Command()
-	if extra == nil {
+	rec, environ := w.j.look().rec, w.j.e.cfg.Environ
+	params := ""
+	if command := rec.Command(); command != nil {
+		params = command.Params
+	}
+	if t.pods != nil && rec.Pod() == nil || t.pods == nil && rec.Command() == nil {
 		return 0, errors.New("the parameters have been taken out of the status file")
 	}
-	argv := t.argv(extra.Params, w.j.dir.Path())
+	if t.interpreter != "" {
+		if environ == nil {
+			environ = os.Environ()
+		}
+		environ = proc.Environ(environ, w.j.dir.Path())
+	}
+	return w.spawnProcess(t.argv(params, w.j.dir.Path()), environ)
+}
+
+// spawnProcess starts what plays the runner's part, unless the unit has been cancelled.
+func (w *commandWorker) spawnProcess(argv, environ []string) (pid int, err error) {
 	program, err := exec.LookPath(argv[0])
 	if err != nil {
 		return 0, err
@@ -125,13 +148,6 @@ func (w *commandWorker) spawn(t workType) (pid int, err error) {
 	files := []*os.File{null, os.Stdout, os.Stderr}
 	if w.client != nil {
 		argv, files = append(argv, "attach="+w.attach), append(files, w.client)
-	}
-	environ := w.j.e.cfg.Environ
-	if t.interpreter != "" {
-		if environ == nil {
-			environ = os.Environ()
-		}
-		environ = proc.Environ(environ, w.j.dir.Path())
 	}
 	process, err := os.StartProcess(program, argv, &os.ProcAttr{
 		Env:   environ,
@@ -230,7 +246,9 @@ func (w *commandWorker) runnerEnded() {
 	if process != nil {
 		exit, _ = process.Wait() // Reaps a child, and answers at once for others, or when the host has reaped it.
 	}
-	w.settle(exit)
+	if !w.podGoesOn() {
+		w.settle(exit)
+	}
 }
 
 // settle ends a unit that no runner has any more. exit is how its process has ended, nil if that is not known.
@@ -240,6 +258,7 @@ func (w *commandWorker) settle(exit *os.ProcessState) {
 	switch {
 	case !j.complete():
 		w.killOrphans()
+		w.deletePod()
 	case j.wasCancelled() && w.python(): // It has told its process group only.
 		w.endTree(syscall.SIGTERM, treeGrace)
 	}
@@ -267,7 +286,9 @@ func (w *commandWorker) settle(exit *os.ProcessState) {
 		rec.Apply(unit.Event{
 			Kind: unit.Fail, Detail: detail, Size: size, At: now, Outcome: unit.Outcome{Reason: reason, SHA256: sum},
 		})
-		rec.Extra = nil
+		if rec.Pod() == nil {
+			rec.Extra = nil
+		}
 		return true
 	})
 	j.e.watch.remove(j)
@@ -362,6 +383,12 @@ func (w *commandWorker) resume() {
 	}
 	j.reload() // The runner may have finished since the directory was read.
 	info, _ := j.dir.RunnerInfo()
+	if pods := w.pods(); pods != nil {
+		if rec := j.look().rec; rec.State != Pending || !w.relaunch(rec) {
+			w.resumePod(pods)
+		}
+		return
+	}
 	if rec := j.look().rec; rec.State == Pending && info.Program == 0 {
 		if w.relaunch(rec) {
 			return
@@ -514,5 +541,8 @@ func (w *commandWorker) release(ctx context.Context, force bool) (pending bool, 
 	w.mu.Lock()
 	running := w.runner != nil
 	w.mu.Unlock()
+	if deleted := w.deletePod(); deleted != nil && !pending { // One that is cancelled is deleted by its helper.
+		return w.j.removeAfter(ctx, true, deleted, w.j.awaitEnd(ctx, deleted), force)
+	}
 	return w.j.removeAfter(ctx, running, w.ended, pending, force)
 }

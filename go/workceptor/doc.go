@@ -41,8 +41,8 @@
 // start is failed with "Pending at restart" unless its runner lives, or it has its payload and never had a runner: then it
 // is started now. A unit directory sees one runner in its life, whoever starts a second. A unit whose type is not offered any more is shown
 // with "Unknown WorkType", but is watched, and can be cancelled and released. An unfinished unit of a kind that this package
-// does not know, such as one of Kubernetes that another node has left, fails with "Failed to restart: ..." and the Reason
-// "restart": what it has on other machines is not touched.
+// does not know, or a pod's while no work type has pods, fails with "Failed to restart: ..." and the Reason "restart": what it
+// has on other machines is not touched.
 //
 // Units of this node beyond the limits (of all, or of their type) wait as Pending, "Queued", with their whole payload on
 // disk, and are started in the order of their submits; the queue of one type does not hold up another. They go on waiting
@@ -67,6 +67,12 @@
 // the queue, and it is released when its client has been told of its end or has gone, be it with the node. Python work is run by an interpreter
 // instead of a runner, without a cgroup; one that goes on 10 s after a cancel gets SIGTERM and then SIGKILL, with all that it
 // has started.
+//
+// Units of Kubernetes work ([Engine.RegisterKubernetes]) are pods, and a process of the program receptor-kubernetes attends to each.
+// One whose process dies while the pod runs gets another, which goes on at the exact byte, three times in the life of an
+// engine. A pod that was not Running yet when its process was lost is deleted. So is that of a released unit; a cluster that does
+// not do that holds up no release, and the log tells what may be left there. The access to the cluster stays in the status
+// file until the release, which needs it.
 //
 // Secret parameters of a unit elsewhere leave its status file when the executor has the unit, or never will. A unit whose type
 // wanted signatures wants them also when the type is not offered any more.

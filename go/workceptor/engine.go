@@ -163,14 +163,15 @@ func (e *Engine) load(f store.Found) *job {
 // equip gives a job the worker that its record asks for, none if it is of a kind that is unknown here. A unit whose work
 // type is not offered any more is still watched and can be cancelled if a command runner has it.
 func (e *Engine) equip(j *job) {
-	_, j.configured = e.types[j.rec.WorkType]
+	t, offered := e.types[j.rec.WorkType]
+	j.configured = offered
 	switch {
 	case j.rec.Remote() != nil && j.rec.WorkType == remoteWorkType:
 		j.configured = true
 		j.work = newRemoteWorker(j)
 	case j.rec.Command() != nil && j.rec.Command().InProcess:
 		j.work = &functionWorker{j: j, ended: make(chan struct{})}
-	case j.rec.Command() != nil, j.rec.Extra == nil:
+	case j.rec.Command() != nil, j.rec.Extra == nil, j.rec.Pod() != nil && t.pods != nil:
 		j.work = &commandWorker{j: j, ended: make(chan struct{})}
 	}
 }
@@ -414,13 +415,21 @@ func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	return rec, err
 }
 
-func (e *Engine) planLocal(req SubmitRequest) (x *unit.CommandExtra, verify bool, err error) {
+func (e *Engine) planLocal(req SubmitRequest) (x unit.Extra, verify bool, err error) {
 	if req.TTL != "" {
 		return nil, false, errors.New("ttl option is intended for remote work only")
 	}
 	t, ok := e.workType(req.WorkType)
 	if !ok {
 		return nil, false, fmt.Errorf("unknown work type %s", req.WorkType)
+	}
+	if t.pods != nil {
+		pod, err := t.pods.plan(e.cfg.Mesh.ID(), req.Params)
+		if err != nil {
+			return nil, false, err
+		}
+		pod.Submission = req.Submission
+		return pod, t.verify, nil
 	}
 	params, err := t.plan(req.Params)
 	return &unit.CommandExtra{Params: params, InProcess: t.handler != nil, Submission: req.Submission}, t.verify, err

@@ -92,8 +92,7 @@ func (s *Submission) end(err error) error {
 
 // half reports whether a unit that was found on disk is one that its submitter does not miss.
 func (j *job) half() bool {
-	c := j.rec.Command()
-	if c == nil || c.Submission == "" || j.rec.State != Pending ||
+	if j.rec.Submission() == "" || j.rec.State != Pending ||
 		j.rec.Detail != unit.DetailWaiting && j.rec.Detail != unit.DetailCreated {
 		return false
 	}

@@ -18,7 +18,9 @@ type workType struct {
 
 	interpreter string // The process is this program instead of a runner; "" for other work than that of Python.
 
-	// plan checks the parameters of a request and returns what ExtraData says of them.
+	pods *KubernetesType // Not nil: the units run as pods, and the process is a helper instead of a runner.
+
+	// plan checks the parameters of a request and returns what ExtraData says of them. Pods have their own.
 	plan func(params map[string]string) (string, error)
 
 	// One of the two: a function of this program, or the arguments of the process that runs a unit, program first. A command

@@ -28,6 +28,7 @@ const (
 	ReasonFunction     Reason = "function"      // The function that ran the unit answered with an error.
 	ReasonPanic        Reason = "panic"         // The function that ran the unit broke down.
 	ReasonPlugin       Reason = "plugin"        // The worker plugin cannot be loaded or raised an exception.
+	ReasonPod          Reason = "pod"           // The cluster cannot be reached, refuses the pod, or the pod came to grief.
 	ReasonHangup       Reason = "hangup"        // The client of an interactive unit is gone.
 	ReasonExpired      Reason = "expired"       // Remote: not started within its time to live.
 	ReasonGone         Reason = "gone"          // Remote: the executor does not know the unit any more.

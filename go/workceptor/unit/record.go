@@ -31,8 +31,8 @@ type Record struct {
 	other map[string]json.RawMessage // Keys this version does not know, kept at rewrites.
 }
 
-// Extra is ExtraData, which depends on the kind of work: nil (null), [*CommandExtra], [*RemoteExtra], or [RawExtra] for
-// what belongs to another kind of work.
+// Extra is ExtraData, which depends on the kind of work: nil (null), [*CommandExtra], [*RemoteExtra], [*PodExtra], or
+// [RawExtra] for what belongs to another kind of work.
 type Extra interface{ appendJSON(dst []byte) []byte }
 
 // CommandExtra is the ExtraData of a unit that a runner process executes. A record's value is shared between its
@@ -74,6 +74,20 @@ type RawExtra json.RawMessage
 
 // Command returns the ExtraData of command work, or nil.
 func (r Record) Command() *CommandExtra { c, _ := r.Extra.(*CommandExtra); return c }
+
+// Pod returns the ExtraData of a unit that runs as a pod, or nil.
+func (r Record) Pod() *PodExtra { p, _ := r.Extra.(*PodExtra); return p }
+
+// Submission is the name of the submission that made the unit, if it is one of this node that still waits for its payload.
+func (r Record) Submission() string {
+	switch x := r.Extra.(type) {
+	case *CommandExtra:
+		return x.Submission
+	case *PodExtra:
+		return x.Submission
+	}
+	return ""
+}
 
 // Remote returns the ExtraData of remote work, or nil.
 func (r Record) Remote() *RemoteExtra { x, _ := r.Extra.(*RemoteExtra); return x }
@@ -162,6 +176,9 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	}
 	if _, ok := keys["RemoteNode"]; ok {
 		return parseRemote(keys)
+	}
+	if _, ok := keys["PodName"]; ok {
+		return parsePod(keys)
 	}
 	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra
@@ -378,6 +395,8 @@ func withhold(x Extra) Extra {
 		shown.other, shown.Submission = nil, ""
 		shown.RemoteParams = x.plainParams()
 		return &shown
+	case *PodExtra:
+		return x.shown()
 	case RawExtra:
 		return withholdRaw(x)
 	}
@@ -396,16 +415,11 @@ func (x *RemoteExtra) plainParams() map[string]string {
 	return x.RemoteParams
 }
 
-// withholdRaw blanks what Kubernetes units keep secret, and every secret_ key.
+// withholdRaw leaves out every secret_ key.
 func withholdRaw(x RawExtra) Extra {
 	keys, err := parseObject(x)
 	if err != nil {
 		return x
-	}
-	for _, name := range []string{"KubeConfig", "KubePod"} {
-		if _, ok := keys[name]; ok {
-			keys[name] = json.RawMessage(`""`)
-		}
 	}
 	maps.DeleteFunc(keys, func(name string, _ json.RawMessage) bool { return IsSecret(name) })
 	return RawExtra(appendValue(nil, keys))

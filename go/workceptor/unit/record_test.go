@@ -56,6 +56,14 @@ func TestReplies(t *testing.T) {
 	if got, _ := json.Marshal(r.Status(true)); strings.Contains(string(got), "sometoken") || !strings.Contains(string(got), `"KubeConfig":""`) {
 		t.Errorf("secrets are shown: %s", got)
 	}
+	pod := &PodExtra{Image: "i", KubeConfig: "s1", KubePod: "s2", PodName: "p", PendingTimeout: "1m", ForeignConfig: true, Submission: "s3"}
+	const shown = `"ExtraData":{"Image":"i","Command":"","Params":"","KubeNamespace":"","KubeConfig":"","KubePod":"","PodName":"p"},`
+	if got, _ := json.Marshal(Record{Extra: pod}.Status(true)); !strings.Contains(string(got), shown) {
+		t.Errorf("got %s, want %s", got, shown)
+	}
+	if again, err := Parse(Record{Extra: pod}.Append(nil)); err != nil || string(again.Append(nil)) != string(Record{Extra: pod}.Append(nil)) {
+		t.Errorf("got %+v, %v", again.Pod(), err)
+	}
 	if got, _ := json.Marshal(r.Status(false)); !strings.Contains(string(got), `"ExtraData":"Unknown WorkType"`) {
 		t.Errorf("got %s", got)
 	}
