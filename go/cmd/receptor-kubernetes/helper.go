@@ -204,9 +204,11 @@ func (h *helper) running() {
 
 // conclude ends the unit as err says: nil is success.
 func (h *helper) conclude(ctx context.Context, err error) error {
-	e := unit.Event{Kind: unit.Succeed, Detail: unit.DetailPodFinished}
+	var e unit.Event
 	var why *failure
 	switch {
+	case err == nil:
+		e = unit.Event{Kind: unit.Succeed, Detail: unit.DetailPodFinished}
 	case ctx.Err() != nil:
 		if err := h.delete(); err != nil {
 			complain(err)
@@ -214,7 +216,7 @@ func (h *helper) conclude(ctx context.Context, err error) error {
 		e = unit.Event{Kind: unit.Fail, Detail: unit.DetailKilled, Outcome: unit.Because(unit.ReasonKilled)}
 	case errors.As(err, &why):
 		e = unit.Event{Kind: unit.Fail, Detail: why.text, Outcome: why.outcome}
-	case err != nil:
+	default:
 		e = unit.Event{Kind: unit.Fail, Detail: err.Error(), Outcome: unit.Because(unit.ReasonPod)}
 	}
 	if h.exit != nil && e.Outcome.Code == nil {

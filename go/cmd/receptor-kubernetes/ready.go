@@ -45,7 +45,7 @@ func (h *helper) awaitReady(ctx context.Context) (over bool, err error) {
 	switch {
 	case err == nil:
 		return w.last.Status.Phase == corev1.PodSucceeded, h.endedBefore(w.last)
-	case ctx.Err() != nil && context.Cause(ctx) == context.Canceled:
+	case ctx.Err() != nil && !errors.Is(err, errTimedOut):
 		return false, err // The unit was cancelled.
 	case w.last == nil && !w.deleted:
 		return false, failed("%sdid not return an event while watching pod for work unit %s", unit.DetailCreatingPod, h.unitID())
@@ -121,7 +121,7 @@ func (w *readiness) await(ctx context.Context, h *helper) error {
 			return err
 		}
 		if pause(ctx, askPause) != nil {
-			return errTimedOut
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -135,7 +135,7 @@ var errTimedOut = errors.New("timed out waiting for the condition")
 func (w *readiness) once(ctx context.Context, pods *cache.ListWatch) error {
 	list, err := pods.ListWithContext(ctx, metav1.ListOptions{})
 	if err != nil {
-		return w.broken(ctx, err)
+		return broken(ctx, err)
 	}
 	found := list.(*corev1.PodList)
 	if len(found.Items) == 0 {
@@ -155,17 +155,14 @@ func (w *readiness) once(ctx context.Context, pods *cache.ListWatch) error {
 		return bad
 	}
 	if err != nil {
-		return w.broken(ctx, err)
+		return broken(ctx, err)
 	}
 	return nil
 }
 
-func (w *readiness) broken(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() != nil && context.Cause(ctx) == context.Canceled:
-		return ctx.Err()
-	case ctx.Err() != nil:
-		return errTimedOut
+func broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return &transientError{err}
 }
