@@ -531,11 +531,11 @@ func TestResumeAtTheExactByte(t *testing.T) {
 	all := stamped(0, "one\n") + stamped(1, "two\n") + stamped(1, "three\n") + stamped(2, "four\n")
 	const written = "one\ntwo\nthr"
 	for name, notes := range map[string]string{
-		"exact": `{"Time":"2026-01-01T00:00:01Z","Lines":1,"Bytes":3,"Written":11}`,
-		"older": `{"Time":"2026-01-01T00:00:00Z","Lines":1,"Bytes":0,"Written":4}`,
+		"exact": `{"Since":"2026-01-01T00:00:01Z","Lines":1,"Bytes":3,"Written":11}`,
+		"older": `{"Since":"2026-01-01T00:00:00Z","Lines":1,"Bytes":0,"Written":4}`,
 		"none":  "",
-		"wrong": `{"Time":"2026-01-01T00:00:09Z","Lines":1,"Bytes":0,"Written":4000}`,
-		"torn":  `{"Time":`,
+		"wrong": `{"Since":"2026-01-01T00:00:09Z","Lines":1,"Bytes":0,"Written":4000}`,
+		"torn":  `{"Since":`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPIServer(t)

@@ -16,10 +16,10 @@ const (
 type lines struct {
 	out    *output
 	known  place  // How far the logs before this one went.
-	seen   int    // Lines of the time known.Time that this log has brought.
+	seen   int    // Lines since known.Since that this log has brought.
 	head   []byte // The beginning of a line whose time is not complete.
 	inside bool   // A line has begun.
-	timed  bool   // It has a time. Words of the cluster's own have none.
+	counts bool   // It is one of those that come again. Words of the cluster's own have no time.
 	left   int64  // So much of it is known.
 }
 
@@ -71,25 +71,23 @@ func (l *lines) take(text []byte, last bool) error {
 func (l *lines) begin(piece []byte) (body []byte) {
 	head, body, found := bytes.Cut(piece, []byte(" "))
 	at, err := time.Parse(time.RFC3339Nano, string(head))
-	l.timed, l.left = found && err == nil, 0
-	if !l.timed {
+	l.counts, l.left = false, 0
+	if !found || err != nil {
 		return piece
 	}
-	switch at.Compare(l.known.Time) {
-	case -1:
+	switch {
+	case at.Before(l.known.Since), l.seen < l.known.Lines:
 		l.left = everything
-	case 0:
-		switch {
-		case l.seen < l.known.Lines:
-			l.left = everything
-		case l.seen == l.known.Lines:
-			l.left = l.known.Bytes
-		}
+	case l.seen == l.known.Lines:
+		l.left = l.known.Bytes
+	}
+	if !at.Before(l.known.Since) {
 		l.seen++
 	}
-	if l.left < everything && at.After(l.out.place.Time) { // The clock of the container's machine may go backwards.
-		l.out.place = place{Time: at}
+	if second := at.Truncate(time.Second); l.left < everything && second.After(l.out.place.Since) {
+		l.out.place = place{Since: second}
 	}
+	l.counts = !at.Before(l.out.place.Since) // The clock of the machine may go backwards.
 	return body
 }
 
@@ -101,7 +99,7 @@ func (l *lines) write(body []byte, whole bool) error {
 		return nil
 	}
 	n, err := l.out.Write(body[known:])
-	if !l.timed {
+	if !l.counts {
 		return err
 	}
 	l.out.place.Bytes += int64(n)

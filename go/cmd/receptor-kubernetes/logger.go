@@ -83,8 +83,8 @@ func (h *helper) copyLogOnce(ctx context.Context) error {
 // openLog asks for the log from where the output ends.
 func (h *helper) openLog(ctx context.Context, times bool) (log io.ReadCloser, err error) {
 	options := &corev1.PodLogOptions{Container: worker, Follow: true, Timestamps: times}
-	if times && !h.out.place.Time.IsZero() {
-		since := metav1.NewTime(h.out.place.Time)
+	if times && !h.out.place.Since.IsZero() {
+		since := metav1.NewTime(h.out.place.Since)
 		options.SinceTime = &since
 	}
 	err = persist(ctx, askPause, func() error {

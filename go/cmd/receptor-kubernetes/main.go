@@ -16,8 +16,8 @@
 //
 // # A log that breaks off
 //
-// Logs are read with the time of each line. After a break, or a restart of this program, the log is asked for from the last time
-// on, and what is known of it is left out: as many lines of that time as have been written, and as many bytes of a line
+// Logs are read with the time of each line. After a break, or a restart of this program, the log is asked for from the second of the
+// last line on, and what is known of it is left out: as many lines as have been written since, and as many bytes of a line
 // that has no end yet. How far the output has got is in the file pod.log of the unit. So no byte is lost or doubled, as long as
 // the cluster keeps the log. API servers that are too old for this (before 1.23.14, 1.24.8, 1.25.4) have the log read once, as does
 // the setting "disabled".

@@ -32,8 +32,8 @@ type output struct {
 
 // place is how far a log has been read.
 type place struct {
-	Time    time.Time // Of the last line that was begun; zero if there is none, or lines have no times.
-	Lines   int       // How many whole lines of that time have been written,
+	Since   time.Time // The latest second that a line has begun in; zero if there is none, or lines have no times.
+	Lines   int       // How many whole lines have been written since then,
 	Bytes   int64     // and how much of the one after them.
 	Written int64     // Size of the output.
 }
@@ -93,7 +93,7 @@ func (o *output) progress() {
 
 // keepPlace notes how far the log has been read.
 func (o *output) keepPlace() {
-	if o.skip > 0 || o.place.Time.IsZero() {
+	if o.skip > 0 || o.place.Since.IsZero() {
 		return
 	}
 	o.place.Written = o.size
