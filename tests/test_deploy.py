@@ -160,5 +160,12 @@ def test_f241_release_archives() -> None:
     if make is None:
         pytest.skip("no make")
     plan = subprocess.run([make, "-n", "release"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    for text in ("linux/amd64 linux/arm64", "receptor receptor-kubernetes", "CGO_ENABLED=0", ".tar.gz", "sha256sum", "_checksums.txt"):
+    for text in (
+        "linux/amd64 linux/arm64",
+        "receptor receptor-kubernetes",
+        "CGO_ENABLED=0",
+        ".tar.gz",
+        "sha256sum",
+        "_checksums.txt",
+    ):
         assert text in plan

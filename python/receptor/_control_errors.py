@@ -172,10 +172,13 @@ def refusal_code(text: str) -> str:
     return "refused"
 
 
+UNSAID = "the daemon did not say why"
+
+
 def refusal(text: str, *, prefix: str = "", reply: Mapping[str, Any] | None = None) -> RefusedError:
     """Return the error for a daemon's refusal, of the class that fits its text.
 
     >>> isinstance(refusal("unknown work unit LWJm6jtg"), UnitNotFound)
     True
     """
-    return _BY_CODE.get(refusal_code(text), RefusedError)(text, prefix=prefix, reply=reply)
+    return _BY_CODE.get(refusal_code(text), RefusedError)(text or UNSAID, prefix=prefix, reply=reply)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from receptor import _control_protocol as protocol
 from receptor._control_errors import (
+    UNSAID,
     AddressError,
     ConnectError,
     ControlClientError,
@@ -465,7 +466,7 @@ def _micros(text: str) -> str:
 
 def _error_of(reply: JSON) -> str:
     error = reply.get("Error")
-    return error if isinstance(error, str) else "the daemon did not say why"
+    return error if isinstance(error, str) and error else UNSAID
 
 
 def _same(reply: JSON) -> JSON:

@@ -280,6 +280,36 @@ def test_a_file_that_is_no_parameter(
     assert not fake.units
 
 
+@pytest.mark.parametrize(
+    ("answer", "args", "text"),
+    [
+        (b"ERROR: ", ["status"], "the daemon did not say why"),
+        (b"ERROR: ", ["work", "cancel", "LWJm6jtg"], "LWJm6jtg: ERROR: the daemon did not say why"),
+        (b"{}", ["ping", "edge", "--count", "1"], "the daemon did not say why"),
+        (b'{"LWJm6jtg":5}', ["work", "list"], "the daemon's list of units cannot be used: 'LWJm6jtg' has no status"),
+    ],
+)
+def test_odd_answers(invoke: Invoke, tmp_path: Path, answer: bytes, args: list[str], text: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as sock, sock.makefile("rwb") as stream:
+                stream.write(b"Receptor Control, node gamma\n")
+                stream.flush()
+                for request in stream:
+                    version = json.dumps({"Version": own_version()}).encode()
+                    stream.write((version if b"Version" in request else answer) + b"\n")
+                    stream.flush()
+
+        with ThreadPoolExecutor() as other:
+            other.submit(serve)
+            result = invoke("--socket", str(tmp_path / "s"), *args)
+    assert result.exit_code in (1, 2)
+    assert result.stderr == f"ERROR: {text}\n"
+
+
 def test_a_daemon_that_stops_after_its_greeting(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

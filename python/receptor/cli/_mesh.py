@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from receptor._control_errors import UNSAID
 from receptor.cli import _show
 from receptor.cli._root import Failure, Session, cli, completing, own_version, pass_session
 from receptor.cli._table import status_lines
@@ -54,7 +55,7 @@ def _probe(session: Session, node: str, quiet: bool) -> dict[str, Any]:  # Any: 
         _show.out(f"Reply from {origin} in {reply.get('TimeStr')}")
     elif not success and not quiet:
         came = f" from {origin} in {reply.get('TimeStr')}" if "From" in reply and "TimeStr" in reply else ""
-        _show.error(f"{error}{came}")
+        _show.error(f"{error or UNSAID}{came}")
     return {"success": success, "from": origin, "time_ns": reply.get("Time"), "error": error}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from receptor.cli import _show
+from receptor.control import ControlProtocolError
 
 STATES = ("pending", "running", "succeeded", "failed", "canceled")
 FAILED = 3
@@ -25,6 +26,8 @@ class Filter:
 
     def apply(self, units: dict[str, Status]) -> dict[str, Status]:
         """Return those that pass."""
+        if odd := [unit for unit, status in units.items() if not isinstance(status, dict)]:
+            raise ControlProtocolError(f"the daemon's list of units cannot be used: {odd[0]!r} has no status")
         return {unit: status for unit, status in units.items() if self.passes(status)}
 
     def passes(self, status: Status) -> bool:
