@@ -150,12 +150,9 @@ func (h *host) closeNode() {
 	}
 	made := slices.Collect(maps.Values(h.made))
 	clear(h.made)
-	var streams []*stream
-	if h.attached {
-		streams = slices.Collect(maps.Values(h.streams))
-	}
+	streams := slices.Collect(maps.Values(h.streams))
 	h.mu.Unlock()
-	leave(streams)
+	h.finish(streams)
 	for _, c := range made { // The links of a node of our own end with it, after what is to be sent on them.
 		if _, link := c.(*netceptor.Backend); !link || h.attached {
 			_ = c.Close()
@@ -172,17 +169,20 @@ func (h *host) closeNode() {
 // lastWords is how long a program that leaves a node waits for streams that it has closed with output still on its way.
 const lastWords = 3 * time.Second
 
-// leave ends the streams of a program that leaves its node. What it has closed has been sent, and ends in good order as far as
-// that takes no longer than lastWords; the others are reset.
-func leave(streams []*stream) {
+// finish waits for the streams that the program has closed: what it has sent on them arrives, as far as that takes no longer than
+// lastWords. The others are reset: those of a node of our own by its end.
+func (h *host) finish(streams []*stream) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
+	var closed []*stream
 	for _, s := range streams {
-		if !isHungUp(s.local.UnixConn) {
+		if isHungUp(s.local.UnixConn) {
+			closed = append(closed, s)
+		} else if h.attached {
 			s.abort(0)
 		}
 	}
-	for _, s := range streams {
+	for _, s := range closed {
 		select {
 		case <-s.done:
 		case <-ctx.Done():

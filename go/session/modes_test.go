@@ -3,7 +3,6 @@ package session
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -161,31 +160,48 @@ func TestAttachedLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestLastWordsOfAnAttachedProgram: it sends, closes its stream and is gone. What it has sent arrives, and its end.
-func TestLastWordsOfAnAttachedProgram(t *testing.T) {
+// TestLastWords: a program sends until nothing moves any more, closes its stream and leaves. What it has sent arrives as
+// soon as somebody reads it, and its end.
+func TestLastWords(t *testing.T) {
 	socket := daemonWithSocket(t)
 	stays := dialSession(t, socket)
 	_, listener := stays.must("stream.listen", "service", "sink")
-	for i := range 10 {
-		p := dialSession(t, socket)
-		_, near := p.must("stream.connect", "node", "host", "service", "sink")
-		_, far := accept(t, listener)
-		got := make(chan error, 1)
-		go func() {
-			n, err := io.Copy(io.Discard, far)
-			if n != 3_000_000 {
-				err = errors.Join(err, fmt.Errorf("%d bytes of 3,000,000 came", n))
-			}
-			got <- err
-		}()
-		_, _ = near.Write(make([]byte, 3_000_000))
-		_ = near.Close()
-		if i%2 == 0 {
-			p.must("close")
+	bound, _ := stays.must("listen.add", "address", "tcp://127.0.0.1:0")
+	for _, mode := range []string{"attached", "in-process", "sidecar"} {
+		for _, closes := range []bool{true, false} {
+			t.Run(fmt.Sprint(mode, closes), func(t *testing.T) {
+				var p *program
+				if mode == "attached" {
+					p = dialSession(t, socket)
+				} else {
+					p = openWith(t, mode)
+					p.must("open", "config", map[string]any{"node": "leaves", "peers": []any{map[string]any{"address": bound["address"]}}})
+					p.must("route.wait", "node", "host", "timeout", 60)
+				}
+				_, near := p.must("stream.connect", "node", "host", "service", "sink")
+				_, far := accept(t, listener)
+				sent := fill(near)
+				_ = near.Close()
+				if closes { // It has to wait for the stream, which nobody reads yet.
+					p.refused(Timeout, "close", "timeout", 1)
+				}
+				_ = p.conn.Close()
+				if n, err := io.Copy(io.Discard, far); n != sent || err != nil {
+					t.Errorf("%d bytes of %d came, %v", n, sent, err)
+				}
+			})
 		}
-		_ = p.conn.Close()
-		if err := <-got; err != nil {
-			t.Fatal(err)
+	}
+}
+
+// fill writes until there is room for nothing more.
+func fill(conn *net.UnixConn) (sent int64) {
+	for chunk := make([]byte, 64<<10); ; {
+		_ = conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		n, err := conn.Write(chunk)
+		sent += int64(n)
+		if err != nil {
+			return sent
 		}
 	}
 }
