@@ -38,7 +38,10 @@ async def within(timeout_s: float | None, text: str, awaitable: Awaitable[T], gr
 
 def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
     """A task of a node's: if it is left when its loop goes, asyncio need not complain, as the node does so for all."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # What asyncio sets for the tasks of a gather.
+    try:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # What asyncio sets for the tasks of a gather.
+    except AttributeError:
+        pass  # A Python without it complains; that is all.
     return task
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeAlias
@@ -54,16 +55,16 @@ class MeshSocket(_sockets.StreamSocket):
         """Hand the socket over to a pair of asyncio streams, which close it."""
         loop = asyncio.get_running_loop()
         reader = MeshReader(limit=limit, loop=loop)
-        protocol = _Protocol(reader, self)
+        protocol = StreamProtocol(reader, self)
         try:
             transport, _ = await loop.create_unix_connection(lambda: protocol, sock=self)
         except BaseException:
             self.close()
             raise
         self._transport = transport
-        if self._accepted:
-            protocol.speak_as_server()
-        return reader, MeshWriter(transport, protocol, reader, self)
+        writer = MeshWriter(transport, protocol, reader, self)
+        protocol.writer = weakref.ref(writer)
+        return reader, writer
 
     async def _reset(self) -> StreamResetError | None:
         """What to raise at an end of file; None if it is one in good order."""
@@ -90,34 +91,43 @@ class MeshReader(asyncio.StreamReader):
     """
 
     _broken: StreamResetError | None = None
-    _wanted = 0  # What a read that waits takes at most.
-    _handed = b""  # What such a read gets whole, as it arrived: not by way of the buffer.
-
-    if TYPE_CHECKING:  # What asyncio's has, in every version, and its stubs leave out.
-        _buffer: bytearray
-        _eof: bool
-        _exception: BaseException | None
-        _waiter: asyncio.Future[None] | None
-
-        def _wakeup_waiter(self) -> None: ...
-        async def _wait_for_data(self, func_name: str) -> None: ...
+    _held = 0  # Bytes in asyncio's buffer; more than there are after a line that was too long.
+    _ended = False
+    _reading = False
+    _waiting: "asyncio.Future[bytes] | None" = None  # A read that gets what arrives whole, not by way of the buffer,
+    _wanted = 0  # if it is no more than this.
+    _behind: list[Callable[[], None]] | None = None  # What came before that read has gone on.
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         """As ``StreamReader.feed_data``."""
-        waiting = self._waiter is not None and not self._buffer and not self._handed
-        if waiting and isinstance(data, bytes) and 0 < len(data) <= self._wanted:
-            self._handed = data
-            self._wakeup_waiter()
+        if self._behind is not None:
+            self._behind.append(lambda: self._keep(data))
+        elif self._waiting is None:
+            self._keep(data)
+        elif isinstance(data, bytes) and len(data) <= self._wanted:
+            self._go_on(data)
         else:
-            super().feed_data(data)
+            self._keep(data)
+            self._go_on()
+
+    def feed_eof(self) -> None:
+        """As ``StreamReader.feed_eof``."""
+        if self._behind is not None:
+            self._behind.append(self.feed_eof)
+            return
+        self._ended = True
+        super().feed_eof()
+        self._go_on()
 
     def set_exception(self, exc: BaseException) -> None:
         """As asyncio has it, but for resets, which wait until the buffer is empty."""
         if isinstance(exc, StreamResetError):
             self._broken = exc
             self.feed_eof()
-        else:
-            super().set_exception(exc)  # type: ignore[arg-type]  # typeshed says Exception
+            return
+        super().set_exception(exc)  # type: ignore[arg-type]  # typeshed says Exception
+        if self._behind is None:
+            self._go_on()
 
     def exception(self) -> Exception | None:
         """What the writer's ``drain`` raises."""
@@ -125,41 +135,77 @@ class MeshReader(asyncio.StreamReader):
 
     async def read(self, n: int = -1) -> bytes:
         """As ``StreamReader.read``."""
-        if n > 0 and not self._buffer and not self._eof and self._exception is None:
-            await self._wait_for(n)
-        if self._handed:
-            data, self._handed = self._handed, b""
-            return data
-        data = await super().read(n)
-        if not data and n != 0:
+        if n <= 0:
+            return await super().read(n)  # All there is, in reads of a size.
+        self._begin("read")
+        try:
+            if not self._held and not self._ended and super().exception() is None and (data := await self._next(n)):
+                return data
+            data = await super().read(n)
+        finally:
+            self._reading = False
+        self._held = self._held - n if len(data) == n else 0
+        if not data:
             self._raise_reset()
         return data
 
     async def readexactly(self, n: int) -> bytes:
         """As ``StreamReader.readexactly``."""
+        self._begin("readexactly")
         try:
-            return await super().readexactly(n)
+            data = await super().readexactly(n)
         except asyncio.IncompleteReadError:
+            self._held = 0
             self._raise_reset()
             raise
+        finally:
+            self._reading = False
+        self._held -= n
+        return data
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:  # Any: bytes, and a tuple of them from 3.13 on
         """As ``StreamReader.readuntil``."""
+        self._begin("readuntil")
         try:
-            return await super().readuntil(separator)
+            data: bytes = await super().readuntil(separator)
         except asyncio.IncompleteReadError:
+            self._held = 0
             self._raise_reset()
             raise
+        finally:
+            self._reading = False
+        self._held -= len(data)
+        return data
 
-    async def _wait_for(self, wanted: int) -> None:
-        self._wanted = wanted
+    def _keep(self, data: Iterable[SupportsIndex]) -> None:
+        super().feed_data(data)
+        self._held += len(data)  # type: ignore[arg-type]  # typeshed says Iterable
+
+    def _begin(self, name: str) -> None:
+        if self._reading:
+            raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
+        self._reading = True
+
+    async def _next(self, wanted: int) -> bytes:
+        """What arrives next, if it is no more than ``wanted``; else nothing, and it is in the buffer."""
+        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting, self._wanted = waiting, wanted
         try:
-            await self._wait_for_data("read")
+            return await waiting
         except BaseException:
-            self._buffer[:0], self._handed = self._handed, b""  # For the next read: this one is cancelled.
+            if waiting.done() and not waiting.cancelled() and (lost := waiting.result()):
+                self._keep(lost)  # For the next read: this one is cancelled.
             raise
         finally:
-            self._wanted = 0
+            self._waiting = None
+            behind, self._behind = self._behind, None
+            for arrival in behind or ():
+                arrival()
+
+    def _go_on(self, data: bytes = b"") -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(data)
+            self._behind = []
 
     def _raise_reset(self) -> None:
         if self._broken is not None:
@@ -170,7 +216,7 @@ class MeshWriter(asyncio.StreamWriter):
     """A ``StreamWriter`` that knows its mesh stream: see :meth:`get_extra_info`."""
 
     def __init__(
-        self, transport: asyncio.WriteTransport, protocol: "_Protocol", reader: MeshReader, sock: MeshSocket
+        self, transport: asyncio.WriteTransport, protocol: "StreamProtocol", reader: MeshReader, sock: MeshSocket
     ) -> None:
         super().__init__(transport, protocol, reader, asyncio.get_running_loop())
         self._extra = {"mesh_peer": sock.peer, "mesh_local": sock.local, "mesh_socket": sock}
@@ -180,23 +226,43 @@ class MeshWriter(asyncio.StreamWriter):
         return self._extra[name] if name in self._extra else super().get_extra_info(name, default)
 
 
-class _Protocol(asyncio.StreamReaderProtocol):
-    """Asks, where a socket ends, whether the stream ended in good order, before the reader hears of it."""
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """Asks, where a socket ends, whether the stream ended in good order, before the reader hears of it.
+
+    ended: done when the socket is closed here, or about to be.
+    """
 
     def __init__(self, reader: MeshReader, sock: MeshSocket) -> None:
-        super().__init__(reader, loop=asyncio.get_running_loop())
+        # Who has a callback for connections is a server, and takes its side of ``StreamWriter.start_tls``.
+        super().__init__(reader, self._keep if sock._accepted else None, loop=asyncio.get_running_loop())
         self._reader = reader
         self._sock = sock
+        self._kept: asyncio.StreamWriter | None = None
+        self.writer: weakref.ref[MeshWriter] | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sock._node._protocols.add(self)
+        self.ended.add_done_callback(lambda _: sock._node._protocols.discard(self))
 
-    def speak_as_server(self) -> None:
-        """Make ``StreamWriter.start_tls`` take the server's side; this is where asyncio looks for it."""
-        self._client_connected_cb = lambda reader, writer: None
+    def _keep(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._kept = writer  # One that nobody has closes the socket.
+
+    @property
+    def closing(self) -> bool:
+        """The program has closed the stream, and the socket will be once all is written."""
+        writer = self.writer() if self.writer is not None else None
+        transport = self._sock._transport
+        return not self.ended.done() and (
+            writer.is_closing() if writer is not None else transport is not None and transport.is_closing()
+        )
 
     def eof_received(self) -> bool:
         self._ask(self._at_end())
         return True  # The other half stays open.
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._kept = None
+        if not self.ended.done():
+            self.ended.set_result(None)
         if isinstance(exc, (BrokenPipeError, ConnectionResetError)):
             self._ask(self._at_loss(exc))
         else:

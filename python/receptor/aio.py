@@ -37,6 +37,7 @@ from ._aio_streams import (
     MeshWriter,
     Proxy,
     Server,
+    StreamProtocol,
 )
 from ._aio_work import Offer, Output, Work
 from ._channel import Channel
@@ -85,6 +86,7 @@ __all__ = [
 ]
 
 _SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
+_LAST_WORDS_S = 3.0  # How long a closing node waits until what was written to closed streams is with the engine.
 T = TypeVar("T")
 
 
@@ -167,6 +169,7 @@ class Node:
         self._sidecar: _modes.Sidecar | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()  # Any: their results are not used
+        self._protocols: set[StreamProtocol] = set()  # Of the asyncio streams that are open.
         self._wanted: list[Callable[[], Coroutine[Any, Any, Offer]]] = []  # Offers to be made at the start.
         self.timeout_s = timeout_s
 
@@ -419,8 +422,10 @@ class Node:
         self._closed = True
         if self._session is None:
             return
+        end = self._session.loop.time() + timeout_s
         try:
-            await self._session.call(_ops.close(timeout_s))
+            await self._last_words(min(timeout_s, _LAST_WORDS_S))
+            await self._session.call(_ops.close(max(end - self._session.loop.time(), 0.0)))
         except (ClosedError, MeshTimeout):
             pass  # It ended by itself, or it ends with its session, now.
         finally:
@@ -505,6 +510,12 @@ class Node:
             self._wanted.append(make)
         else:
             self._spawn(make()).add_done_callback(_tell_failure)
+
+    async def _last_words(self, limit_s: float) -> None:
+        """Wait until the sockets of the streams that the program has closed are closed, and so all that was written."""
+        closing = [protocol.ended for protocol in self._protocols if protocol.closing]
+        if closing:
+            await asyncio.wait(closing, timeout=limit_s)
 
     async def _end_tasks(self) -> None:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]

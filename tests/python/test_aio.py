@@ -191,6 +191,64 @@ async def test_reads_get_every_byte_once_and_in_order(mesh: Mesh) -> None:
             far.close()
 
 
+async def test_only_one_task_reads_at_a_time(mesh: Mesh) -> None:
+    """Asyncio says so as well, and each read of a task that may not leaves the others alone."""
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, await node.listen("x") as listener:
+        reader, writer = await node.open_connection("a", "x")
+        _, far = await (await listener.accept()).streams()
+        kinds: list[Callable[[], Coroutine[Any, Any, bytes]]] = [
+            lambda: reader.read(3),
+            lambda: reader.readexactly(3),
+            lambda: reader.readuntil(b"c"),
+        ]
+        for waits in kinds:
+            first = asyncio.create_task(waits())
+            await asyncio.sleep(0)
+            for other in kinds:
+                with pytest.raises(RuntimeError, match="another coroutine is already waiting"):
+                    await other()
+            far.write(b"abc")
+            assert await first == b"abc"
+        for each in (writer, far):
+            each.close()
+
+
+def count(sock: receptor.MeshSocket) -> int:
+    """How many bytes come until the end."""
+    return sum(map(len, iter(lambda: sock.recv(1 << 16), b"")))
+
+
+async def test_what_was_written_to_a_closed_stream_arrives(nodes: Mesh) -> None:
+    """The node is closed with it, and most of it is still in the writer."""
+    hub = nodes.node("hub")
+    with hub.listen("x") as listener:
+        async with nodes.aio_node("a") as node:
+            await node.wait_route("hub", timeout_s=60)
+            _, writer = await node.open_connection("hub", "x")
+            far = await asyncio.to_thread(listener.accept, timeout_s=60)
+            got = asyncio.create_task(asyncio.to_thread(count, far))
+            writer.write(bytes(8_000_000))
+            writer.close()
+        assert await got == 8_000_000
+        far.close()
+
+
+async def test_the_end_of_a_node_does_not_wait_for_ever_for_a_stream_that_nobody_reads(nodes: Mesh) -> None:
+    """The other end gets the whole or a reset."""
+    hub = nodes.node("hub")
+    with hub.listen("x") as listener:
+        async with nodes.aio_node("a") as node:
+            await node.wait_route("hub", timeout_s=60)
+            _, writer = await node.open_connection("hub", "x")
+            with await asyncio.to_thread(listener.accept, timeout_s=60) as far:
+                writer.write(bytes(30_000_000))
+                writer.close()
+                await node.close(timeout_s=0.1)
+                with suppress(receptor.StreamResetError):
+                    assert await asyncio.to_thread(count, far) == 30_000_000
+
+
 async def test_a_reset_is_never_an_end_of_file(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a") as a, mesh.aio_node("b") as b:

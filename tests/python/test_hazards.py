@@ -384,6 +384,46 @@ def test_an_asyncio_node_that_is_left_open_is_quiet(python: Interpreter, way: st
     assert (done.returncode, done.stdout, done.stderr) == (0, "b'x'\n", "")
 
 
+def test_private_names_of_asyncio_do_not_matter(python: Interpreter) -> None:
+    """A Python that calls them otherwise is one in which streams and tasks do what they do in this one."""
+    python.prints(
+        "b'abc' b'de\\n' b'fg' b'hi' b'j'\nFalse True\n",
+        "import asyncio, asyncio.streams as streams, inspect, re, sys\n"
+        "source = re.sub(r'(?<!sys[.])\\b_([a-z])', r'_other_\\1', inspect.getsource(streams))\n"
+        "exec(compile(source, streams.__file__, 'exec'), streams.__dict__)\n"
+        "for name in streams.__all__: setattr(asyncio, name, getattr(streams, name))\n"
+        "class Task(asyncio.Task):\n"
+        "    def __setattr__(self, name, value):\n"
+        "        ours = 'receptor' in sys._getframe(1).f_code.co_filename\n"
+        "        if name.startswith('_') and ours: raise AttributeError(name)\n"
+        "        super().__setattr__(name, value)\n"
+        "import receptor.aio\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    loop.set_task_factory(lambda loop, coroutine, **options: Task(coroutine, loop=loop, **options))\n"
+        "    async with receptor.aio.Node('a') as node, node.listen('x') as listener:\n"
+        "        reader, near = await node.open_connection('a', 'x')\n"
+        "        _, far = await (await listener.accept()).streams()\n"
+        "        waits = asyncio.create_task(reader.read(3))\n"
+        "        await asyncio.sleep(0)\n"
+        "        far.write(b'abcde\\nfghi')\n"
+        "        print(await waits, await reader.readline(), await reader.readexactly(2), end=' ')\n"
+        "        print(await reader.read(9), end=' ')\n"
+        "        waits = asyncio.create_task(reader.read())\n"
+        "        await asyncio.sleep(0)\n"
+        "        far.write(b'j'); far.write_eof()\n"
+        "        print(await waits)\n"
+        "        sides = []\n"
+        "        async def start_tls(*_, server_side=False, **options): sides.append(server_side); raise OSError\n"
+        "        loop.start_tls = start_tls\n"
+        "        for writer in near, far:\n"
+        "            try: await writer.start_tls(None)\n"
+        "            except OSError: writer.close()\n"
+        "        print(*sides)\n"
+        "asyncio.run(main())\n",
+    )
+
+
 def test_subinterpreters(python: Interpreter) -> None:
     if python.version < (3, 12):
         pytest.skip("subinterpreters with a lock of their own came with 3.12")
