@@ -140,7 +140,6 @@ func Main(args []string) int {
 	}
 	r := &runner{options: o, dir: store.At(o.unitDir), stops: make(chan os.Signal, 4)}
 	signal.Notify(r.stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	forgetProgram()
 	return r.run()
 }
 
@@ -242,6 +241,7 @@ func (r *runner) watch() int {
 		if _, err := r.report(r.running(), false); err != nil {
 			complain(err)
 		}
+		forgetProgram() // While the command works.
 	} else {
 		// Nobody needs to know of a command that ends at once.
 		pause, r.reported = firstTick, unit.KeepSize
