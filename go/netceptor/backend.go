@@ -7,9 +7,8 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"net"
+	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -314,19 +313,12 @@ func (b *Backend) refused(peer wire.NodeID) bool {
 	return b.failure != nil && b.failure.Peer == peer && asGoodAsNotMade(b.failure.Err)
 }
 
-// withoutPorts is the text of err, which names the far host of a connection that failed, not the ports of both ends: they
-// differ each time, so every try would look like a change.
-func withoutPorts(err error) string {
-	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Source == nil || op.Addr == nil {
-		return err.Error()
-	}
-	short := op.Err.Error()
-	if host, _, splitErr := net.SplitHostPort(op.Addr.String()); splitErr == nil {
-		short = host + ": " + short
-	}
-	return strings.Replace(err.Error(), op.Error(), short, 1)
-}
+// connEnds are both ends of a connection, as errors of package net name them.
+var connEnds = regexp.MustCompile(`\b(?:read|write) (?:tcp|udp)[46]? \S+->(\S+):\d+: `)
+
+// withoutPorts is the text of err, which names the far host of a connection that failed (it may be one to a name server),
+// not the ports of both ends: they differ each time, so every try would look like a change.
+func withoutPorts(err error) string { return connEnds.ReplaceAllString(err.Error(), "$1: ") }
 
 // logOnce warns of a failure unless it has done so since the last link that was good.
 func (b *Backend) logOnce(text string, err error) {

@@ -537,8 +537,12 @@ func TestPortsMakeNoNews(t *testing.T) {
 			Addr:   &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(2+i%2)), Port: 1000 + i},
 		}), false)
 	}
-	if got := strings.Count(log.String(), "\n"); got != 2 {
-		t.Errorf("200 failures were logged in %d lines, want one for each of two hosts:\n%.1000s", got, &log)
+	for port := range 100 {
+		b.report("", fmt.Errorf("dial tcp: %w", &net.DNSError{Name: "hub", Server: "192.0.2.53:53",
+			Err: fmt.Sprintf("read udp [2001:db8::1]:%d->[2001:db8::35]:53: i/o timeout", 10000+port)}), true)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 3 {
+		t.Errorf("300 failures were logged in %d lines, want one for each of two hosts and one for the name server:\n%.1000s", got, &log)
 	}
 	if !strings.Contains(log.String(), "read: 192.0.2.3: read: connection reset by peer") {
 		t.Errorf("the host or the reason is not logged:\n%.1000s", &log)
