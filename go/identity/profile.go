@@ -141,26 +141,28 @@ func (k *keyPair) checkNames(leaf *x509.Certificate) error {
 	return nil
 }
 
-// expiryNote is what was logged about the end of a certificate's validity.
+// expiryNote is what was logged about the time in which a certificate is valid.
 type expiryNote struct {
-	pair    *tls.Certificate
-	expired bool
+	pair           *tls.Certificate
+	expired, early bool
 }
 
-// current returns the certificate to show. An expired one is shown as well: peers then say what is wrong.
+// current returns the certificate to show. One that is not valid now is shown as well: peers then say what is wrong.
 func (k *keyPair) current() *tls.Certificate {
-	pair := k.get()
-	left := pair.Leaf.NotAfter.Sub(k.owner.Now())
-	if left > expiryWarning {
+	pair, now := k.get(), k.owner.Now()
+	left, early := pair.Leaf.NotAfter.Sub(now), pair.Leaf.NotBefore.After(now)
+	if left > expiryWarning && !early {
 		return pair
 	}
-	note := expiryNote{pair, left < 0}
+	note := expiryNote{pair, left < 0, early}
 	k.mu.Lock()
 	first := k.warned != note
 	k.warned = note
 	k.mu.Unlock()
 	switch log := k.owner.Logger.With("profile", k.section, "file", k.certFile, "not_after", pair.Leaf.NotAfter); {
 	case !first:
+	case note.early:
+		log.Error("TLS certificate is not valid yet: peers refuse it until then; is the clock right?", "not_before", pair.Leaf.NotBefore)
 	case note.expired:
 		log.Error("TLS certificate has expired: peers refuse it until the file is replaced")
 	default:

@@ -505,6 +505,40 @@ func TestExpiryIsLoggedOnceEach(t *testing.T) {
 	}
 }
 
+// TestDatesInErrors: an error about the dates of a certificate is the same at every try, so that it is logged once, and says
+// which certificate is meant. One's own that is not valid yet is told of.
+func TestDatesInErrors(t *testing.T) {
+	b := newBelow(t)
+	now := time.Now()
+	for name, v := range map[string]Validity{
+		"expired": {NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}, "early": {NotBefore: now.Add(time.Hour), NotAfter: now.Add(3000 * time.Hour)},
+	} {
+		p := issue(t, b.dir, b.ca, v, Names{DNS: []string{"localhost"}, Nodes: []wire.NodeID{"hub"}})
+		var log logged
+		srv, err := NewServer(ServerOptions{Name: "s", Cert: p.crt, Key: p.key}, Owner{Node: "hub", Logger: log.logger(), Now: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var texts []string
+		for range 2 {
+			at := now
+			cl, err := NewClient(ClientOptions{Name: "c", RootCAs: b.cas}, Owner{Node: "edge", Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return at }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, fmt.Sprint(meet(t, cl.LinkConfig("localhost"), srv.LinkConfig()).client))
+			now = now.Add(2 * time.Second)
+		}
+		want := fmt.Sprintf(" is valid from %s until ", srv.own.get().Leaf.NotBefore.UTC().Format(time.RFC3339))
+		if texts[0] != texts[1] || !strings.Contains(texts[0], want) {
+			t.Errorf("%s: got %q, then %q, want the same with %q", name, texts[0], texts[1], want)
+		}
+		if n := log.count("is not valid yet"); name == "early" && n != 1 || name == "expired" && n != 0 {
+			t.Errorf("%s: logged %d times that it is not valid yet", name, n)
+		}
+	}
+}
+
 // What a peer's certificate says goes into errors, but not as it likes.
 func TestHostileNamesInErrors(t *testing.T) {
 	b := newBelow(t)

@@ -155,9 +155,21 @@ func (v *verifier) verifyChain(leaf *x509.Certificate, others []*x509.Certificat
 		opt.Intermediates.AddCert(cert)
 	}
 	if _, err := withReadNames(leaf).Verify(opt); err != nil {
-		return fmt.Errorf("%w (%s; trusted: %s)", err, describe(leaf), v.trust)
+		return fmt.Errorf("%w (%s; trusted: %s)", withoutNow(err), describe(leaf), v.trust)
 	}
 	return nil
+}
+
+// withoutNow says of a certificate that is not valid now when it is, instead of what time it is: that differs with each
+// try, so every try would look like a change. It may be one above the leaf.
+func withoutNow(err error) error {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	if !ok || invalid.Reason != x509.Expired || invalid.Cert == nil {
+		return err
+	}
+	invalid.Detail = fmt.Sprintf("that of %s is valid from %s until %s", printable(wire.NodeID(invalid.Cert.Subject.String())),
+		invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	return invalid
 }
 
 // withReadNames returns the certificate with its alternative names taken as understood, critical or not: crypto/x509

@@ -123,7 +123,7 @@ func (c *streamConn) readError(err error) error {
 	case errors.Is(err, io.EOF) && c.end > 0 && wire.Batch(c.buf[:c.end]).Whole() < c.end:
 		return io.ErrUnexpectedEOF
 	default:
-		return err
+		return explained(err)
 	}
 }
 

@@ -74,7 +74,16 @@ func (d tlsDialer) handshake(ctx context.Context) (*tls.Conn, error) {
 // shake makes the handshake. What the peer sends may find a bug: that ends this connection alone.
 func shake(ctx context.Context, conn *tls.Conn) (err error) {
 	defer fault.Into(&err)
-	return conn.HandshakeContext(ctx)
+	return explained(conn.HandshakeContext(ctx))
+}
+
+// explained says what an alert about a certificate means: this end has shown one that the other does not take.
+func explained(err error) error {
+	alert, ok := errors.AsType[*net.OpError](err)
+	if !ok || alert.Op != "remote error" || !strings.Contains(alert.Err.Error(), "certificate") {
+		return err
+	}
+	return fmt.Errorf("%w: the peer does not take the certificate of this node; its log says why", err)
 }
 
 type tlsListener struct{ *tlsAcceptor }

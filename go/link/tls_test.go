@@ -138,7 +138,8 @@ func TestTLSFailureSaysWhy(t *testing.T) {
 	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		t.Errorf("got %v (%v), want an unknown authority", err, unknown)
 	}
-	if _, err := l.Accept(); err == nil || !strings.HasPrefix(err.Error(), "tls handshake with 127.0.0.1: ") {
+	if _, err := l.Accept(); err == nil || !strings.HasPrefix(err.Error(), "tls handshake with 127.0.0.1: ") ||
+		!strings.HasSuffix(err.Error(), ": the peer does not take the certificate of this node; its log says why") {
 		t.Errorf("the listener says %v", err)
 	}
 }

@@ -104,7 +104,7 @@ func (c *webSocketConn) readError(err error) error {
 		closed.Code == websocket.CloseNoStatusReceived || closed.Code == websocket.CloseAbnormalClosure):
 		return io.EOF // The last one stands for a connection that just ended, which is how Receptor ends them.
 	}
-	return err
+	return explained(err)
 }
 
 func (c *webSocketConn) ReadBatch() (wire.Batch, error) {
