@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     )
 
 EVENT_KINDS = ("peer", "route", "service", "work", "log")
+_MAX_INT = 2**31 - 1
+_MAX_OFFSET = 2**63 - 1
+_MAX_CODE = 2**62 - 1  # Of a QUIC stream's end.
 _NEVER_S = 10 * 365 * 86_400.0  # What "wait for ever" is to a node whose default is shorter.
 
 
@@ -67,7 +70,7 @@ def open_node(
     if log_level is not None:
         settings["log_level"] = log_level
     if node is not None:
-        settings["node"] = node
+        settings["node"] = _named("id", node)
     if config is not None:
         settings["file"] = os.path.abspath(config)
     if data_dir is not None:
@@ -107,8 +110,7 @@ def status(timeout_s: float | None) -> Op[Status]:
 
 def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
     """``ping``."""
-    if not 1 <= hops <= 255:
-        raise ConfigError(f"hops={hops}: want 1 to 255")
+    _number("hops", hops, 1, 255)
 
     def decode(ok: JSON) -> PingResult:
         from datetime import timedelta
@@ -161,7 +163,7 @@ def forward(
     node: str, service: str, listen: str, tls: TLSProfile | None, timeout_s: float | None
 ) -> Op[tuple[int, str]]:
     """``forward.add``: the proxy's number and the address as bound."""
-    keys = {"node": node, "service": service, "address": listen, **_tls(tls)}
+    keys = {"node": _named("node", node), "service": _named("service", service), "address": listen, **_tls(tls)}
     return Op("forward.add", keys, lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))), timeout_s)
 
 
@@ -174,9 +176,8 @@ def expose(
     timeout_s: float | None,
 ) -> Op[tuple[int, str]]:
     """``expose.add``: the proxy's number and the service's name."""
-    keys: JSON = {"address": address, "service": service, "advertise": advertise, **_tls(tls)}
-    if tags:
-        keys["tags"] = dict(tags)
+    keys: JSON = {"address": address, "service": _named("service", service, found=True), "advertise": advertise}
+    keys |= _tls(tls) | _tags(tags)
     return Op("expose.add", keys, lambda ok: (int(ok["proxy"]), _service(ok)), timeout_s)
 
 
@@ -243,9 +244,9 @@ def listen(
     timeout_s: float | None,
 ) -> Op[str]:
     """``stream.listen``: the service's name, found by the node if none was given."""
-    keys: JSON = {"service": service, "advertise": advertise, "backlog": backlog, "confirm": True, **_tls(tls)}
-    if tags:
-        keys["tags"] = dict(tags)
+    keys: JSON = {"service": _named("service", service, found=True), "advertise": advertise, "confirm": True}
+    keys["backlog"] = _number("backlog", backlog, 1, _MAX_INT)
+    keys |= _tls(tls) | _tags(tags)
     return Op("stream.listen", keys, _service, timeout_s)
 
 
@@ -253,11 +254,9 @@ def datagram(
     service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None
 ) -> Op[tuple[str, int]]:
     """``datagram.open``: the service's name, and the socket's number."""
-    keys: JSON = {"advertise": advertise}
-    if service:
-        keys["service"] = service
-    if tags:
-        keys["tags"] = dict(tags)
+    keys: JSON = {"advertise": advertise, **_tags(tags)}
+    if service is not None:
+        keys["service"] = _named("service", service, found=True)
     return Op("datagram.open", keys, lambda ok: (_service(ok), int(ok.get("datagram", 0))), timeout_s)
 
 
@@ -338,7 +337,8 @@ def stream_status(stream: int, timeout_s: float | None) -> Op[StreamStatus]:
 
 def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[None]:
     """``stream.abort``."""
-    return Op("stream.abort", {"stream": stream, "error_code": error_code}, _nothing, timeout_s)
+    keys = {"stream": stream, "error_code": _number("error_code", error_code, 0, _MAX_CODE)}
+    return Op("stream.abort", keys, _nothing, timeout_s)
 
 
 def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogLevel | None = None) -> Op[None]:
@@ -353,9 +353,11 @@ def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogL
 
 def offer(worktype: str, concurrency: int, verify_signature: bool, timeout_s: float | None) -> Op[None]:
     """``work.offer``."""
-    if concurrency < 0:
-        raise ConfigError(f"concurrency {concurrency}: want a number from 1, or 0 for no limit")
-    keys = {"worktype": worktype, "concurrency": concurrency, "verifysignature": verify_signature}
+    keys = {
+        "worktype": _named("worktype", worktype),
+        "concurrency": _number("concurrency", concurrency, 0, _MAX_INT, ", 0 for no limit"),
+        "verifysignature": verify_signature,
+    }
     return Op("work.offer", keys, _nothing, timeout_s)
 
 
@@ -375,7 +377,7 @@ def submit(
     if sign:
         keys["sign"] = True
     if params:
-        keys["params"] = {name: str(value) for name, value in params.items()}
+        keys["params"] = _texts("params", params)
     if ttl_s is not None:
         keys["ttl"] = _positive("ttl_s", ttl_s)
     return Op("work.submit", keys, lambda ok: str(ok["unit"]), timeout_s)
@@ -398,9 +400,8 @@ def unit_list(timeout_s: float | None) -> Op[dict[str, UnitStatus]]:
 
 def results(unit: str, offset: int, timeout_s: float | None) -> Op[int]:
     """``work.results``: the stream's ID."""
-    if offset < 0:
-        raise ConfigError(f"offset {offset}: want 0 or more bytes")
-    return Op("work.results", {"unit": unit, "offset": offset}, lambda ok: int(ok.get("stream", 0)), timeout_s)
+    keys = {"unit": unit, "offset": _number("offset", offset, 0, _MAX_OFFSET, " bytes")}
+    return Op("work.results", keys, lambda ok: int(ok.get("stream", 0)), timeout_s)
 
 
 def unit_wait(unit: str, timeout_s: float | None) -> Op[WorkResult]:
@@ -489,10 +490,36 @@ def _timeout(timeout_s: float | None) -> JSON:
     return {} if timeout_s is None else {"timeout": _positive("timeout_s", timeout_s)}
 
 
-def _named(what: str, name: str) -> str:
-    if not isinstance(name, str) or not name:
+def _named(what: str, name: str, *, found: bool = False) -> str:
+    """Check a name. found: an empty one has the node find one."""
+    if not isinstance(name, str) or not (name or found):
         raise ConfigError(f"{what}={name!r}: want its name, a str")
+    if "\0" in name or any("\ud800" <= char <= "\udfff" for char in name):
+        raise ConfigError(f"{what}={name!r}: a name has no zero bytes, and no surrogates")
     return name
+
+
+def _number(what: str, number: int, least: int, most: int, note: str = "") -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        raise ConfigError(f"{what}={number!r}: want {least} to {most}{note}")
+    return number
+
+
+def _texts(what: str, texts: Mapping[str, Any]) -> dict[str, str]:  # Any: what is made a text
+    """The parameters or tags that a program gives."""
+    if not isinstance(texts, Mapping):
+        raise ConfigError(f"{what}={texts!r}: want a mapping of names to texts")
+    return {name: str(text) for name, text in texts.items()}
+
+
+def _tags(tags: Mapping[str, str] | None) -> JSON:
+    if not tags:
+        return {}
+    named = _texts("tags", tags)
+    wrong = [part for item in tags.items() for part in item if not isinstance(part, str)]
+    if wrong:
+        raise ConfigError(f"tags={tags!r}: want a mapping of str to str, and not {wrong[0]!r}")
+    return {"tags": named}
 
 
 def _positive(name: str, seconds: float) -> float:

@@ -7,6 +7,7 @@ Both shells, blocking and asyncio, drive a :class:`Session` and own the socket. 
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections import deque
@@ -23,7 +24,8 @@ MAX_FRAME_BYTES = 16 << 20
 MAX_PENDING_DESCRIPTORS = 64  # Received, their frames not yet complete; the node sends one at a time.
 
 _LENGTH = struct.Struct(">I")
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+MAX_SECONDS = 1e9  # Clocks do not reach much further.
 T = TypeVar("T")
 
 
@@ -233,11 +235,28 @@ class Session:
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """Make a frame."""
-    body = _to_json(value).encode()
+    """Make a frame. Raises ConfigError for what JSON has no word for, and PayloadTooLarge."""
+    try:
+        body = _to_json(value).encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(_unsayable(value) or str(error)) from None
     if len(body) > MAX_FRAME_BYTES:
         raise PayloadTooLarge(f"request of {len(body)} bytes; a session carries {MAX_FRAME_BYTES}")
     return _LENGTH.pack(len(body)) + body
+
+
+def _unsayable(value: object, name: str = "") -> str:
+    """Which part of a request is none of JSON's values."""
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, (list, tuple)):
+        parts = enumerate(value)
+    elif not isinstance(value, (str, int, float, type(None))) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        return f"{name}={value!r}: want a str, a bool or a finite number"
+    return next(filter(None, (_unsayable(part, f"{name}.{key}".lstrip(".")) for key, part in parts)), "")
 
 
 def _decode(body: bytes) -> JSON:
@@ -252,5 +271,7 @@ def _decode(body: bytes) -> JSON:
 
 def check_seconds(name: str, seconds: float | None) -> None:
     """Refuse what is no time to wait: raises ConfigError."""
-    if seconds is not None and (not isinstance(seconds, (int, float)) or not seconds >= 0):
-        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more")
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SECONDS:
+        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more, up to {MAX_SECONDS:g}")

@@ -343,7 +343,7 @@ class Node:
 
         To be awaited, or entered with ``async with``.
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
-        backlog: how many streams may wait to be accepted; more are refused.
+        backlog: how many streams may wait to be accepted, at least 1; more are refused.
         tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
         return Opening(self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s)))

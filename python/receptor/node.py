@@ -290,7 +290,7 @@ class Node:
         """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
 
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
-        backlog: how many streams may wait to be accepted; more are refused.
+        backlog: how many streams may wait to be accepted, at least 1; more are refused.
         tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
         descriptor, name = self._run_descriptor(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))

@@ -421,6 +421,78 @@ async def test_what_is_no_time_to_wait(nodes: Mesh, wrong: Any) -> None:
             await other.accept(timeout_s=wrong)
 
 
+@pytest.mark.parametrize("wrong", [True, float("inf"), 1e300])
+async def test_how_long_nobody_waits(nodes: Mesh, wrong: Any) -> None:
+    node = nodes.node("hub")
+    async with nodes.aio_node("a") as a:
+        for call in (node.ping, node.wait_route):
+            with pytest.raises(receptor.ConfigError, match="timeout_s="):
+                call("hub", timeout_s=wrong)
+        with pytest.raises(receptor.ConfigError, match="timeout_s="):
+            await a.ping("a", timeout_s=wrong)
+
+
+WRONG_NUMBERS: list[tuple[str, Callable[[Any, Any], Any], list[Any]]] = [
+    ("backlog", lambda node, wrong: node.listen("n", backlog=wrong), [-5, 0, True, "5", None, 1.5, 10**30]),
+    ("hops", lambda node, wrong: node.ping("a", hops=wrong), [0, 256, True, "5", None, 1.5]),
+    ("concurrency", lambda node, wrong: node.work.offer("f", print, concurrency=wrong), [-1, True, "5", 10**30]),
+    ("cost", lambda node, wrong: node.add_peer("tcp://127.0.0.1:1", cost=wrong), [float("nan"), float("inf"), b"1"]),
+    ("tags", lambda node, wrong: node.listen("n", tags=wrong), ["ab", {1: "x"}, {"x": b"y"}]),
+    ("params", lambda node, wrong: node.work.submit("a", "f", params=wrong), ["ab", b"ab"]),
+]
+
+
+@pytest.mark.parametrize(("name", "call", "wrong"), WRONG_NUMBERS, ids=[each[0] for each in WRONG_NUMBERS])
+async def test_what_is_no_argument(nodes: Mesh, name: str, call: Callable[[Any, Any], Any], wrong: list[Any]) -> None:
+    """The error names it, and the node goes on."""
+    node = nodes.node("hub")
+    async with nodes.aio_node("a") as a:
+        for value in wrong:
+            with pytest.raises(receptor.ConfigError, match=f"^{name}="):
+                call(node, value)
+            with pytest.raises(receptor.ConfigError, match=f"^{name}="):
+                await call(a, value)
+        assert (await a.status()).node == "a"
+        assert node.status().node == "hub"
+
+
+def test_a_code_for_a_reset_fits_into_the_protocol(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    with node.listen("x") as listener:
+        for wrong in (-1, 2**62, True, "1"):
+            with node.connect("a", "x") as sock, pytest.raises(receptor.ConfigError, match="^error_code="):
+                sock.abort(wrong)  # type: ignore[arg-type]
+        with node.connect("a", "x") as sock:
+            sock.abort(2**62 - 1)
+        listener.close()
+
+
+@pytest.mark.parametrize("wrong", ["x\0", "\udc80", b"x", 5])
+async def test_what_is_no_name_of_a_service(nodes: Mesh, wrong: Any) -> None:
+    """Names are cut at a zero byte in the mesh: this one would be another's."""
+    node = nodes.node("hub")
+    async with nodes.aio_node("a") as a:
+        calls: list[tuple[str, Callable[[Any], Any]]] = [
+            ("service", lambda node: node.listen(wrong)),
+            ("service", lambda node: node.datagram(wrong)),
+            ("service", lambda node: node.expose("127.0.0.1:1", wrong)),
+            ("service", lambda node: node.forward("a", wrong)),
+            ("node", lambda node: node.forward(wrong, "x")),
+            ("worktype", lambda node: node.work.offer(wrong, print)),
+        ]
+        for name, call in calls:
+            with pytest.raises(receptor.ConfigError, match=f"^{name}={re.escape(repr(wrong))}"):
+                call(node)
+            with pytest.raises(receptor.ConfigError, match=f"^{name}={re.escape(repr(wrong))}"):
+                await call(a)
+        with pytest.raises(receptor.ConfigError, match=f"^service={re.escape(repr(wrong))}"):
+            node.connect("a", wrong)
+        with pytest.raises(receptor.ConfigError, match=f"^service={re.escape(repr(wrong))}"):
+            await a.open_socket("hub", wrong)
+        with pytest.raises(receptor.ConfigError, match=f"^id={re.escape(repr(wrong))}"):
+            receptor.Node(wrong)
+
+
 @pytest.mark.parametrize("wrong", [b"b", "", None, 1])
 def test_what_is_no_name(mesh: Mesh, wrong: Any) -> None:
     node = mesh.node("a")
@@ -850,7 +922,7 @@ def test_an_argument_that_cannot_be_sent_leaves_no_socket_open(mesh: Mesh) -> No
     node = mesh.node("left")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(TypeError, match="bytes"):
+        with pytest.raises(receptor.ConfigError, match="^advertise=b'yes'"):
             node.listen("x", advertise=b"yes")  # type: ignore[arg-type]
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
