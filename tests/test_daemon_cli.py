@@ -173,11 +173,13 @@ def test_work_types_are_there_when_the_socket_is(start: Daemons, config: Path) -
     with config.open("a") as file:
         file.write("- work-command: {worktype: echo, command: cat}\n")
     daemon = start("-c", config)
-    path = config.parent / "s"
     until = time.monotonic() + PATIENCE_S
-    while not path.exists():  # Nothing else tells the first moment at which the socket is there.
-        assert time.monotonic() < until
-    with control(path) as client:
+    with contextlib.ExitStack() as stack:
+        client = None
+        while client is None:  # Nothing else tells the first moment at which somebody can connect.
+            assert time.monotonic() < until
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # It is made first.
+                client = stack.enter_context(control(config.parent / "s"))
         stream = client.makefile("rwb")
         stream.readline()
         stream.write(b'{"command": "work", "subcommand": "submit", "node": "localhost", "worktype": "echo"}\n')
