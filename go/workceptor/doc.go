@@ -71,8 +71,8 @@
 // Units of Kubernetes work ([Engine.RegisterKubernetes]) are pods, and a process of the program receptor-kubernetes attends to each.
 // One whose process dies while the pod runs gets another, which goes on at the exact byte, three times in the life of an
 // engine. A pod that was not Running yet when its process was lost is deleted. So is that of a released unit; a cluster that does
-// not do that holds up no release, and the log tells what may be left there. The access to the cluster stays in the status
-// file until the release, which needs it.
+// not do that holds up no release, and the log tells what may be left there. The definition of a pod leaves the status
+// file when the cluster has it; the access to the cluster stays there until the release, which needs it.
 //
 // Secret parameters of a unit elsewhere leave its status file when the executor has the unit, or never will. A unit whose type
 // wanted signatures wants them also when the type is not offered any more.

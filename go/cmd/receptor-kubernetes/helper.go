@@ -147,7 +147,8 @@ func (h *helper) create(ctx context.Context, callback *callback) error {
 	}
 	h.name = pod.Name
 	_, err = h.dir.Update(true, func(rec *unit.Record) bool {
-		rec.EditPod(func(x *unit.PodExtra) { x.PodName, x.KubeNamespace = h.name, h.namespace })
+		// The definition, which may have secrets, is in the cluster now.
+		rec.EditPod(func(x *unit.PodExtra) { x.PodName, x.KubeNamespace, x.KubePod = h.name, h.namespace, "" })
 		rec.Apply(unit.Event{Kind: unit.Prepare, Detail: unit.DetailPodCreated, Size: unit.KeepSize})
 		return true
 	})

@@ -180,8 +180,8 @@ spec:
 	if !reflect.DeepEqual(a.body, want) {
 		t.Errorf("got %v\nwant %v", a.body, want)
 	}
-	if x := rec.Pod(); x.KubeNamespace != "podns" || x.PodName != "mypod-abc12" {
-		t.Errorf("got %s/%s", x.KubeNamespace, x.PodName)
+	if x := rec.Pod(); x.KubeNamespace != "podns" || x.PodName != "mypod-abc12" || x.KubePod != "" {
+		t.Errorf("got %s/%s, and the definition is kept: %q", x.KubeNamespace, x.PodName, x.KubePod)
 	}
 	for definition, why := range map[string]string{
 		`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"x","image":"i"}]}}`: "at least one container must be named worker",
