@@ -18,6 +18,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/pods"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 )
 
@@ -56,9 +57,9 @@ func check(cfg *config.Config, opts Options) error {
 
 // checkup collects problems.
 type checkup struct {
-	running  bool // A node does, so what is in use may be its own.
-	runner   string
-	managed  bool // By a service manager, which may hold what is in use for the node.
+	running  bool   // A node does, so what is in use may be its own.
+	runner   string // The program of this node.
+	managed  bool   // By a service manager, which may hold what is in use for the node.
 	problems []error
 	warnings []error
 }
@@ -82,7 +83,7 @@ func (c *checkup) directive(d config.Directive) {
 			c.program(d.Pos, words[0], "")
 		}
 	case config.WorkKubernetes:
-		c.program(d.Pos, pods.Find(c.runner), s.Params)
+		c.program(d.Pos, proc.Beside(c.runner, pods.Program), s.Params)
 		if s.Pod != "" {
 			_, err := os.Stat(s.Pod)
 			c.add(d.Pos, err)

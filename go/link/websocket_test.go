@@ -461,32 +461,35 @@ func TestWebSocketURLs(t *testing.T) {
 	}
 }
 
+// answers is the address of a server that has one answer, to one request. One that ends with "endless" does not end.
+func answers(t *testing.T, text string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		_, _ = c.Write([]byte(text))
+		for strings.HasSuffix(text, "endless") {
+			if _, err := c.Write(bytes.Repeat([]byte("X: y\r\n"), 1000)); err != nil {
+				return
+			}
+		}
+	}()
+	return l.Addr().String()
+}
+
 func TestWebSocketDialFailures(t *testing.T) {
 	noLeaks(t)
-	answer := func(text string) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
-				return
-			}
-			_, _ = c.Write([]byte(text))
-			for text != "" && strings.HasSuffix(text, "endless") {
-				if _, err := c.Write(bytes.Repeat([]byte("X: y\r\n"), 1000)); err != nil {
-					return
-				}
-			}
-		}()
-		return "ws://" + l.Addr().String()
-	}
 	for name, c := range map[string]struct{ answer, want string }{
 		"not found":   {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "the server answered 404 Not Found instead of changing to WebSocket"},
 		"wrong key":   {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: eA==\r\n\r\n", "the server answered 101 Switching Protocols"},
@@ -494,7 +497,7 @@ func TestWebSocketDialFailures(t *testing.T) {
 		"no HTTP":     {"SSH-2.0-x\r\n\r\n", "malformed HTTP"},
 		"never stops": {"HTTP/1.1 101 Switching Protocols\r\nX: endless", "the server sent more than"},
 	} {
-		address := answer(c.answer)
+		address := "ws://" + answers(t, c.answer)
 		d, err := DialWebSocket(address, WebSocketOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -747,24 +750,7 @@ func FuzzWebSocketFrames(f *testing.F) {
 // TestProxyFailures: what goes wrong with a proxy names it, where it comes from, and what to do.
 func TestProxyFailures(t *testing.T) {
 	noLeaks(t)
-	proxy := func(answer string) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-				_, _ = c.Write([]byte(answer))
-			}
-		}()
-		return "http://me:secret@" + l.Addr().String()
-	}
+	proxy := func(answer string) string { return "http://me:secret@" + answers(t, answer) }
 	for _, c := range []struct{ proxy, want string }{
 		{proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"), `the proxy answered "407 Proxy Authentication Required": give it a name and password, as http://user:password@host:port`},
 		{proxy("HTTP/1.1 407\r\n\r\n"), `the proxy answered "407": give it a name`}, // A status without words.

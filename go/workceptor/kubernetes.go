@@ -14,6 +14,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/pods"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -41,7 +42,7 @@ func (e *Engine) RegisterKubernetes(t KubernetesType) error {
 		return fmt.Errorf("work type %q: a name, a way to the cluster and a stream method are required", t.WorkType)
 	}
 	if t.Helper == "" {
-		t.Helper = pods.Find(e.cfg.Runner)
+		t.Helper = proc.Beside(e.cfg.Runner, pods.Program)
 	}
 	return e.register(workType{
 		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, pods: &t,

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 )
 
 // PythonType is a work type that a function of a Python plugin serves: the "work-python" of a configuration. The process is
@@ -34,7 +34,7 @@ func (e *Engine) RegisterPython(t PythonType) error {
 	}
 	interpreter := t.Interpreter
 	if interpreter == "" {
-		interpreter = e.pythonBeside()
+		interpreter = proc.Beside(e.cfg.Runner, "python3") // That of the environment that the receptor program was installed into.
 	}
 	return e.register(workType{
 		name: t.WorkType, verify: t.VerifySignature, limit: t.MaxRunning, interpreter: interpreter,
@@ -49,13 +49,4 @@ func (e *Engine) RegisterPython(t PythonType) error {
 			return []string{interpreter, "-P", "-m", "receptor._plugin_worker", t.Plugin + ":" + t.Function, unitDir, string(text)}
 		},
 	})
-}
-
-// pythonBeside is the interpreter of the environment that the receptor program was installed into, if it was.
-func (e *Engine) pythonBeside() string {
-	beside := filepath.Join(filepath.Dir(e.cfg.Runner), "python3")
-	if _, err := os.Stat(beside); err != nil || !filepath.IsAbs(beside) {
-		return "python3"
-	}
-	return beside
 }

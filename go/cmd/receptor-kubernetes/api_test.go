@@ -28,9 +28,9 @@ type apiServer struct {
 	// What a test decides. ready is what becomes of the pod once it is watched, log what its logs bring: the first one, and so on.
 	refuse  map[string]string // "METHOD resource" to the text of the refusal.
 	ready   func(*corev1.Pod)
+	repeat  int                   // How often each change of the pod is told again.
 	attach  func(stdin io.Reader) // nil: it is refused.
 	log     []func(w *logWriter)
-	watched chan struct{} // Closed when the pod is watched or listed for the first time.
 	deleted chan struct{} // Closed when the pod is deleted.
 	noticed func(request string)
 
@@ -60,7 +60,7 @@ func (w *logWriter) abort() { panic(http.ErrAbortHandler) }
 func newAPIServer(t *testing.T) *apiServer {
 	a := &apiServer{
 		t: t, version: "v1.30.2", refuse: map[string]string{}, ready: running, noticed: func(string) {},
-		watched: make(chan struct{}), deleted: make(chan struct{}), changes: make(chan struct{}),
+		deleted: make(chan struct{}), changes: make(chan struct{}),
 	}
 	mux := http.NewServeMux()
 	const all, one = "/api/v1/namespaces/{ns}/pods", "/api/v1/namespaces/{ns}/pods/{name}"
@@ -176,7 +176,6 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 	first := a.watches == 1
 	a.mu.Unlock()
 	if first {
-		close(a.watched)
 		a.change(a.ready)
 	}
 	for {
@@ -190,7 +189,9 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 		if pod.DeletionTimestamp != nil {
 			event["type"] = "DELETED"
 		}
-		_ = json.NewEncoder(w).Encode(event)
+		for range 1 + a.repeat {
+			_ = json.NewEncoder(w).Encode(event)
+		}
 		w.(http.Flusher).Flush()
 		select {
 		case <-changes:

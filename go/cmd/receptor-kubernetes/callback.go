@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -67,24 +68,24 @@ func (h *helper) exchange(ctx context.Context, c *callback) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if pod, lookErr := h.pods().Get(ctx, h.name, metav1.GetOptions{}); lookErr == nil {
-		h.exit = workerEnd(pod)
-	}
+	h.noteExit(ctx)
 	return err
 }
 
 // accept waits for the connection, or the end of a pod that does not make one.
 func (h *helper) accept(ctx context.Context, c *callback) (net.Conn, error) {
+	var looking sync.WaitGroup
+	defer looking.Wait()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(ctx, func() { c.Close() })()
-	go func() { // Ends with the accept.
+	looking.Go(func() {
 		for pause(ctx, askPause) == nil {
 			if pod, err := h.pods().Get(ctx, h.name, metav1.GetOptions{}); err == nil && ended(pod) {
 				stop(failed("Error accepting: the pod has ended and has not connected to %s", c.Addr()))
 			}
 		}
-	}()
+	})
 	conn, err := c.Accept()
 	var why *failure
 	switch {
@@ -99,9 +100,9 @@ func (h *helper) accept(ctx context.Context, c *callback) (net.Conn, error) {
 }
 
 func (h *helper) sendPayload(conn net.Conn) error {
-	file, err := h.dir.ReadStdin()
+	file, _, err := h.openStdin()
 	if err != nil {
-		return failed("Error opening stdin file: %v", err)
+		return err
 	}
 	defer file.Close()
 	if _, err := io.Copy(conn, file); err != nil {
@@ -118,12 +119,12 @@ func (h *helper) sendPayload(conn net.Conn) error {
 
 // refuseEmpty refuses a payload that the pod would wait for in vain.
 func (h *helper) refuseEmpty() error {
-	file, err := h.dir.ReadStdin()
+	file, size, err := h.openStdin()
 	if err != nil {
-		return failed("Error opening stdin file: %v", err)
+		return err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() == 0 {
+	if size == 0 {
 		return failed("Error opening stdin file: file is empty")
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -174,24 +175,18 @@ func (h *helper) prepare() (*callback, error) {
 func (h *helper) attend(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	sent := make(chan struct{})
-	var sending error
-	go func() {
-		defer close(sent)
-		if sending = h.sendStdin(ctx); sending != nil {
-			stop(sending) // What the log still brings is of no use.
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if err := h.sendStdin(ctx); err != nil {
+			stop(err) // What the log still brings is of no use.
 		}
-	}()
+	})
 	err := h.copyLog(ctx)
-	var cause *failure
-	switch {
-	case errors.As(context.Cause(ctx), &cause):
-		err = cause
-	case err == nil: // The container has ended, whatever it has read.
-		stop(nil)
+	if why, ok := errors.AsType[*failure](context.Cause(ctx)); ok {
+		err = why
 	}
-	stop(err)
-	<-sent
+	stop(nil) // A container that has ended needs no more input.
+	sending.Wait()
 	if err != nil {
 		return err
 	}
@@ -259,6 +254,13 @@ func (h *helper) look(ctx context.Context) (pod *corev1.Pod, err error) {
 	return pod, nil
 }
 
+// noteExit finds out how the container has ended, of a unit whose output is complete.
+func (h *helper) noteExit(ctx context.Context) {
+	if _, err := h.look(ctx); err != nil && ctx.Err() == nil {
+		complain(err)
+	}
+}
+
 // persist asks several times; what is not there does not come back.
 func persist(ctx context.Context, between time.Duration, ask func() error) (err error) {
 	for try := 1; ; try++ {
@@ -296,7 +298,7 @@ func (h *helper) delete() error {
 }
 
 // deletePod deletes the pod of a unit that somebody else attends to, or nobody.
-func deletePod(_ context.Context, unitDir string, s pods.Settings) error {
+func deletePod(unitDir string, s pods.Settings) error {
 	rec, err := store.At(unitDir).Read()
 	if err != nil {
 		return err

@@ -352,7 +352,7 @@ func TestF168PodsThatDoNotGetReady(t *testing.T) {
 		"create refused": {detail: failed + "no room", prepare: func(a *apiServer) { a.refuse["POST pods"] = "no room" }},
 		"exit code":      {ready: exited(2, "boom"), detail: failed + "container failed with exit code 2: boom"},
 		"failed":         {ready: brokenDown(3, "bang"), detail: failed + "pod failed to start, exit code 3: bang", output: "last words\n", deleted: true},
-		"image":          {ready: waiting("ImagePullBackOff"), detail: failed + "container failed to start, ImagePullBackOff", output: "last words\n", deleted: true},
+		"image":          {prepare: func(a *apiServer) { a.repeat = pullTries }, ready: waiting("ImagePullBackOff"), detail: failed + "container failed to start, ImagePullBackOff", output: "last words\n", deleted: true},
 		"pending":        {limit: "300ms", ready: waiting("ContainerCreating"), detail: failed + "timed out waiting for the condition, ContainerCreating", output: "last words\n", deleted: true},
 		"unseen":         {limit: "300ms", prepare: refused, detail: failed + "did not return an event while watching pod for work unit "},
 		"taken away":     {ready: func(pod *corev1.Pod) { pod.DeletionTimestamp = &pod.CreationTimestamp }, detail: failed + `pods "kube-abc12" not found`, output: "last words\n"},
@@ -364,14 +364,6 @@ func TestF168PodsThatDoNotGetReady(t *testing.T) {
 			}
 			if tc.prepare != nil {
 				tc.prepare(a)
-			}
-			if name == "image" {
-				go func() { // It says so again and again.
-					<-a.watched
-					for a.count("GET ctxns/pods/kube-abc12/log") == 0 && t.Context().Err() == nil {
-						a.change(tc.ready)
-					}
-				}()
 			}
 			a.log = []func(*logWriter){func(w *logWriter) { w.line("last words\n") }}
 			u := newUnit(t, a, "", func(x *unit.PodExtra) { x.PendingTimeout = tc.limit })

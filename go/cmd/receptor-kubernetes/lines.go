@@ -23,15 +23,17 @@ type lines struct {
 	left   int64  // So much of it is known.
 }
 
-// copyLines reads log to its end, also what has no end of line yet. An error is that of the log, or a [*failure] of the disk.
+// copyLines reads log to its end, also what has no end of line yet. An error is that of the log, or a [*failure] of the disk. A log
+// that ends, even in good order, may have broken off in the middle of a time: that is left to finishLines.
 func (o *output) copyLines(log io.Reader) error {
 	defer o.keepPlace()
 	l := &lines{out: o, known: o.place}
+	defer func() { o.head = l.head }()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := log.Read(buf)
-		if diskErr := l.take(buf[:n], errors.Is(err, io.EOF)); diskErr != nil {
-			return failed("Error writing stdout: %v", diskErr)
+		if diskErr := l.take(buf[:n]); diskErr != nil {
+			return diskFailure(diskErr)
 		}
 		o.progress()
 		switch {
@@ -43,9 +45,19 @@ func (o *output) copyLines(log io.Reader) error {
 	}
 }
 
-// take takes more of the log; last says that there is no more.
-func (l *lines) take(text []byte, last bool) error {
-	for len(text) > 0 || last && len(l.head) > 0 {
+// finishLines writes what the last log had no end of.
+func (o *output) finishLines() error {
+	if _, err := o.Write(o.head); err != nil {
+		return diskFailure(err)
+	}
+	return nil
+}
+
+func diskFailure(err error) error { return failed("Error writing stdout: %v", err) }
+
+// take takes more of the log.
+func (l *lines) take(text []byte) error {
+	for len(text) > 0 {
 		piece := text
 		if end := bytes.IndexByte(text, '\n'); end >= 0 {
 			piece = text[:end+1]
@@ -54,7 +66,7 @@ func (l *lines) take(text []byte, last bool) error {
 		whole := bytes.HasSuffix(piece, []byte("\n"))
 		if !l.inside {
 			l.head = append(l.head, piece...)
-			if !whole && !last && len(l.head) < longestTime && bytes.IndexByte(l.head, ' ') < 0 {
+			if !whole && len(l.head) < longestTime && bytes.IndexByte(l.head, ' ') < 0 {
 				return nil
 			}
 			piece, l.head = l.begin(l.head), nil

@@ -62,9 +62,13 @@ func TestF170LogIsCutAnywhere(t *testing.T) {
 		if cut > len(one) && cut < len(first) {
 			continue // A cluster that is asked for a time does not send what was said later and dated before.
 		}
-		for _, restart := range []bool{false, true} {
-			o := scratch(t)
-			if err := o.copyLines(io.MultiReader(strings.NewReader(log[:cut]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		for i := range 4 {
+			restart, clean := i&1 != 0, i&2 != 0
+			o, end := scratch(t), broken
+			if clean {
+				end = io.EOF
+			}
+			if err := o.copyLines(io.MultiReader(strings.NewReader(log[:cut]), iotest.ErrReader(end))); !clean && !errors.Is(err, broken) || clean && err != nil {
 				t.Fatal(err)
 			}
 			if restart {
@@ -79,8 +83,11 @@ func TestF170LogIsCutAnywhere(t *testing.T) {
 			if err := o.copyLines(iotest.OneByteReader(strings.NewReader(since(log, o.place.Since)))); err != nil {
 				t.Fatal(err)
 			}
+			if err := o.finishLines(); err != nil {
+				t.Fatal(err)
+			}
 			if got := o.content(t); got != want.String() {
-				t.Fatalf("cut at byte %d (%q), restart %v: got %q, want %q", cut, log[:cut], restart, got, want.String())
+				t.Fatalf("cut at byte %d (%q), restart %v, in good order %v: got %q, want %q", cut, log[:cut], restart, clean, got, want.String())
 			}
 			o.close()
 		}
@@ -92,6 +99,9 @@ func TestF170WordsOfTheCluster(t *testing.T) {
 	o := scratch(t)
 	const words = "unable to retrieve container logs for containerd://1234"
 	if err := o.copyLines(strings.NewReader(stamped(0, "one\n") + "\n" + words)); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.finishLines(); err != nil {
 		t.Fatal(err)
 	}
 	if got := o.content(t); got != "one\n\n"+words {
@@ -112,11 +122,17 @@ func FuzzLogLines(f *testing.F) {
 		l := &lines{out: pieces}
 		for rest := log; ; {
 			n := min(int(size)+1, len(rest))
-			if err := l.take(rest[:n], n == len(rest)); err != nil {
+			if err := l.take(rest[:n]); err != nil {
 				t.Fatal(err)
 			}
 			if rest = rest[n:]; len(rest) == 0 {
 				break
+			}
+		}
+		pieces.head = l.head
+		for _, o := range []*output{whole, pieces} {
+			if err := o.finishLines(); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if a, b := whole.content(t), pieces.content(t); a != b || len(a) > len(log) {

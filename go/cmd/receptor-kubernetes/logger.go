@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,7 +40,7 @@ func (h *helper) copyLog(ctx context.Context) error {
 		case errors.As(err, &disk):
 			return disk
 		case err == nil && over: // It was asked for after the end, so this is all of it.
-			return nil
+			return h.out.finishLines()
 		}
 		if quiet++; h.out.size > before {
 			quiet = 0
@@ -51,7 +52,7 @@ func (h *helper) copyLog(ctx context.Context) error {
 		case quiet >= quietLogs && err != nil:
 			return failed("Error with pod's stdout: %v", err)
 		case quiet >= quietLogs:
-			return nil
+			return h.out.finishLines()
 		}
 		if over = ended(pod); over && err == nil {
 			continue
@@ -72,11 +73,7 @@ func (h *helper) copyLogOnce(ctx context.Context) error {
 	if err := h.out.copyFrom(log); err != nil {
 		return failed("Error with pod's stdout: %v", err)
 	}
-	_, err = h.look(ctx)
-	if err != nil && ctx.Err() == nil {
-		complain(err) // The output is complete.
-		return nil
-	}
+	h.noteExit(ctx)
 	return ctx.Err()
 }
 
@@ -115,18 +112,28 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// sendStdin attaches to the container and sends it the payload.
-func (h *helper) sendStdin(ctx context.Context) error {
-	file, err := h.dir.ReadStdin()
+// openStdin opens the unit's payload, which has size bytes.
+func (h *helper) openStdin() (file *os.File, size int64, err error) {
+	file, err = h.dir.ReadStdin()
 	if err != nil {
-		return failed("Error opening stdin file: %v", err)
+		return nil, 0, failed("Error opening stdin file: %v", err)
 	}
-	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return failed("Error opening stdin file: %v", err)
+		file.Close()
+		return nil, 0, failed("Error opening stdin file: %v", err)
 	}
-	if info.Size() == 0 {
+	return file, info.Size(), nil
+}
+
+// sendStdin attaches to the container and sends it the payload.
+func (h *helper) sendStdin(ctx context.Context) error {
+	file, size, err := h.openStdin()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if size == 0 {
 		h.running()
 		return nil
 	}
@@ -151,7 +158,7 @@ func (h *helper) sendStdin(ctx context.Context) error {
 		return nil // As a command that has ended needs no input.
 	}
 	if p.done {
-		return failed("%s%v", unit.DetailPodStdinFailed, err)
+		return failed("Error with pod's stdin: %v", err)
 	}
 	return failed("Error streaming stdin to pod %s/%s. Error: %v", h.namespace, h.name, err)
 }

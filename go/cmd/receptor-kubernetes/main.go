@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if verb == pods.Delete {
-		return deletePod(ctx, unitDir, settings)
+		return deletePod(unitDir, settings)
 	}
 	h, err := take(unitDir, settings)
 	if err != nil {

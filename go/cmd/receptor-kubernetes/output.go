@@ -26,6 +26,7 @@ type output struct {
 	hash  hash.Hash
 	skip  int64 // So many bytes of what comes are in the file already.
 	place place
+	head  []byte // The beginning of a line whose time was not complete when the log ended.
 	grown func() // Called now and then.
 	told  time.Time
 }

@@ -14,22 +14,11 @@ package pods
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 )
 
 // Program is the name of the program.
 const Program = "receptor-kubernetes"
-
-// Find names the program that belongs to a receptor program: the one in its directory, or else the one in PATH.
-func Find(receptor string) string {
-	beside := filepath.Join(filepath.Dir(receptor), Program)
-	if _, err := os.Stat(beside); err != nil || !filepath.IsAbs(beside) {
-		return Program
-	}
-	return beside
-}
 
 // DeleteLimit is how long a cluster may take to delete a pod, or to say that it does not.
 const DeleteLimit = 10 * time.Second

@@ -5,17 +5,16 @@ import (
 	"fmt"
 )
 
-// Details of units that run as pods. Those that end with a colon go on with the error.
+// Details of units that run as pods. DetailCreatingPod goes on with the error.
 const (
-	DetailConnecting     = "Connecting to Kubernetes"
-	DetailPodCreated     = "Pod created"
-	DetailSendingStdin   = "Sending stdin to pod"
-	DetailPodRunning     = "Pod Running"
-	DetailPodFinished    = "Finished"
-	DetailPodNotRunning  = "Failed to restart: work unit is not in running state, cannot be restarted"
-	DetailPodNoRestart   = "Failed to restart: restart not implemented for streammethod tcp"
-	DetailCreatingPod    = "Error creating pod: "
-	DetailPodStdinFailed = "Error with pod's stdin: "
+	DetailConnecting    = "Connecting to Kubernetes"
+	DetailPodCreated    = "Pod created"
+	DetailSendingStdin  = "Sending stdin to pod"
+	DetailPodRunning    = "Pod Running"
+	DetailPodFinished   = "Finished"
+	DetailPodNotRunning = "Failed to restart: work unit is not in running state, cannot be restarted"
+	DetailPodNoRestart  = "Failed to restart: restart not implemented for streammethod tcp"
+	DetailCreatingPod   = "Error creating pod: "
 )
 
 // PodExtra is the ExtraData of a unit that runs as a pod of a Kubernetes cluster. It is shared between copies of a record: use

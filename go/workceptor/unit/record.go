@@ -177,8 +177,10 @@ func parseExtra(raw json.RawMessage) (Extra, error) {
 	if _, ok := keys["RemoteNode"]; ok {
 		return parseRemote(keys)
 	}
-	if _, ok := keys["PodName"]; ok {
-		return parsePod(keys)
+	for _, name := range []string{"PodName", "KubeNamespace", "KubeConfig", "KubePod"} { // Any of them: what is left out is empty.
+		if _, ok := keys[name]; ok {
+			return parsePod(keys)
+		}
 	}
 	if _, ok := keys["Pid"]; ok {
 		var c CommandExtra

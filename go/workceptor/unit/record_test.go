@@ -61,6 +61,12 @@ func TestReplies(t *testing.T) {
 	if got, _ := json.Marshal(Record{Extra: pod}.Status(true)); !strings.Contains(string(got), shown) {
 		t.Errorf("got %s, want %s", got, shown)
 	}
+	for _, partial := range []string{`{"KubeConfig":"sometoken"}`, `{"KubePod":"sometoken","Image":"i"}`} { // Of an older version, perhaps.
+		r, err := Parse([]byte(`{"ExtraData":` + partial + `}`))
+		if got, _ := json.Marshal(r.Status(true)); err != nil || strings.Contains(string(got), "sometoken") {
+			t.Errorf("secrets are shown: %s, %v", got, err)
+		}
+	}
 	if again, err := Parse(Record{Extra: pod}.Append(nil)); err != nil || string(again.Append(nil)) != string(Record{Extra: pod}.Append(nil)) {
 		t.Errorf("got %+v, %v", again.Pod(), err)
 	}
