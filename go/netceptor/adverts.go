@@ -13,7 +13,8 @@ import (
 const (
 	// advertLife is how long an advertisement lives without being repeated: three periods and a bit.
 	advertLife = 3*advertPeriod + 10*time.Second
-	// tombstoneLife is how long a withdrawal is remembered, so that it is passed on once and not for ever.
+	// tombstoneLife is how long a withdrawal of an existing node is remembered, so that it is passed on once and not for
+	// ever. One of ours does not circulate: it is remembered for as long as the service would have been listed without it.
 	tombstoneLife = time.Hour
 	// advertAgain is how soon services are advertised again of which the mesh has later advertisements than ours.
 	advertAgain = 5 * time.Second
@@ -31,18 +32,22 @@ type advertKey struct {
 	service string
 }
 
-// advertisement is what another node says about one service of its own.
+// advertisement is what another node says about one service of its own, or that it is gone (Cancel).
 type advertisement struct {
 	wire.Advertisement
 	raw  []byte    // The message, passed on byte for byte.
 	seen time.Time // When it arrived here.
 }
 
+// amongUs reports whether the message may only go to neighbours of ours.
+func (a *advertisement) amongUs() bool { return wire.Type(a.raw[0]) == wire.TypeGone }
+
 // advertised is a service of this node that the mesh is told of.
 type advertised struct {
 	service string
 	kind    wire.ConnType
 	tags    map[string]string
+	told    bool // Somebody has been.
 }
 
 func (n *Node) advertise(service string, kind wire.ConnType, tags map[string]string) *advertised {
@@ -50,18 +55,59 @@ func (n *Node) advertise(service string, kind wire.ConnType, tags map[string]str
 	defer n.mu.Unlock()
 	a := &advertised{service: service, kind: kind, tags: maps.Clone(tags)}
 	n.own[service] = a
+	n.forgetAdvertLocked(advertKey{n.id, service}) // It may have been withdrawn before.
 	soonLocked(&n.advertsAt, advertDelay)
 	n.kickLocked()
 	return a
 }
 
-// withdraw stops advertising a service. No withdrawal is sent: in a mesh with a cycle of existing nodes one would
-// circulate for ever. Other nodes forget the service when it is not repeated.
+// withdraw stops advertising a service.
 func (n *Node) withdraw(a *advertised) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.own[a.service] == a {
-		delete(n.own, a.service)
+	n.withdrawLocked(a)
+}
+
+// withdrawLocked tells neighbours of ours that the service is gone, who pass it on among them. Existing nodes hear
+// nothing, since in a cycle of them a withdrawal would circulate for ever; they, and nodes behind them, see that the
+// service is not repeated. It is kept for neighbours that come back and may still list the service.
+func (n *Node) withdrawLocked(a *advertised) {
+	if n.own[a.service] != a {
+		return
+	}
+	delete(n.own, a.service)
+	if !a.told {
+		return
+	}
+	w := wire.Withdrawal{NodeID: n.id, Service: a.service, Time: n.nextAdvertTimeLocked()}
+	msg, err := w.Append(nil)
+	if err != nil {
+		n.log.Error("withdrawal of a service cannot be encoded", "service", a.service, "err", err)
+		return
+	}
+	gone := &advertisement{Advertisement: withdrawn(w), raw: msg, seen: time.Now()}
+	n.keepAdvertLocked(gone)
+	n.passAdvertLocked(gone, nil)
+}
+
+// sayGoodbyeLocked withdraws all services, when the node is closed.
+func (n *Node) sayGoodbyeLocked() {
+	for _, name := range slices.Sorted(maps.Keys(n.own)) {
+		n.withdrawLocked(n.own[name])
+	}
+}
+
+// withdrawn is a withdrawal as it stands in the table.
+func withdrawn(w wire.Withdrawal) wire.Advertisement {
+	return wire.Advertisement{NodeID: w.NodeID, Service: w.Service, Time: w.Time, Cancel: true}
+}
+
+// passAdvertLocked sends an advertisement or withdrawal to every neighbour but one that may have it.
+func (n *Node) passAdvertLocked(ad *advertisement, except *neighbour) {
+	for _, nb := range n.links {
+		if nb != except && (nb.beats || !ad.amongUs()) {
+			nb.sendControl(ad.raw)
+		}
 	}
 }
 
@@ -76,14 +122,20 @@ func (n *Node) SetWorkCommands(commands []wire.WorkCommand) {
 	}
 }
 
-// ownAdvertLocked makes the advertisement of an own service as it stands now.
-func (n *Node) ownAdvertLocked(a *advertised) wire.Advertisement {
+// nextAdvertTimeLocked is the date of what is now said about a service of this node.
+func (n *Node) nextAdvertTimeLocked() time.Time {
 	now := time.Now().Round(0)    // The date alone, which is all that receivers see.
 	if !now.After(n.lastAdvert) { // They take only later ones, also when our clock was set back.
 		now = n.lastAdvert.Add(time.Nanosecond)
 	}
 	n.lastAdvert = now
-	ad := wire.Advertisement{NodeID: n.id, Service: a.service, Time: now, ConnType: a.kind, Tags: a.tags}
+	return now
+}
+
+// ownAdvertLocked makes the advertisement of an own service as it stands now, for others.
+func (n *Node) ownAdvertLocked(a *advertised) wire.Advertisement {
+	a.told = true
+	ad := wire.Advertisement{NodeID: n.id, Service: a.service, Time: n.nextAdvertTimeLocked(), ConnType: a.kind, Tags: a.tags}
 	if a.tags["type"] == controlServiceTag && len(n.workCommands) > 0 {
 		ad.WorkCommands = n.workCommands
 	}
@@ -93,9 +145,12 @@ func (n *Node) ownAdvertLocked(a *advertised) wire.Advertisement {
 // sendAdvertsLocked advertises every own service to every neighbour.
 func (n *Node) sendAdvertsLocked() {
 	n.advertsAt = time.Now().Add(advertPeriod)
+	if len(n.links) == 0 {
+		return // Who comes is told then.
+	}
 	for _, name := range slices.Sorted(maps.Keys(n.own)) {
 		if msg := n.encodeAdvert(n.ownAdvertLocked(n.own[name])); msg != nil {
-			n.broadcastLocked(msg, nil)
+			n.broadcastLocked(msg)
 		}
 	}
 }
@@ -109,7 +164,8 @@ func (n *Node) encodeAdvert(ad wire.Advertisement) []byte {
 	return msg
 }
 
-// sendKnownAdvertsLocked tells one new neighbour of every service that can be reached from here.
+// sendKnownAdvertsLocked tells one new neighbour of every service that can be reached from here, and one of ours of what
+// was withdrawn while it may have been away.
 func (n *Node) sendKnownAdvertsLocked(nb *neighbour) {
 	for _, name := range slices.Sorted(maps.Keys(n.own)) {
 		if msg := n.encodeAdvert(n.ownAdvertLocked(n.own[name])); msg != nil {
@@ -118,16 +174,26 @@ func (n *Node) sendKnownAdvertsLocked(nb *neighbour) {
 	}
 	for key, ad := range n.adverts {
 		d := n.table.Load().byName(key.node)
-		if ad.Cancel || key.node == nb.id || d == nil || d.next == nil {
-			continue
+		switch {
+		case key.node == nb.id:
+		case ad.Cancel && ad.amongUs() && nb.beats, !ad.Cancel && d != nil && d.next != nil:
+			nb.tell(ad.raw)
 		}
-		nb.tell(ad.raw)
 	}
 }
 
-// receiveAdvertLocked folds an advertisement into the table and passes it on if it is news.
+// parseAdvert reads an advertisement or a withdrawal.
+func parseAdvert(msg []byte) (wire.Advertisement, error) {
+	if wire.Type(msg[0]) == wire.TypeGone {
+		w, err := wire.ParseWithdrawal(msg)
+		return withdrawn(w), err
+	}
+	return wire.ParseAdvertisement(msg)
+}
+
+// receiveAdvertLocked folds an advertisement or withdrawal into the table and passes it on if it is news.
 func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
-	ad, err := wire.ParseAdvertisement(msg)
+	ad, err := parseAdvert(msg)
 	if err != nil {
 		n.count.dropMalformed.Add(1)
 		n.log.Debug("advertisement ignored", "peer", nb.id, "err", err)
@@ -145,21 +211,12 @@ func (n *Node) receiveAdvertLocked(nb *neighbour, msg []byte) {
 		}
 		return
 	}
-	more := len(msg)
-	if old != nil {
-		more -= len(old.raw)
-	}
-	if n.advertBytes+more > maxAdvertBytes || old == nil && !n.roomForAdvertLocked(ad.NodeID) {
+	now := &advertisement{Advertisement: ad, raw: bytes.Clone(msg), seen: time.Now()}
+	if !n.keepAdvertLocked(now) {
 		n.count.dropMalformed.Add(1)
 		return
 	}
-	if old == nil {
-		n.advertsOf[ad.NodeID]++
-	}
-	n.advertBytes += more
-	raw := bytes.Clone(msg)
-	n.adverts[key] = &advertisement{Advertisement: ad, raw: raw, seen: time.Now()}
-	n.broadcastLocked(raw, nb)
+	n.passAdvertLocked(now, nb)
 	known := old != nil && !old.Cancel
 	switch {
 	case ad.Cancel && known:
@@ -186,25 +243,48 @@ func (n *Node) ownAdvertCameLocked(ad wire.Advertisement) {
 // lastYear is the last that a date on the wire can have.
 const lastYear = 9999
 
-func (n *Node) roomForAdvertLocked(node wire.NodeID) bool {
-	return len(n.adverts) < maxAdverts && n.advertsOf[node] < maxAdvertsPerNode
+// keepAdvertLocked puts an advertisement or withdrawal into the table, if there is room.
+func (n *Node) keepAdvertLocked(ad *advertisement) bool {
+	key := advertKey{ad.NodeID, ad.Service}
+	old, more := n.adverts[key], len(ad.raw)
+	if old != nil {
+		more -= len(old.raw)
+	}
+	room := old != nil || len(n.adverts) < maxAdverts && n.advertsOf[ad.NodeID] < maxAdvertsPerNode
+	if !room || n.advertBytes+more > maxAdvertBytes {
+		return false
+	}
+	if old == nil {
+		n.advertsOf[ad.NodeID]++
+	}
+	n.advertBytes += more
+	n.adverts[key] = ad
+	return true
+}
+
+func (n *Node) forgetAdvertLocked(key advertKey) {
+	ad := n.adverts[key]
+	if ad == nil {
+		return
+	}
+	delete(n.adverts, key)
+	n.advertBytes -= len(ad.raw)
+	if n.advertsOf[key.node]--; n.advertsOf[key.node] == 0 {
+		delete(n.advertsOf, key.node)
+	}
 }
 
 // sweepAdvertsLocked forgets services that are not repeated any more, and old withdrawals.
 func (n *Node) sweepAdvertsLocked(now time.Time) {
 	for key, ad := range n.adverts {
 		life := advertLife
-		if ad.Cancel {
+		if ad.Cancel && !ad.amongUs() {
 			life = tombstoneLife
 		}
 		if now.Sub(ad.seen) <= life {
 			continue
 		}
-		delete(n.adverts, key)
-		n.advertBytes -= len(ad.raw)
-		if n.advertsOf[key.node]--; n.advertsOf[key.node] == 0 {
-			delete(n.advertsOf, key.node)
-		}
+		n.forgetAdvertLocked(key)
 		if !ad.Cancel {
 			n.publishLocked(Event{Kind: ServiceGone, Node: key.node, Service: key.service})
 		}

@@ -130,11 +130,16 @@ func TestForgedAdvertisementsAreOutdone(t *testing.T) {
 			peer := rawPeer(t, b, LinkOptions{Cost: 1})
 			say(t, peer, hello("p"))
 			time.Sleep(time.Second)
-			say(t, peer, advert(`{"NodeID":"a","Service":"s","Time":"`+date+`","Cancel":true}`))
-			time.Sleep(advertAgain + time.Second)
-			synctest.Wait()
-			if services := b.Services(); len(services) != 1 || services[0].NodeID != "a" {
-				t.Errorf("after a forged withdrawal of %s b knows the services %v", date, services)
+			for _, forged := range [][]byte{
+				advert(`{"NodeID":"a","Service":"s","Time":"` + date + `","Cancel":true}`),
+				gone(`{"NodeID":"a","Service":"s","Time":"` + date + `"}`),
+			} {
+				say(t, peer, forged)
+				time.Sleep(advertAgain + time.Second)
+				synctest.Wait()
+				if services := b.Services(); len(services) != 1 || services[0].NodeID != "a" {
+					t.Errorf("after the forged withdrawal %q b knows the services %v", forged, services)
+				}
 			}
 		})
 	}

@@ -91,8 +91,10 @@
 //   - A peer of ours is told why its link is rejected, in the part of the message that existing nodes do not read.
 //   - With a new link to a restarted peer, what its former life listed is forgotten.
 //   - A packet that has nowhere to go has the routes computed first, if news of them are waiting.
-//   - A withdrawal of a service is never sent, since existing nodes pass it round for ever in a cycle; one that is
-//     received is passed on once. Services that are not repeated for three periods are forgotten.
+//   - A service that closes, or whose node does in order, is gone at once as far as nodes of ours alone lead: they withdraw
+//     it by a message of their own, and tell neighbours that come back of it. Existing nodes would pass a withdrawal round
+//     for ever in a cycle, so none of ours is sent to them; one of theirs is passed on once. They and nodes behind them see
+//     that the service is not repeated: it is forgotten after three periods.
 //   - Packets from a neighbour that claim to come from this node are dropped, and pings from a reserved service are not
 //     answered: both could loop.
 //   - Costs must be positive, finite and at most 1e9. Empty node IDs are refused.

@@ -44,6 +44,7 @@ type hostile struct {
 func route(json string) []byte { return append([]byte{byte(wire.TypeRoute)}, json...) }
 
 func advert(json string) []byte { return append([]byte{byte(wire.TypeAdvert)}, json...) }
+func gone(json string) []byte   { return append([]byte{byte(wire.TypeGone)}, json...) }
 
 // packet is a data message to n with an empty or given payload.
 func packet(from wire.NodeID, fromService, toService string, payload string) []byte {
@@ -73,6 +74,8 @@ func hostileMessages() []hostile {
 		{name: "advertisement cut short", say: several(advert(""), advert("{"), advert(`{"NodeID":5}`))},
 		{name: "advertisement of nothing", say: several(advert("{}"), advert(`{"Cancel":true}`))},
 		{name: "withdrawal of what nobody offers", say: several(advert(`{"NodeID":"x","Service":"s","Time":"2026-01-01T00:00:00Z","Cancel":true}`), advert(`{"NodeID":"x","Service":"s","Time":"2026-01-01T00:00:00Z","Cancel":true}`))},
+		{name: "withdrawal cut short", say: several(gone(""), gone("{"), gone(`{"NodeID":5}`), gone(`{"NodeID":"x"}`), gone(`{"NodeID":"x","Service":"ninebytes"}`))},
+		{name: "withdrawal among us of what nobody offers", say: several(gone(`{"NodeID":"x","Service":"s","Time":"2026-01-01T00:00:00Z"}`), gone(`{"NodeID":"x","Service":"s","Time":"2026-01-01T00:00:00Z"}`))},
 		{name: "reject", say: several([]byte{3}), before: ends, after: ends},
 		{name: "reject with something behind it", say: several([]byte("\x03not json\xff")), before: ends, after: ends},
 		{name: "unknown type", say: several([]byte{9}, []byte("\xff\xfe"), append([]byte{9}, make([]byte, link.MaxUDPMessage-1)...))},

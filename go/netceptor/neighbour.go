@@ -349,7 +349,7 @@ func (nb *neighbour) control(msg []byte) (up bool, err error) {
 			nb.rejectLocked(err, nb.beats || u.KeepAlive > 0)
 		}
 		return up, err
-	case wire.TypeAdvert:
+	case wire.TypeAdvert, wire.TypeGone:
 		if up {
 			n.receiveAdvertLocked(nb, msg)
 		}

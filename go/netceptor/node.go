@@ -232,7 +232,7 @@ func (n *Node) shutdown(cause error) {
 			n.finishMuxes(closeLinger)
 			n.failMuxes(cause, func(*mux) bool { return true })
 			n.failStreams(cause, func(s *Stream) bool { return s.mux == nil })
-			n.closeLinks()
+			n.closeLinks(cause)
 			n.stop(cause)
 			n.wg.Wait()
 			n.closeSubscriptions()
@@ -241,9 +241,12 @@ func (n *Node) shutdown(cause error) {
 }
 
 // closeLinks refuses new links and ends those there are, once what is queued on them has been sent or cannot be.
-func (n *Node) closeLinks() {
+func (n *Node) closeLinks(cause error) {
 	n.mu.Lock()
 	n.closed = true
+	if errors.Is(cause, ErrClosed) { // The services of a twin live on in another process.
+		n.sayGoodbyeLocked()
+	}
 	all := slices.Collect(maps.Values(n.links))
 	all = slices.AppendSeq(all, maps.Keys(n.pending))
 	for _, nb := range all {

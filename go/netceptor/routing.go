@@ -154,12 +154,10 @@ func (n *Node) encodeLocked(u *wire.RouteUpdate) []byte {
 	return nil
 }
 
-// broadcastLocked queues a control message on every established link but one.
-func (n *Node) broadcastLocked(msg []byte, except *neighbour) {
+// broadcastLocked queues a control message on every established link.
+func (n *Node) broadcastLocked(msg []byte) {
 	for _, nb := range n.links {
-		if nb != except {
-			nb.sendControl(msg)
-		}
+		nb.sendControl(msg)
 	}
 }
 

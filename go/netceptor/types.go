@@ -85,7 +85,7 @@ const (
 	PeerDown                           // The link to Node ended; Err says why.
 	RoutesChanged                      // The routing table changed.
 	ServiceSeen                        // An advertisement of Node's Service is new.
-	ServiceGone                        // Node's Service was withdrawn.
+	ServiceGone                        // Node's Service was withdrawn, or is not repeated any more.
 	BackendFailed                      // Backend could not make a link, for another reason (Err) than the time before.
 )
 

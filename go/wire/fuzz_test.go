@@ -58,6 +58,26 @@ func FuzzAdvertisement(f *testing.F) {
 	})
 }
 
+func FuzzWithdrawal(f *testing.F) {
+	f.Add([]byte("\x05" + `{"NodeID":"n","Service":"s","Time":"2026-01-02T03:04:05.00000006+02:00"}`))
+	f.Add([]byte("\x05" + `{"NodeID":"n","Service":"longer than a packet has room for","Time":"2026-01-02T03:04:05Z"}`))
+	f.Add([]byte("\x05{}"))
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		w, err := wire.ParseWithdrawal(msg)
+		if err != nil {
+			return
+		}
+		out, err := w.Append(nil)
+		if err != nil {
+			t.Fatalf("read but not written: %v", err)
+		}
+		again, err := wire.ParseWithdrawal(out)
+		if err != nil || !again.Time.Equal(w.Time) || again.NodeID != w.NodeID || again.Service != w.Service {
+			t.Fatalf("%v\nread  %+v\nagain %+v", err, w, again)
+		}
+	})
+}
+
 func FuzzUnreachable(f *testing.F) {
 	for _, m := range captured(f) {
 		if m.decoded.ToService == "unreach" {

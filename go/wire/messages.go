@@ -84,13 +84,20 @@ func ParseAdvertisement(msg []byte) (Advertisement, error) {
 	if err := parseJSON(msg, TypeAdvert, &a); err != nil {
 		return Advertisement{}, err
 	}
-	if a.NodeID == "" || a.Service == "" {
-		return Advertisement{}, fmt.Errorf("advertisement without %s", missing(a.NodeID == "", "NodeID", "Service"))
-	}
-	if _, err := Service(a.Service); err != nil {
-		return Advertisement{}, fmt.Errorf("advertisement: %w", err)
+	if err := checkService(TypeAdvert, a.NodeID, a.Service); err != nil {
+		return Advertisement{}, err
 	}
 	return a, nil
+}
+
+func checkService(t Type, node NodeID, service string) error {
+	if node == "" || service == "" {
+		return fmt.Errorf("%s without %s", t, missing(node == "", "NodeID", "Service"))
+	}
+	if _, err := Service(service); err != nil {
+		return fmt.Errorf("%s: %w", t, err)
+	}
+	return nil
 }
 
 func missing(first bool, a, b string) string {
@@ -103,6 +110,31 @@ func missing(first bool, a, b string) string {
 // Append appends the whole advertisement message to dst.
 func (a *Advertisement) Append(dst []byte) ([]byte, error) {
 	return appendJSON(dst, TypeAdvert, a)
+}
+
+// Withdrawal says that a service is gone, as an [Advertisement] with Cancel does. Existing nodes, which would pass one of
+// those round for ever, never see it. It is forwarded byte for byte.
+type Withdrawal struct {
+	NodeID  NodeID
+	Service string
+	Time    time.Time // By the clock that dates the node's advertisements: only earlier ones are withdrawn.
+}
+
+// ParseWithdrawal decodes a whole withdrawal.
+func ParseWithdrawal(msg []byte) (Withdrawal, error) {
+	var w Withdrawal
+	if err := parseJSON(msg, TypeGone, &w); err != nil {
+		return Withdrawal{}, err
+	}
+	if err := checkService(TypeGone, w.NodeID, w.Service); err != nil {
+		return Withdrawal{}, err
+	}
+	return w, nil
+}
+
+// Append appends the whole withdrawal to dst.
+func (w *Withdrawal) Append(dst []byte) ([]byte, error) {
+	return appendJSON(dst, TypeGone, w)
 }
 
 // Problem is why a packet could not be delivered, as the wire and error texts spell it.

@@ -26,6 +26,7 @@ const (
 	TypeAdvert Type = 2 // JSON, [Advertisement].
 	TypeReject Type = 3 // The receiver closes the link. "[]" is sent; between two of ours a reason may stand in it.
 	TypeBeat   Type = 4 // Says that the sender lives, see [AskMessage]. Only between neighbours that both announced it ([RouteUpdate.KeepAlive]).
+	TypeGone   Type = 5 // JSON, [Withdrawal]. Only between such neighbours.
 )
 
 // String returns the name of the type, or its number.
@@ -39,6 +40,8 @@ func (t Type) String() string {
 		return "advertisement"
 	case TypeReject:
 		return "reject"
+	case TypeGone:
+		return "withdrawal"
 	}
 	return strconv.Itoa(int(t))
 }

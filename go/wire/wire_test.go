@@ -269,3 +269,23 @@ func TestTypeNames(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestWithdrawal(t *testing.T) {
+	w := wire.Withdrawal{NodeID: "n", Service: "s", Time: time.Date(2026, 1, 2, 3, 4, 5, 60, time.UTC)}
+	want := "\x05" + `{"NodeID":"n","Service":"s","Time":"2026-01-02T03:04:05.00000006Z"}`
+	msg, err := w.Append(nil)
+	if err != nil || string(msg) != want {
+		t.Errorf("%v\ngot  %s\nwant %s", err, msg, want)
+	}
+	if again, err := wire.ParseWithdrawal(msg); err != nil || again != w {
+		t.Errorf("%v: read %+v, want %+v", err, again, w)
+	}
+	for _, json := range []string{``, `{}`, `null`, `{"Service":"s"}`, `{"NodeID":"n"}`, `{"NodeID":"n","Service":"ninebytes"}`, `{"NodeID":"n","Service":"s","Time":"soon"}`} {
+		if w, err := wire.ParseWithdrawal([]byte("\x05" + json)); err == nil || w.NodeID != "" {
+			t.Errorf("%s: %+v, %v; want an error alone", json, w, err)
+		}
+	}
+	if _, err := wire.ParseWithdrawal([]byte("\x02{}")); err == nil || !strings.Contains(err.Error(), "advertisement, want withdrawal") {
+		t.Errorf("got %v", err)
+	}
+}
