@@ -420,6 +420,28 @@ func TestF022CommandLineEqualsFile(t *testing.T) {
 	}
 }
 
+// TestF023ConfigurationsByPipes: a shell gives the output of a program as a file that is a pipe, which can be read once. A pipe
+// that holds nothing is no configuration, and a device without end none either.
+func TestF023ConfigurationsByPipes(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_, _ = w.WriteString("- node: {id: piped}\n- local-only\n")
+	_ = w.Close()
+	path := fmt.Sprintf("/dev/fd/%d", r.Fd())
+	cfg, err := LoadFile(path)
+	if err != nil || cfg.Node().ID != "piped" {
+		t.Fatalf("got %+v, %v", cfg, err)
+	}
+	for path, want := range map[string]string{path: path + ": it is a pipe that holds nothing", "/dev/zero": "read /dev/zero: too large"} {
+		if _, err := LoadFile(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
+
 func TestF023F024F025MergedInOrder(t *testing.T) {
 	one, two := write(t, "1.yml", "- tcp-listener: '1'\n"), write(t, "2.yml", "- tcp-listener: '3'\n- node: hub\n")
 	cfg := mustParse(t, "--local-only", "--config", one, "--tcp-listener", "2", "-C", two, "--trace")

@@ -5,18 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/pyreceptor/pyreceptor/go/files"
 )
 
 // fileError begins every problem with a file's form.
 const fileError = "error loading config file: "
 
 const (
+	// maxFile is the largest configuration file, in bytes: one of 100,000 short lines has some 3 MB.
+	maxFile = 16 << 20
 	// maxMergeDepth is how deep merge keys may nest; it also ends the walk of a mapping that merges itself.
 	maxMergeDepth = 16
 	// maxNodes is how many values one file may have once aliases are followed. A document of a few lines can name
@@ -27,7 +31,10 @@ const (
 // file appends the directives of one file.
 func (p *parser) file(path string) {
 	p.files = append(p.files, path)
-	data, err := os.ReadFile(path)
+	data, info, err := files.ReadOnce(path, maxFile)
+	if err == nil && len(data) == 0 && info.Mode()&fs.ModeNamedPipe != 0 {
+		err = fmt.Errorf("read %s: it is a pipe that holds nothing: either nothing was written to it, or it has been read before", path)
+	}
 	if err != nil {
 		p.problem(Position{}, "", fileError+"%s", err)
 		return

@@ -9,13 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/metrics"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
@@ -90,26 +90,18 @@ func secretFile(name string) (string, error) {
 	if name == "" {
 		return "", nil
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
+	data, info, err := files.ReadOnce(name, maxSecret)
+	if errors.Is(err, files.ErrTooLarge) {
+		return "", fmt.Errorf("%s holds more than %d bytes, which no secret needs", name, maxSecret)
 	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
 	if err != nil {
 		return "", err
 	}
 	if info.Mode().IsRegular() && info.Mode().Perm()&0o007 != 0 {
 		return "", fmt.Errorf("%s holds a secret and can be used by everybody (mode %04o): chmod o= %s", name, info.Mode().Perm(), name)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	secret := strings.TrimSpace(string(data))
-	switch {
-	case err != nil:
-		return "", err
-	case len(data) > maxSecret:
-		return "", fmt.Errorf("%s holds more than %d bytes, which no secret needs", name, maxSecret)
-	case secret == "":
+	if secret == "" {
 		return "", fmt.Errorf("%s holds no secret", name)
 	}
 	return secret, nil

@@ -35,11 +35,11 @@ type ClientProfile struct {
 
 	mu      sync.Mutex
 	streams map[wire.NodeID]*tls.Config // Made with the files of made.
-	made    files
+	made    material
 }
 
-// files are what a configuration was made with.
-type files struct {
+// material is what a configuration was made of.
+type material struct {
 	own *tls.Certificate
 	cas *x509.CertPool
 }
@@ -106,7 +106,7 @@ func (p *ClientProfile) LinkConfig(host string) *tls.Config {
 // node it is the same one until the profile's files change: streams with one configuration may share a connection, and
 // those that begin after a change are judged by the new files.
 func (p *ClientProfile) StreamConfig(node wire.NodeID) *tls.Config {
-	now := files{cas: p.cas.pool()}
+	now := material{cas: p.cas.pool()}
 	if p.own != nil {
 		now.own = p.own.current()
 	}

@@ -8,8 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
+
+	"github.com/pyreceptor/pyreceptor/go/files"
 )
 
 // InitFiles makes an authority and writes its certificate and key. The key is written first: a certificate without it is
@@ -94,10 +95,7 @@ func SignFiles(reqFile, caCert, caKey, outCert string, v Validity, confirm func(
 // spareKeys refuses to write to files that hold private keys, which nothing brings back.
 func spareKeys(paths ...string) error {
 	for _, path := range paths {
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		content, err := os.ReadFile(path)
+		content, _, err := files.Read(path, maxFile)
 		if err == nil && bytes.Contains(content, []byte("PRIVATE KEY-----")) {
 			return fmt.Errorf("%s %w and holds a private key, which would be lost: move it away or write to another file", path, ErrExists)
 		}

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/files"
 )
 
 const (
@@ -29,21 +30,12 @@ type file struct {
 
 // read loads a file.
 func read(path string) (file, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return file{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat() // Before reading: a change in between makes the file look changed later.
-	if err != nil {
-		return file{}, err
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	content, info, err := files.ReadOnce(path, maxFile) // A change while it is read makes the file look changed later.
 	switch {
+	case errors.Is(err, files.ErrTooLarge):
+		return file{}, fmt.Errorf("%s: larger than %d bytes, so it does not hold certificates or keys", path, maxFile)
 	case err != nil:
 		return file{}, err
-	case len(content) > maxFile:
-		return file{}, fmt.Errorf("%s: larger than %d bytes, so it does not hold certificates or keys", path, maxFile)
 	case info.Mode().IsRegular() && time.Since(info.ModTime()) < settled:
 		info = nil
 	}

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/pyreceptor/pyreceptor/go/files"
 )
 
 // PEM block types.
@@ -28,12 +30,16 @@ const (
 // items are what a PEM file holds: *x509.Certificate, *x509.CertificateRequest, crypto.Signer or a public key. Text
 // around the blocks is passed over.
 func items(path string) ([]any, error) {
-	f, err := read(path)
+	content, _, err := files.ReadOnce(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
+	return parseItems(path, content)
+}
+
+func parseItems(path string, content []byte) ([]any, error) {
 	var all []any
-	block, rest := pem.Decode(f.content)
+	block, rest := pem.Decode(content)
 	if block == nil {
 		return nil, fmt.Errorf("%s: failed to decode PEM block", path)
 	}
@@ -91,6 +97,23 @@ func one[T any](path, what, content string) (item T, err error) {
 	if err != nil {
 		return item, err
 	}
+	return only[T](all, path, what, content)
+}
+
+// lasting is one for a file that is read at every use, which a pipe cannot be.
+func lasting[T any](path, what, content string) (item T, err error) {
+	text, _, err := files.Read(path, maxFile)
+	if err != nil {
+		return item, err
+	}
+	all, err := parseItems(path, text)
+	if err != nil {
+		return item, err
+	}
+	return only[T](all, path, what, content)
+}
+
+func only[T any](all []any, path, what, content string) (item T, err error) {
 	if len(all) != 1 {
 		return item, fmt.Errorf("%s file should contain exactly one item: %s has %d", what, path, len(all))
 	}
@@ -145,14 +168,14 @@ func LoadKey(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// LoadRSAKey reads a file that holds one RSA private key and nothing else.
+// LoadRSAKey reads a regular file that holds one RSA private key and nothing else.
 func LoadRSAKey(path string) (*rsa.PrivateKey, error) {
-	return one[*rsa.PrivateKey](path, "private key", "RSA private key")
+	return lasting[*rsa.PrivateKey](path, "private key", "RSA private key")
 }
 
-// LoadRSAPublicKey reads a file that holds one RSA public key and nothing else.
+// LoadRSAPublicKey reads a regular file that holds one RSA public key and nothing else.
 func LoadRSAPublicKey(path string) (*rsa.PublicKey, error) {
-	return one[*rsa.PublicKey](path, "public key", "RSA public key")
+	return lasting[*rsa.PublicKey](path, "public key", "RSA public key")
 }
 
 // SaveCertificate writes a certificate in PEM. A new file gets mode 0600, an existing one keeps its own.

@@ -5,18 +5,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/pods"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/proc"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
+
+// maxKubeFile is the largest definition of a pod or kubeconfig, in bytes; a cluster takes no objects of that size.
+const maxKubeFile = 2 << 20
 
 // KubernetesType is a work type whose units run as pods of a Kubernetes cluster: the "work-kubernetes" of a configuration. A process
 // of the program receptor-kubernetes (package pods) attends to each of them.
@@ -74,7 +77,7 @@ func (t *KubernetesType) plan(node wire.NodeID, params map[string]string) (*unit
 		if file.path == "" {
 			continue
 		}
-		text, err := os.ReadFile(file.path)
+		text, _, err := files.Read(file.path, maxKubeFile)
 		if err != nil {
 			return nil, fmt.Errorf("could not read %s: %w", file.what, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,6 +217,15 @@ func TestKeysAreReadAtEveryUse(t *testing.T) {
 	wantText(t, "no public key", v.Verify(fresh), "could not load verifying key file: open "+public+": no such file or directory")
 	_, err = Signer{KeyFile: private + "x"}.Sign("tap")
 	wantText(t, "no private key", err, "could not load signing key file: open ")
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, "/dev/zero"} { // Nobody waits for the first, nor reads the second.
+		_, err = Signer{KeyFile: path}.Sign("tap")
+		wantText(t, "private key that is no file", err, "could not load signing key file: open "+path+": a ")
+		wantText(t, "public key that is no file", Verifier{KeyFile: path, Node: "tap"}.Verify(fresh), "could not load verifying key file: open "+path+": a ")
+	}
 	wantText(t, "private key for public", Verifier{KeyFile: private, Node: "tap"}.Verify(fresh), "could not load verifying key file: public key file does not contain RSA public key data: ")
 	_, err = Signer{KeyFile: public}.Sign("tap")
 	wantText(t, "public key for private", err, "could not load signing key file: ")

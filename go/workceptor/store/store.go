@@ -38,6 +38,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -633,19 +634,8 @@ func deleteUnit(path string) error {
 
 // openRegular opens a regular file that is not a link. It does not block on what is none.
 func openRegular(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	f, _, err := files.OpenRegular(path, flags|syscall.O_NOFOLLOW)
+	return f, err
 }
 
 func syncDir(path string) error {
