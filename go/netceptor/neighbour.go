@@ -16,7 +16,8 @@ import (
 
 const (
 	handshakeEvery = time.Second
-	handshakeCount = 11 // The link is closed right after the last one.
+	handshakeCount = 11  // The link is closed right after the last one.
+	helloLinks     = 100 // Who has more links names none in it: nobody reads them there, and thousands have no room.
 	flushTimeout   = 2 * time.Second
 	maxStrangers   = 1024 // Connections to this node whose peers have not introduced themselves; the oldest is given up for one more.
 )
@@ -160,7 +161,7 @@ func (n *Node) forgetLocked(nb *neighbour) {
 		delete(n.links, nb.id)
 		n.db.RemoveLink(nb.id)
 		if !n.closed {
-			n.computeRoutesLocked() // At once: packets must not go to a dead link.
+			n.linksChangedLocked()
 			n.announceLocked()
 		}
 		n.publishLocked(Event{Kind: PeerDown, Node: nb.id, Cost: nb.cost, Err: nb.cause})
@@ -234,6 +235,9 @@ func (nb *neighbour) sayHello() bool {
 		return false
 	}
 	u := n.ownUpdateLocked(0)
+	if len(u.Connections) > helloLinks {
+		u.Connections = map[wire.NodeID]float64{}
+	}
 	u.KeepAlive = uint32(beatPeriod / time.Millisecond)
 	msg, err := u.Append(nil)
 	if err != nil {
@@ -429,7 +433,7 @@ func (nb *neighbour) establishLocked(u wire.RouteUpdate) error {
 	soonLocked(&n.beatAt, untilBeat(time.Now()))
 	n.db.Introduce(peer, u.UpdateEpoch)
 	n.db.SetLink(peer, nb.cost)
-	n.computeRoutesLocked()
+	n.linksChangedLocked()
 	n.announceJoinLocked(nb)
 	if nb.doubtful = nb.backend.refused(peer); !nb.doubtful {
 		nb.logEstablished()

@@ -29,7 +29,8 @@ const (
 	defaultIdle  = 2*routePeriod + time.Second
 	joinDelay    = 5 * time.Millisecond   // Before the mesh is told of a new neighbour, and the neighbour of the mesh.
 	floodDelay   = 10 * time.Millisecond  // After a change, so that changes that come together are told together.
-	floodSpacing = 100 * time.Millisecond // Between two floods of ours.
+	floodSpacing = 100 * time.Millisecond // Between two floods of ours,
+	floodRate    = 50 << 20               // which take no more bytes a second than this.
 	floodBurst   = 8.0                    // Floods that may ignore the spacing, when links come up.
 	advertDelay  = 50 * time.Millisecond
 	routingDelay = 2 * time.Millisecond
@@ -98,41 +99,43 @@ type Node struct {
 
 	kick chan struct{} // One token when a timer below was moved.
 
-	mu           sync.Mutex
-	db           *topology.DB
-	sequence     uint64
-	links        map[wire.NodeID]*neighbour // Established.
-	pending      map[*neighbour]struct{}    // In the handshake,
-	strangers    list.List                  // and of these, *neighbour, those that others have made, the oldest first.
-	updates      map[wire.NodeID]*heardUpdate
-	updateBytes  int        // That their messages take.
-	scratch      []byte     // Of encodeLocked.
-	told         []byte     // The last own update that was flooded.
-	oversize     bool       // The own update does not fit in a message, which was logged.
-	beatAt       time.Time  // When the links are next looked at, zero if there are none; see beatLocked.
-	beaten       time.Time  // When they last were,
-	speakAt      time.Time  // and when the node next speaks on those that are silent.
-	forgeryFrom  *neighbour // Who sent the last notice that was not believed: it is logged once.
-	adverts      map[advertKey]*advertisement
-	advertsOf    map[wire.NodeID]int // How many there are of each node.
-	advertBytes  int                 // That their messages take.
-	own          map[string]*advertised
-	lastAdvert   time.Time // Date of the last advertisement of an own service; the next one has a later one.
-	workCommands []wire.WorkCommand
-	routes       *topology.Table
-	floodAt      time.Time // When the next own update is due.
-	floodedAt    time.Time
-	greetings    []*neighbour // Who is to be told what is known, behind the next flood.
-	floodTokens  float64      // How many floods may go out at once.
-	routesAt     time.Time    // When routes are to be computed; zero if they are current.
-	tableAt      time.Time    // When the routes are to be logged; zero if no change of them waits for it.
-	tableLogged  string       // What was logged of them last.
-	refreshAt    time.Time    // From when on a packet that would be lost may have them computed, see refresh.
-	advertsAt    time.Time
-	subs         map[*Subscription]struct{}
-	backends     []*Backend
-	routeChange  chan struct{} // Closed and replaced when the routes change.
-	closed       bool
+	mu             sync.Mutex
+	db             *topology.DB
+	sequence       uint64
+	links          map[wire.NodeID]*neighbour // Established.
+	pending        map[*neighbour]struct{}    // In the handshake,
+	strangers      list.List                  // and of these, *neighbour, those that others have made, the oldest first.
+	updates        map[wire.NodeID]*heardUpdate
+	updateBytes    int        // That their messages take.
+	scratch        []byte     // Of encodeLocked.
+	told           []byte     // The last own update that was flooded.
+	oversize       bool       // The own update does not fit in a message, which was logged.
+	beatAt         time.Time  // When the links are next looked at, zero if there are none; see beatLocked.
+	beaten         time.Time  // When they last were,
+	speakAt        time.Time  // and when the node next speaks on those that are silent.
+	forgeryFrom    *neighbour // Who sent the last notice that was not believed: it is logged once.
+	adverts        map[advertKey]*advertisement
+	advertsOf      map[wire.NodeID]int // How many there are of each node.
+	advertBytes    int                 // That their messages take.
+	own            map[string]*advertised
+	lastAdvert     time.Time // Date of the last advertisement of an own service; the next one has a later one.
+	workCommands   []wire.WorkCommand
+	routes         *topology.Table
+	floodAt        time.Time // When the next own update is due.
+	floodedAt      time.Time
+	greetings      []*neighbour  // Who is to be told what is known, behind the next flood.
+	floodTokens    float64       // How many floods may go out at once.
+	routesAt       time.Time     // When routes are to be computed; zero if they are current.
+	tableAt        time.Time     // When the routes are to be logged; zero if no change of them waits for it.
+	tableLogged    string        // What was logged of them last.
+	routesTook     time.Duration // The last computation of them.
+	packetSpending spending      // Of time on computations that do not wait, see forPackets
+	linkSpending   spending      // and forLinks.
+	advertsAt      time.Time
+	subs           map[*Subscription]struct{}
+	backends       []*Backend
+	routeChange    chan struct{} // Closed and replaced when the routes change.
+	closed         bool
 }
 
 // New starts a node without links.
@@ -153,15 +156,17 @@ func New(cfg Config) (*Node, error) {
 		sockets:   map[wire.ServiceName]*PacketConn{},
 		streams:   map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},
 		listeners: map[string]*StreamListener{}, muxes: map[*mux]struct{}{}, shared: map[muxKey][]*mux{}, dialing: map[muxKey]chan struct{}{},
-		links:       map[wire.NodeID]*neighbour{},
-		pending:     map[*neighbour]struct{}{},
-		updates:     map[wire.NodeID]*heardUpdate{},
-		adverts:     map[advertKey]*advertisement{},
-		advertsOf:   map[wire.NodeID]int{},
-		own:         map[string]*advertised{},
-		subs:        map[*Subscription]struct{}{},
-		routeChange: make(chan struct{}),
-		count:       counters{stretches: make(chan struct{}, 1)},
+		links:          map[wire.NodeID]*neighbour{},
+		pending:        map[*neighbour]struct{}{},
+		updates:        map[wire.NodeID]*heardUpdate{},
+		adverts:        map[advertKey]*advertisement{},
+		advertsOf:      map[wire.NodeID]int{},
+		own:            map[string]*advertised{},
+		subs:           map[*Subscription]struct{}{},
+		routeChange:    make(chan struct{}),
+		packetSpending: spending{thrift: forPackets},
+		linkSpending:   spending{thrift: forLinks},
+		count:          counters{stretches: make(chan struct{}, 1)},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

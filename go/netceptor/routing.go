@@ -23,12 +23,14 @@ func soonLocked(at *time.Time, d time.Duration) {
 
 // announceLocked schedules an own update. Floods keep a distance, so that a mesh that starts all at once stays calm.
 func (n *Node) announceLocked() {
-	d := floodDelay
-	if wait := floodSpacing - time.Since(n.floodedAt); wait > d {
-		d = wait
-	}
-	soonLocked(&n.floodAt, d)
+	soonLocked(&n.floodAt, max(floodDelay, n.spacingLocked()-time.Since(n.floodedAt)))
 	n.kickLocked()
+}
+
+// spacingLocked is the distance between two floods. A node with very many neighbours has a long list to tell each of them, and
+// would do nothing else while they come: with a thousand of them it is half a second.
+func (n *Node) spacingLocked() time.Duration {
+	return max(floodSpacing, time.Duration(len(n.told)*len(n.links))*time.Second/floodRate)
 }
 
 // announceJoinLocked schedules an own update that lists a new neighbour, right before which it is told nothing: see
@@ -39,7 +41,7 @@ func (n *Node) announceJoinLocked(nb *neighbour) {
 	if len(n.greetings) > 1 { // Their flood is due already.
 		return
 	}
-	n.floodTokens = min(floodBurst, n.floodTokens+float64(time.Since(n.floodedAt))/float64(floodSpacing))
+	n.floodTokens = min(floodBurst, n.floodTokens+float64(time.Since(n.floodedAt))/float64(n.spacingLocked()))
 	if n.floodTokens < 1 {
 		n.announceLocked()
 		return
@@ -62,20 +64,42 @@ func (n *Node) announceFirst() {
 }
 
 // recomputeLocked schedules a computation of the routes. In a large mesh, where one takes longer and changes come in
-// crowds, it waits longer for the crowd: 42 ms at 1,000 nodes.
+// crowds, it waits longer for the crowd: 42 ms at 1,000 nodes, and at least four times as long as the last one took.
 func (n *Node) recomputeLocked() {
-	soonLocked(&n.routesAt, routingDelay+min(time.Duration(len(n.updates))*40*time.Microsecond, 100*time.Millisecond))
+	wait := max(time.Duration(len(n.updates))*40*time.Microsecond, 4*n.routesTook)
+	soonLocked(&n.routesAt, routingDelay+min(wait, 100*time.Millisecond))
 	n.stale.Store(true)
 	n.kickLocked()
 }
 
-const (
-	// refreshShare is the part of its time, as one in so many, that a node spends on routes that lost packets ask for, and
-	// refreshBurst for how long it may do so ahead: with routes that take microseconds no packet is ever lost to thrift,
-	// even if the machine is so busy that some of them seem to take milliseconds.
-	refreshShare = 5
-	refreshBurst = 500 * time.Millisecond
+// The routes are computed without waiting for the crowd for a packet that would be lost, and for a link that comes or goes,
+// but not without end: peers can make as many of either as they like. With routes that take microseconds it is always
+// done, even if the machine is so busy that some of them seem to take milliseconds.
+var (
+	forPackets = thrift{share: 5, burst: 500 * time.Millisecond}
+	forLinks   = thrift{share: 10, burst: 100 * time.Millisecond}
 )
+
+// thrift is a limit on the time that is spent on something: one part in so many of all time, and a burst ahead.
+type thrift struct {
+	share time.Duration
+	burst time.Duration
+}
+
+// spending is what has been spent of it.
+type spending struct {
+	thrift
+	until time.Time // Spent up to then.
+}
+
+func (s *spending) may(now time.Time) bool {
+	if earliest := now.Add(-s.burst); s.until.Before(earliest) {
+		s.until = earliest
+	}
+	return !s.until.After(now)
+}
+
+func (s *spending) spend(took time.Duration) { s.until = s.until.Add(s.share * took) }
 
 // refresh is for a packet that table has no way for: it computes the routes at once if news of them wait for their crowd,
 // and reports whether it is worth looking again. So a node that has just come can be answered.
@@ -85,23 +109,29 @@ func (n *Node) refresh(table *forwarding) bool {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if start := time.Now(); !n.routesAt.IsZero() && !n.closed && n.mayRefreshLocked(start) {
-		n.computeRoutesLocked()
-		n.spentLocked(time.Since(start))
+	if !n.routesAt.IsZero() && !n.closed {
+		n.computeWithinLocked(&n.packetSpending)
 	}
 	return n.table.Load() != table
 }
 
-// mayRefreshLocked reports whether the time for refreshes is not spent.
-func (n *Node) mayRefreshLocked(now time.Time) bool {
-	if earliest := now.Add(-refreshBurst); n.refreshAt.Before(earliest) {
-		n.refreshAt = earliest
+// computeWithinLocked computes the routes at once if there is time left for that, and reports whether it did.
+func (n *Node) computeWithinLocked(s *spending) bool {
+	if !s.may(time.Now()) {
+		return false
 	}
-	return !n.refreshAt.After(now)
+	n.computeRoutesLocked()
+	s.spend(n.routesTook)
+	return true
 }
 
-// spentLocked accounts for a refresh.
-func (n *Node) spentLocked(took time.Duration) { n.refreshAt = n.refreshAt.Add(refreshShare * took) }
+// linksChangedLocked computes the routes after a link has come or gone: at once, since packets must not go to a dead link,
+// unless links come and go by the hundred.
+func (n *Node) linksChangedLocked() {
+	if !n.computeWithinLocked(&n.linkSpending) {
+		n.recomputeLocked()
+	}
+}
 
 // ownUpdateLocked makes the next route message about this node.
 func (n *Node) ownUpdateLocked(duplicate uint64) wire.RouteUpdate {
@@ -296,6 +326,8 @@ func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
 
 // computeRoutesLocked computes the shortest paths and publishes the forwarding table.
 func (n *Node) computeRoutesLocked() {
+	start := time.Now()
+	defer func() { n.routesTook = time.Since(start) }()
 	n.routesAt = time.Time{}
 	routes := n.db.Routes()
 	t := &forwarding{dir: routes.Directory(), dests: make([]destination, routes.Directory().Size())}
