@@ -15,6 +15,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/policy/access"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/pods"
@@ -190,8 +191,8 @@ func trustedDir(path string) error {
 	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
 		return fmt.Errorf("datadir %s may be written by everybody (mode %04o), who could make this node run units: chmod o-w %s", path, info.Mode().Perm(), path)
 	case !ours(info):
-		return fmt.Errorf("datadir %s belongs to another user, who could make this node run units: name a directory of your own, for example %s",
-			path, filepath.Join(os.TempDir(), "receptor-"+strconv.Itoa(os.Getuid())))
+		return fmt.Errorf("datadir %s belongs to another user%s, who could make this node run units: run it as that user, or name a directory of your own, for example %s",
+			path, owner(info), filepath.Join(os.TempDir(), "receptor-"+strconv.Itoa(os.Getuid())))
 	}
 	return nil
 }
@@ -207,7 +208,7 @@ func storable(path string) error {
 	}
 	probe, err := os.MkdirTemp(dir, ".receptor-")
 	if err != nil {
-		return err
+		return files.Denied(err, dir, path)
 	}
 	return os.Remove(probe)
 }

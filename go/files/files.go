@@ -14,6 +14,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,4 +137,28 @@ func (a *awaited) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("read %s: it is %s, and nobody has written to it for %v", a.Name(), a.kind, a.wait)
 	}
 	return a.File.Read(p)
+}
+
+// Denied adds to an error of permission what to do about it, if the path (or what is in its way) belongs to another user.
+// give is what that user would have to give away. Other errors stay as they are.
+func Denied(err error, path, give string) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	at := path
+	info, statErr := os.Lstat(at)
+	for statErr != nil && filepath.Dir(at) != at {
+		at = filepath.Dir(at)
+		info, statErr = os.Lstat(at)
+	}
+	if statErr != nil {
+		return err
+	}
+	me := os.Geteuid()
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(s.Uid) == me {
+		return err
+	}
+	return fmt.Errorf("%w: %s belongs to uid %d, and this program runs as uid %d; run it as uid %d, or give that away: chown -R %d %s",
+		err, at, s.Uid, me, s.Uid, me, give)
 }

@@ -118,3 +118,23 @@ func TestReadOnceGivesUp(t *testing.T) {
 		t.Error("a directory was read")
 	}
 }
+
+// TestDeniedSaysWhoseItIs: and nothing where the owner is not what is in the way.
+func TestDeniedSaysWhoseItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none", "file")
+	for _, err := range []error{nil, fs.ErrNotExist, fs.ErrPermission} {
+		if got := Denied(err, path, "/give"); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files of another user")
+	}
+	if err := os.Chown(filepath.Dir(filepath.Dir(path)), 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	err := Denied(fs.ErrPermission, path, "/give")
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "belongs to uid 12345, and this program runs as uid 0; run it as uid 12345, or give that away: chown -R 0 /give") {
+		t.Errorf("got %v", err)
+	}
+}

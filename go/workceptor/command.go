@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"sync"
@@ -255,6 +256,10 @@ func (w *commandWorker) runnerEnded() {
 func (w *commandWorker) settle(exit *os.ProcessState) {
 	j := w.j
 	j.reload()
+	if _, err := j.dir.Look(); errors.Is(err, fs.ErrPermission) {
+		w.deny(err)
+		return
+	}
 	switch {
 	case !j.complete():
 		w.killOrphans()
@@ -293,6 +298,21 @@ func (w *commandWorker) settle(exit *os.ProcessState) {
 	})
 	j.e.watch.remove(j)
 	j.settled()
+	close(w.ended)
+	j.e.gate.leave(j)
+}
+
+// deny gives up a unit whose runner is no more and has left a record that this process may not read: it works for another
+// user. How the unit has ended is in there, and whoever may read it will see it.
+func (w *commandWorker) deny(err error) {
+	j := w.j
+	j.e.log.Error("unit has ended, how cannot be read", "unit", j.id, "err", err)
+	j.note(func(rec *unit.Record) bool {
+		rec.Detail = unit.DetailDenied + err.Error()
+		j.ahead = false // The file knows better.
+		return true
+	})
+	j.e.watch.remove(j)
 	close(w.ended)
 	j.e.gate.leave(j)
 }

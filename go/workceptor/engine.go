@@ -143,6 +143,13 @@ func (e *Engine) load(f store.Found) *job {
 		e.log.Warn("link or file with the name of a unit is no unit, and is left as it is", "unit", f.ID, "path", f.Dir.Path())
 		return nil
 	}
+	if errors.Is(f.Err, fs.ErrPermission) {
+		e.log.Error("unit cannot be read and is left as it is", "unit", f.ID, "err", f.Err)
+		j := newJob(e, f.ID, f.Dir, unit.Record{State: Pending, Detail: unit.DetailDenied + f.Err.Error()})
+		j.started = true
+		j.work = deniedWorker{j, f.Err}
+		return j
+	}
 	if f.Err != nil {
 		e.log.Error("unit cannot be read", "unit", f.ID, "err", f.Err)
 		f.Record = unit.Record{

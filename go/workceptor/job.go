@@ -26,6 +26,25 @@ type worker interface {
 	release(ctx context.Context, force bool) (pending bool, err error)
 }
 
+// deniedWorker is for a unit whose files this process may not read: whatever has become of it, it is left as it is.
+type deniedWorker struct {
+	j   *job
+	err error
+}
+
+func (w deniedWorker) start(context.Context) (string, error) { return "", w.err }
+func (w deniedWorker) resume()                               {}
+func (w deniedWorker) cancel(context.Context) (bool, error)  { return false, w.err }
+
+// release with force takes it off the list, and the files stay.
+func (w deniedWorker) release(_ context.Context, force bool) (bool, error) {
+	if !force {
+		return false, w.err
+	}
+	w.j.forget()
+	return false, nil
+}
+
 // job is one unit in memory. Lock order: files, mu, the engine's mu.
 type job struct {
 	e          *Engine

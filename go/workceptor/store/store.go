@@ -266,7 +266,7 @@ func (r *Root) Load() ([]Found, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, files.Denied(err, r.path, r.path)
 	}
 	err = replayed
 	var found []Found
@@ -431,9 +431,10 @@ func (d *Dir) Overwrite(rec unit.Record) error {
 }
 
 // Mend puts rec in place of a record that cannot be read, or is not there, although the unit is; it reports whether it did.
+// One of another user is left alone: there is nothing wrong with it.
 func (d *Dir) Mend(rec unit.Record) bool {
 	_, err := d.read()
-	return err != nil && d.Exists() && d.Overwrite(rec) == nil
+	return err != nil && !errors.Is(err, fs.ErrPermission) && d.Exists() && d.Overwrite(rec) == nil
 }
 
 func (d *Dir) replace(rec unit.Record, sync bool) error {
@@ -635,7 +636,7 @@ func deleteUnit(path string) error {
 // openRegular opens a regular file that is not a link. It does not block on what is none.
 func openRegular(path string, flags int) (*os.File, error) {
 	f, _, err := files.OpenRegular(path, flags|syscall.O_NOFOLLOW)
-	return f, err
+	return f, files.Denied(err, path, filepath.Dir(filepath.Dir(path))) // The directory of the node: it is one of many.
 }
 
 func syncDir(path string) error {

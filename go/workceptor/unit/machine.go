@@ -19,6 +19,7 @@ const (
 	DetailLocallyCancelled = "Locally Cancelled"
 	DetailGone             = "Remote work unit is gone"
 	DetailRunnerDied       = "Runner died"
+	DetailDenied           = "Cannot be read: " // The reason follows.
 	DetailDirectoryGone    = "Unit directory is gone"
 	DetailQueued           = "Queued"
 	DetailRunningFunction  = "Running"
