@@ -25,6 +25,9 @@ const maxSocketPath = len(unix.RawSockaddrUnix{}.Path) - 1
 // file; who is second gets [ErrLocked]. A socket that an ended process has left is replaced. Anything else at path, or a
 // socket that somebody still serves without the lock, is an error and stays as it is.
 //
+// The file is there from when connections are taken until they are not, never without: it is made as path.new, which is the
+// name that the kernel lists the socket by. A path that has no room for that is bound as it is.
+//
 // Close removes the socket and the lock file.
 func ListenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	if len(path) > maxSocketPath {
@@ -109,6 +112,12 @@ func bindUnix(path string, mode fs.FileMode) (*unixListener, error) {
 	if err := makeWay(path); err != nil {
 		return nil, err
 	}
+	first := path + ".new"
+	if len(first) > maxSocketPath {
+		first = path
+	} else if err := makeWay(first); err != nil { // Of one who had the lock before us, and has ended just then.
+		return nil, err
+	}
 	syscall.ForkLock.RLock()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err == nil {
@@ -120,22 +129,23 @@ func bindUnix(path string, mode fs.FileMode) (*unixListener, error) {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	defer file.Close() // The listener has a duplicate.
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: first}); err != nil {
 		return nil, fmt.Errorf("listen unix %s: bind: %w", path, err)
 	}
-	l, err := startListening(file, path, mode)
+	l, err := startListening(file, first, path, mode)
 	if err != nil {
-		_ = os.Remove(path)
+		_ = os.Remove(first)
 		return nil, err
 	}
 	return l, nil
 }
 
-func startListening(file *os.File, path string, mode fs.FileMode) (*unixListener, error) {
-	if err := os.Chmod(path, mode.Perm()); err != nil {
+// startListening has a bound socket listen and gives it its name.
+func startListening(file *os.File, first, path string, mode fs.FileMode) (*unixListener, error) {
+	if err := os.Chmod(first, mode.Perm()); err != nil {
 		return nil, err
 	}
-	info, err := os.Lstat(path)
+	info, err := os.Lstat(first)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +154,10 @@ func startListening(file *os.File, path string, mode fs.FileMode) (*unixListener
 	}
 	nl, err := net.FileListener(file)
 	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(first, path); err != nil {
+		_ = nl.Close()
 		return nil, err
 	}
 	files := &socketFiles{path: path, info: info}
@@ -167,6 +181,9 @@ type socketFiles struct {
 	users atomic.Int32
 }
 
+// Addr returns the path that clients know.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: l.files.path} }
+
 // Duplicate returns another listener on the same socket: each connection goes to one of the two. It is not for a listener
 // that is being closed.
 func (l *unixListener) Duplicate() (net.Listener, error) {
@@ -187,18 +204,25 @@ func (l *unixListener) Duplicate() (net.Listener, error) {
 // and the lock file.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
+		last := l.files.users.Add(-1) == 0
+		if last {
+			l.files.removeSocket()
+		}
 		l.err = l.Listener.Close()
-		if l.files.users.Add(-1) == 0 {
-			l.files.remove()
+		if last {
+			l.files.unlock()
 		}
 	})
 	return l.err
 }
 
-func (f *socketFiles) remove() {
+func (f *socketFiles) removeSocket() {
 	if info, err := os.Lstat(f.path); err == nil && os.SameFile(info, f.info) {
 		_ = os.Remove(f.path)
 	}
+}
+
+func (f *socketFiles) unlock() {
 	_ = os.Remove(f.lock.Name())
 	_ = f.lock.Close()
 }

@@ -109,6 +109,75 @@ func TestUnixSocketUmask(t *testing.T) {
 }
 
 // TestUnixSocketStale replaces what a process left that was killed: socket and lock file, without a lock.
+// TestUnixSocketIsThereWhenItListens: the first that a client finds at the path takes connections.
+func TestUnixSocketIsThereWhenItListens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 300 {
+		found := make(chan error)
+		go func() {
+			for {
+				conn, err := net.Dial("unix", path)
+				if err == nil {
+					_ = conn.Close()
+				}
+				if !errors.Is(err, fs.ErrNotExist) {
+					found <- err
+					return
+				}
+			}
+		}()
+		l, err := ListenUnix(path, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-found; err != nil {
+			t.Errorf("a client that finds the socket is told %v", err)
+		}
+		if l.Addr().String() != path {
+			t.Errorf("it listens on %s, want %s", l.Addr(), path)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
+// TestUnixSocketWithALongName: a path of the greatest length is served too, and what was left of a start in the midst of it
+// is replaced.
+func TestUnixSocketWithALongName(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	for _, length := range []int{maxSocketPath, maxSocketPath - 3, maxSocketPath - 4, maxSocketPath - 5} {
+		path := filepath.Join(dir, strings.Repeat("x", length-len(dir)-1))
+		if first := path + ".new"; len(first) <= maxSocketPath {
+			abandoned, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: first})
+			if err != nil {
+				t.Fatal(err)
+			}
+			abandoned.SetUnlinkOnClose(false)
+			_ = abandoned.Close()
+		}
+		l, err := ListenUnix(path, 0o600)
+		if err != nil {
+			t.Errorf("a path of %d bytes: %v", length, err)
+			continue
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Errorf("a path of %d bytes: %v", length, err)
+		} else {
+			_ = conn.Close()
+		}
+		_ = l.Close()
+	}
+}
+
 func TestUnixSocketStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
