@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -427,14 +428,68 @@ func TestF170LogBreaksOff(t *testing.T) {
 	}
 }
 
-// A cluster that does not say that the container has ended is believed to when its log has nothing new five times.
+// A container is believed to have ended when its log has nothing new five times and the cluster does not say that it runs.
 func TestF170LogEndsWithoutAWord(t *testing.T) {
 	a := newAPIServer(t)
+	a.ready = func(pod *corev1.Pod) {
+		running(pod)
+		pod.Status.ContainerStatuses = nil
+	}
 	a.log = []func(*logWriter){func(w *logWriter) { w.line(stamped(0, "all\n")) }}
 	u := newUnit(t, a, "", nil)
 	u.want(u.run(t.Context(), pods.Run), unit.Succeeded, "Finished", "all\n")
 	if n := a.count("GET ctxns/pods/kube-abc12/log"); n != quietLogs+1 {
 		t.Errorf("the log was read %d times, want %d", n, quietLogs+1)
+	}
+}
+
+// A container that says nothing for long is not cut off by logs that end, well or not, as long as the cluster says that it runs.
+func TestF170QuietContainers(t *testing.T) {
+	a := newAPIServer(t)
+	for i := range quietLogs + 2 {
+		a.log = append(a.log, func(w *logWriter) {
+			if i%2 == 1 {
+				w.abort()
+			}
+		})
+	}
+	a.log = append(a.log, helloLog(a))
+	u := newUnit(t, a, "", nil)
+	u.want(u.run(t.Context(), pods.Run), unit.Succeeded, "Finished", hello)
+	if n := a.count("GET ctxns/pods/kube-abc12/log"); n != quietLogs+4 { // Once more after the end.
+		t.Errorf("the log was read %d times, want %d", n, quietLogs+4)
+	}
+}
+
+// A cluster that says for ever that a container runs, whose logs end at once, is not believed for ever.
+func TestF170ClaimsHaveALimit(t *testing.T) {
+	defer func(limit time.Duration) { claimLimit = limit }(claimLimit)
+	claimLimit = 0
+	for name, tc := range map[string]struct {
+		last          func(*logWriter)
+		state         unit.State
+		detail, wrote string
+	}{
+		"ends well": {func(*logWriter) {}, unit.Succeeded, "Finished", "all\n"},
+		"breaks":    {(*logWriter).abort, unit.Failed, "Error with pod's stdout: unexpected EOF", "all\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t)
+			a.log = []func(*logWriter){func(w *logWriter) { w.line(stamped(0, "all\n")) }}
+			for range quietLogs {
+				a.log = append(a.log, tc.last)
+			}
+			u := newUnit(t, a, "", nil)
+			u.want(u.run(t.Context(), pods.Run), tc.state, tc.detail, tc.wrote)
+		})
+	}
+}
+
+func TestF170LogPauses(t *testing.T) {
+	for quiet, want := range map[int]time.Duration{0: sendPause, quietLogs: sendPause, quietLogs + 1: 2 * sendPause, 1000: claimPause} {
+		if got := logPause(quiet); got != want {
+			t.Errorf("after %d logs with nothing new: %v, want %v", quiet, got, want)
+		}
 	}
 }
 

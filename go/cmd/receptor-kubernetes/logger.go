@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,18 +16,36 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-// quietLogs is how many logs in a row may end without anything new before a log that ends well is at its end, although the cluster
-// does not say that the container is.
-const quietLogs = 5
+const (
+	// quietLogs is how many logs in a row may end without anything new before the last one is at its end, if the cluster says
+	// neither that the container has ended nor that it runs.
+	quietLogs = 5
+	// lively is how long a log stays open only if the container may still write to it: that of one that has ended ends at once.
+	lively = time.Second
+	// claimPause is the longest pause between logs that end at once although the cluster says that the container runs.
+	claimPause = 5 * time.Second
+)
+
+// claimLimit is for how long a cluster is believed which says that the container runs, and whose logs end at once without
+// anything new: it may have lost the machine. A container that says nothing behind a proxy which ends quiet logs has as long as it
+// takes.
+var claimLimit = time.Hour
+
+// runs reports whether the cluster says that the container runs.
+func runs(pod *corev1.Pod) bool {
+	c := workerStatus(pod)
+	return c != nil && c.State.Running != nil && !ended(pod)
+}
 
 // copyLog writes the container's log until that has ended.
 func (h *helper) copyLog(ctx context.Context) error {
 	if !h.canReconnect(h.settings.Reconnect) {
 		return h.copyLogOnce(ctx)
 	}
-	over := false // The container has ended.
+	over := false      // The container has ended.
+	sign := time.Now() // When it last showed that it lives.
 	for quiet := 0; ; {
-		before := h.out.size
+		before, opened := h.out.size, time.Now()
 		log, err := h.openLog(ctx, true)
 		if err != nil {
 			return err
@@ -42,25 +61,34 @@ func (h *helper) copyLog(ctx context.Context) error {
 		case err == nil && over: // It was asked for after the end, so this is all of it.
 			return h.out.finishLines()
 		}
-		if quiet++; h.out.size > before {
-			quiet = 0
-		}
+		lived := time.Since(opened) >= lively
 		pod, lookErr := h.look(ctx)
-		switch {
-		case lookErr != nil:
+		if lookErr != nil {
 			return lookErr
-		case quiet >= quietLogs && err != nil:
+		}
+		claimed := runs(pod)
+		if quiet++; h.out.size > before || lived && claimed {
+			quiet, sign = 0, time.Now()
+		}
+		switch {
+		case quiet < quietLogs, claimed && time.Since(sign) < claimLimit:
+		case err != nil:
 			return failed("Error with pod's stdout: %v", err)
-		case quiet >= quietLogs:
+		default:
 			return h.out.finishLines()
 		}
 		if over = ended(pod); over && err == nil {
 			continue
 		}
-		if err := pause(ctx, sendPause); err != nil {
+		if err := pause(ctx, logPause(quiet)); err != nil {
 			return err
 		}
 	}
+}
+
+// logPause is how long to wait for the next log after so many that brought nothing new.
+func logPause(quiet int) time.Duration {
+	return min(sendPause<<min(max(0, quiet-quietLogs), 10), claimPause)
 }
 
 // copyLogOnce is for clusters whose logs cannot be read on.

@@ -19,8 +19,10 @@
 // Logs are read with the time of each line. After a break, or a restart of this program, the log is asked for from the second of the
 // last line on, and what is known of it is left out: as many lines as have been written since, and as many bytes of a line
 // that has no end yet. How far the output has got is in the file pod.log of the unit. So no byte is lost or doubled, as long as
-// the cluster keeps the log. API servers that are too old for this (before 1.23.14, 1.24.8, 1.25.4) have the log read once, as does
-// the setting "disabled".
+// the cluster keeps the log. A log that ends is asked for again until the container has ended by what the cluster says; if the
+// cluster does not say, until there was nothing new five times, and if it says that the container runs while logs end at once,
+// for an hour. API servers that are too old for this (before 1.23.14, 1.24.8, 1.25.4) have the log read once, as does the
+// setting "disabled".
 //
 // # Decisions
 //
