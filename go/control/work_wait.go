@@ -30,7 +30,7 @@ func waitOf(req request) (*waiting, error) {
 	case isString && strings.EqualFold(name, "change"):
 		w.over = func(first, now workceptor.Status) bool {
 			return now.State.Complete() || now.State != first.State || now.Detail != first.Detail || now.StdoutSize != first.StdoutSize ||
-				now.QueuePosition != first.QueuePosition
+				now.QueuePosition != first.QueuePosition || now.Trouble != first.Trouble
 		}
 	default:
 		state, ok := stateNamed(name)

@@ -67,6 +67,7 @@ type job struct {
 	copying   bool          // Output is still to come although the state may be final.
 	gone      bool          // Released.
 	position  int           // In the queue, as it was told last.
+	trouble   string        // Why the node that does the unit cannot be spoken to; "" if it can, as far as is known.
 	runner    bool          // One is known to be alive.
 }
 
@@ -83,6 +84,7 @@ type snapshot struct {
 	gone    bool
 
 	position int
+	trouble  string
 }
 
 func (j *job) look() snapshot {
@@ -92,7 +94,7 @@ func (j *job) look() snapshot {
 }
 
 func (j *job) lookLocked() snapshot {
-	return snapshot{j.rec, j.configured, j.changed, j.copying || j.summingLocked(), j.gone, j.position}
+	return snapshot{j.rec, j.configured, j.changed, j.copying || j.summingLocked(), j.gone, j.position, j.trouble}
 }
 
 // ended is why a unit that has not started never will; nil if it has not ended.
@@ -133,7 +135,24 @@ func (s snapshot) statusAt(position int) Status {
 	if queued(s.rec) {
 		status.QueuePosition = cmp.Or(position, s.position) // The one known is that of a unit that waits on another node.
 	}
+	if !s.rec.State.Complete() || s.copying {
+		status.Trouble = s.trouble
+	}
 	return status
+}
+
+// meets notes what keeps the unit from the node that does it; nil if nothing does.
+func (j *job) meets(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.trouble != text {
+		j.trouble = text
+		j.tellLocked()
+	}
 }
 
 func queued(rec unit.Record) bool {
@@ -440,7 +459,7 @@ func (j *job) adopt(rec unit.Record) {
 // tellLocked wakes all who wait and tells the subscribers; it keeps j.mu so that they learn in order.
 func (j *job) tellLocked() {
 	j.wakeLocked()
-	s := snapshot{rec: j.rec, offered: j.configured, position: j.position, copying: j.summingLocked()}.statusAt(0)
+	s := snapshot{rec: j.rec, offered: j.configured, position: j.position, trouble: j.trouble, copying: j.summingLocked()}.statusAt(0)
 	j.e.publish(Change{Unit: j.id, Status: s, Released: j.gone})
 }
 

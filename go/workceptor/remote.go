@@ -234,6 +234,7 @@ func (w *remoteWorker) leave(err error) bool {
 	}
 	w.running, w.interrupt = false, nil
 	w.mu.Unlock()
+	w.j.meets(nil)
 	w.takeEarly().giveUp()
 	w.tell(stepNone, err)
 	if w.j.look().copying {
@@ -348,9 +349,12 @@ func (w *remoteWorker) connect(ctx context.Context) (*remote.Conn, error) {
 	return remote.Open(ctx, s, x.RemoteNode)
 }
 
-// dial is connect that shows on the unit what only a new configuration can help against.
+// dial is connect that shows on the unit what goes wrong, and fails it if only a new configuration can help against that.
 func (w *remoteWorker) dial(ctx context.Context) (*remote.Conn, error) {
 	conn, err := w.connect(ctx)
+	if ctx.Err() == nil {
+		w.j.meets(err)
+	}
 	if err != nil {
 		if at := strings.Index(err.Error(), "CRYPTO_ERROR"); at >= 0 && ctx.Err() == nil {
 			w.tlsFailed(err.Error()[at:])

@@ -1189,3 +1189,23 @@ func TestExecutorThatEndedBeforeTheStart(t *testing.T) {
 		s.mu.Unlock()
 	}
 }
+
+// TestARemoteUnitSaysWhatKeepsItFromItsNode: its state and detail stay those of existing nodes, and clients that know it see why
+// it does not get on.
+func TestARemoteUnitSaysWhatKeepsItFromItsNode(t *testing.T) {
+	e := openEngine(t, t.TempDir(), noMesh{"alpha"})
+	id := submit(t, e, request("beta", "cat", ""), "")
+	s := until(t, e, id, "trouble", func(s Status) bool { return s.Trouble != "" })
+	if s.Trouble != "no route to node" || s.State != Pending || s.Detail != unit.DetailStarting {
+		t.Errorf("got %v %q, trouble %q", s.State, s.Detail, s.Trouble)
+	}
+	if reply, err := s.MarshalJSON(); err != nil || !strings.Contains(string(reply), `"Trouble":"no route to node"`) {
+		t.Errorf("the reply is %s, %v", reply, err)
+	}
+	if _, err := e.Cancel(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+	if s := wait(t, e, id); s.Trouble != "" {
+		t.Errorf("a unit that is over is in trouble: %q", s.Trouble)
+	}
+}

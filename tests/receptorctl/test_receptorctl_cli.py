@@ -406,3 +406,11 @@ def test_work_list_shows_the_queue() -> None:
     }
     header, *rows = _units.table(units, "alpha")
     assert [row[header.index("Detail") :] for row in rows] == ["Queued, place 1", "Queued, place 2"]
+
+
+def test_work_list_shows_what_keeps_a_unit_from_its_node() -> None:
+    from receptor.cli import _units
+
+    unit = {"State": 0, "Detail": "Starting Worker", "Trouble": "no route to node", "WorkType": "x"}
+    header, row = _units.table({"U": unit}, "alpha")
+    assert row[header.index("Detail") :] == "Starting Worker, no connection to its node: no route to node"

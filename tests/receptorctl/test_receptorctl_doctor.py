@@ -117,6 +117,21 @@ def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invo
         assert "nobody listens there" in result.stdout
 
 
+def test_firewall_rules_are_shown_with_their_packets(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
+    rules = [{"action": "accept", "toservice": "ping"}, {"action": "drop", "toservice": "nothing"}]
+    listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": free_port()}}
+    with run_node(daemon, "alone", tmp_path, listener, node={"firewallrules": rules}) as node:
+        assert invoke("--socket", node.socket, "ping", "alone", "--count", "1").exit_code == 0
+        table = invoke("--socket", node.socket, "links").stdout.split("\n\n")[-1].splitlines()
+        assert [line.split(maxsplit=1) for line in table[:3]] == [
+            ["Packets", "Firewall"],
+            ["1", "action: accept toservice: ping"],
+            ["0", "action: drop toservice: nothing"],
+        ]
+        found = invoke("--socket", node.socket, "doctor", "alone", "--json").stdout
+        assert "firewall" not in checks(found), "a rule that accepts packets is no reason to worry"
+
+
 def test_doctor_of_a_link_that_took_two_tries(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
     """The dialer was there first. Nothing is wrong any more."""
     port = free_port()

@@ -335,6 +335,8 @@ type Status struct {
 	Outcome
 	// QueuePosition is not 0 for a unit that waits until others of its node have ended: 1 is the next to start.
 	QueuePosition int
+	// Trouble is why the node that does the unit cannot be spoken to at the moment; it is tried again.
+	Trouble string
 	// Unsettled says of a complete unit that the checksum of its output, or the rest of its copy, is on its way. It is not part of replies.
 	Unsettled bool
 }
@@ -383,6 +385,7 @@ func (s Status) AppendJSON(dst []byte) []byte {
 	dst = appendKey(append(dst, ','), "StateName", s.State.String())
 	dst = appendText(dst, "StdoutSHA256", s.SHA256)
 	dst = appendKey(append(dst, ','), "StdoutSize", s.StdoutSize)
+	dst = appendText(dst, "Trouble", s.Trouble)
 	dst = appendKey(append(dst, ','), "WorkType", s.WorkType)
 	return append(dst, '}')
 }

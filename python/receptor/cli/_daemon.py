@@ -36,6 +36,12 @@ def links(session: Session) -> None:
     ]
     for line in _show.table(("Backend", "State", "Cost", "Peers", "Last error"), backends):
         _show.out(line)
+    firewall: JSON = found.raw.get("firewall") or {}
+    rules = [(rule.get("packets"), rule.get("rule")) for rule in firewall.get("rules") or ()]
+    if rules:
+        _show.out()
+        for line in _show.table(("Packets", "Firewall"), [*rules, (firewall.get("default_packets"), "all others")]):
+            _show.out(line)
 
 
 def _ago(heard: Any) -> str:

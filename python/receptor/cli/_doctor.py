@@ -270,7 +270,7 @@ class _Patient:
     def _dropped(self) -> Iterator[Check]:
         firewall = (self._links.raw.get("firewall") if self._links else None) or {}
         for rule in firewall.get("rules") or ():
-            if rule.get("packets") and not str(rule.get("rule", "")).startswith("accept"):
+            if rule.get("packets") and not str(rule.get("rule", "")).startswith("action: accept"):
                 text = f"rule {rule.get('rule')} of {self._client.node} has met {rule['packets']} packets"
                 yield Check("firewall", WARNING, text, "compare it with the nodes and services you use")
 

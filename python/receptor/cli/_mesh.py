@@ -13,6 +13,8 @@ from receptor.cli._root import Failure, Session, cli, completing, own_version, p
 from receptor.cli._table import status_lines
 from receptor.control import ControlProtocolError, RefusedError
 
+_CAUSE = "receptorctl doctor {} looks for the cause"
+
 
 @cli.command(help="Show the status of the Receptor network.", example="receptorctl status --json", data=True)
 @pass_session
@@ -45,6 +47,7 @@ def ping(session: Session, node: str, count: int, delay: float) -> None:
     if as_data:
         _show.document({"node": node, "sent": len(replies), "received": received, "replies": replies})
     if received < len(replies):
+        _show.hint(_CAUSE.format(node))
         click.get_current_context().exit(2)
 
 
@@ -76,6 +79,8 @@ def traceroute(session: Session, node: str) -> None:
             _show.error(f"{number}: Error {hop['Error']} from {hop.get('From')} in {hop.get('TimeStr')}")
         else:
             _show.out(f"{number}: {hop.get('From')} in {hop.get('TimeStr')}")
+    if not _reached(hops):
+        _show.hint(_CAUSE.format(node))
 
 
 def _reached(hops: list[tuple[int, dict[str, Any]]]) -> bool:

@@ -96,9 +96,11 @@ def table(units: dict[str, Status], home: str) -> list[str]:
 
 
 def detail(status: Status) -> object:
-    """Return its detail, with its place if it waits for other units."""
-    place = status.get("QueuePosition")
-    return f"{status.get('Detail')}, place {place}" if place else status.get("Detail")
+    """Return its detail, with its place if it waits for other units, and what keeps it from its node."""
+    text, place, trouble = status.get("Detail"), status.get("QueuePosition"), status.get("Trouble")
+    if place:
+        text = f"{text}, place {place}"
+    return f"{text}, no connection to its node: {trouble}" if trouble else text
 
 
 def _age(status: Status) -> float | None:
