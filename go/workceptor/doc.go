@@ -56,7 +56,8 @@
 // "Killed" if the engine was closed, "Failed to restart: ..." if it was not, both with the Reason "restart".
 //
 // Complete units are kept until somebody releases them, unless [Limits] say otherwise: then the oldest of too many, and
-// those that are too old, are released as a client would, at most once a second. One whose output is being read is no
+// those that are too old, are released as a client would, at most once a second. A clock that is set meanwhile makes no unit old,
+// and ends no time to live; the dates of units are those that it showed, but none ends before its start. One whose output is being read is no
 // exception.
 //
 // Where the node may make cgroups (a subtree that was delegated to it, or the root of what a container sees) each

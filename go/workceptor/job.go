@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,7 @@ type job struct {
 	copying   bool          // Output is still to come although the state may be final.
 	gone      bool          // Released.
 	position  int           // In the queue, as it was told last.
+	finished  time.Time     // See finishedAt.
 	trouble   string        // Why the node that does the unit cannot be spoken to; "" if it can, as far as is known.
 	runner    bool          // One is known to be alive.
 }
@@ -145,7 +147,7 @@ func (s snapshot) statusAt(position int) Status {
 func (j *job) meets(err error) {
 	text := ""
 	if err != nil {
-		text = err.Error()
+		text = strings.TrimPrefix(err.Error(), "INTERNAL_ERROR (local): ") // As existing nodes begin what they find out themselves.
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -87,7 +87,7 @@ func (e *Engine) releaseOld(now time.Time) (wait time.Duration) {
 			continue // It will go when its other node can be told.
 		}
 		if s.rec.State.Complete() && !s.copying && !s.gone {
-			complete = append(complete, finished{j, j.finishedAt(s)})
+			complete = append(complete, finished{j, j.finishedAt(s, now)})
 		}
 	}
 	sort.Slice(complete, func(i, j int) bool { return complete[i].at.Before(complete[j].at) })
@@ -108,10 +108,16 @@ func (e *Engine) releaseOld(now time.Time) (wait time.Duration) {
 }
 
 // finishedAt is when the unit became complete: what its record says, or, if another implementation has written that, when it
-// did.
-func (j *job) finishedAt(s snapshot) time.Time {
-	if !s.rec.Finished.IsZero() {
-		return s.rec.Finished
+// did. From the first time that it is asked for it holds whatever somebody sets the clock to: nothing gets old by that.
+func (j *job) finishedAt(s snapshot, now time.Time) time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.finished.IsZero() {
+		date := s.rec.Finished
+		if date.IsZero() {
+			date = j.dir.StatusTime()
+		}
+		j.finished = now.Add(date.Sub(now))
 	}
-	return j.dir.StatusTime()
+	return j.finished
 }

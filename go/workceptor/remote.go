@@ -55,6 +55,9 @@ type remoteWorker struct {
 	cancelled bool          // The executor knows of the cancel.
 	refused   bool          // The executor refused the release: the unit is monitored on until somebody asks again.
 	early     *early        // What has set out of the payload, until a step takes it.
+
+	expiration time.Time // As a date, and when that is,
+	expires    time.Time // whatever somebody sets the clock to from now on.
 }
 
 func newRemoteWorker(j *job) *remoteWorker {
@@ -67,6 +70,20 @@ func (w *remoteWorker) extra() unit.RemoteExtra {
 		return *x
 	}
 	return unit.RemoteExtra{}
+}
+
+// expiry is when the unit's time to live is over; zero if it has none.
+func (w *remoteWorker) expiry() time.Time {
+	date := w.extra().Expiration
+	if date.IsZero() {
+		return date
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !date.Equal(w.expiration) {
+		w.expiration, w.expires = date, time.Now().Add(time.Until(date))
+	}
+	return w.expires
 }
 
 // takeEarly returns what has set out of the payload, once.
@@ -314,8 +331,8 @@ func (b *backoff) take() time.Duration {
 func (w *remoteWorker) pauseFor(ctx context.Context, pause *backoff) {
 	x := w.extra()
 	wait := pause.take()
-	if left := time.Until(x.Expiration); !x.Expiration.IsZero() && !x.RemoteStarted {
-		wait = min(wait, max(left, 0))
+	if expiry := w.expiry(); !expiry.IsZero() && !x.RemoteStarted {
+		wait = min(wait, max(time.Until(expiry), 0))
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -396,7 +413,7 @@ func (w *remoteWorker) submit(ctx context.Context, early *early) error {
 	begun, err := early.conclude(ctx)
 	if !begun {
 		var conn *remote.Conn
-		if conn, err = w.dialBefore(ctx, x.Expiration); err != nil {
+		if conn, err = w.dialBefore(ctx, w.expiry()); err != nil {
 			if ctx.Err() == nil && w.expire() {
 				return errNothing
 			}
@@ -418,22 +435,26 @@ func (w *remoteWorker) submit(ctx context.Context, early *early) error {
 
 // expire fails the unit if its time is over; it has not started.
 func (w *remoteWorker) expire() bool {
-	x := w.extra()
-	if x.Expiration.IsZero() || time.Now().Before(x.Expiration) {
+	if !w.expiredAt(time.Now()) {
 		return false
 	}
-	w.j.failBecause(unit.DetailExpired(x.Expiration), unit.ReasonExpired)
+	w.j.failBecause(unit.DetailExpired(w.extra().Expiration), unit.ReasonExpired)
 	return true
+}
+
+func (w *remoteWorker) expiredAt(now time.Time) bool {
+	expiry := w.expiry()
+	return !expiry.IsZero() && !now.Before(expiry)
 }
 
 // expireInTime fails the unit as soon as its time is over, if that is before stop is called.
 func (w *remoteWorker) expireInTime() (stop func()) {
-	x := w.extra()
-	if x.Expiration.IsZero() {
+	expiry := w.expiry()
+	if expiry.IsZero() {
 		return func() {}
 	}
 	over := make(chan struct{})
-	timer := time.AfterFunc(time.Until(x.Expiration), func() {
+	timer := time.AfterFunc(time.Until(expiry), func() {
 		defer close(over)
 		if w.expire() {
 			w.takeEarly().giveUp()
@@ -446,13 +467,13 @@ func (w *remoteWorker) expireInTime() (stop func()) {
 	}
 }
 
-func (w *remoteWorker) dialBefore(ctx context.Context, expiration time.Time) (*remote.Conn, error) {
-	if expiration.IsZero() {
+func (w *remoteWorker) dialBefore(ctx context.Context, expiry time.Time) (*remote.Conn, error) {
+	if expiry.IsZero() {
 		return w.dial(ctx)
 	}
 	// Only until the session stands: an exchange that has begun is brought to its end.
 	dialCtx, cancel := context.WithCancel(ctx)
-	timer := time.AfterFunc(time.Until(expiration), cancel)
+	timer := time.AfterFunc(time.Until(expiry), cancel)
 	conn, err := w.dial(dialCtx)
 	if err != nil || !timer.Stop() {
 		cancel()

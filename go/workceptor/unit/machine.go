@@ -137,6 +137,9 @@ func (r *Record) finish(e Event) {
 	}
 	if r.Finished.IsZero() {
 		r.Finished = e.At
+		if r.Finished.Before(r.Started) && !e.At.IsZero() { // The clock was set back meanwhile.
+			r.Finished = r.Started
+		}
 	}
 }
 
