@@ -389,10 +389,12 @@ class Node:
             self._busy.discard(channel)
             raise
         self._busy.discard(channel)
-        if self._closed or len(self._idle) >= _IDLE_CHANNELS:
+        if len(self._idle) >= _IDLE_CHANNELS:
             channel.close()
         else:
             self._idle.append(channel)
+        if self._closed:
+            self._drop_idle()
         return reply
 
     def _take(self, op: Op[T]) -> Channel:
@@ -447,14 +449,15 @@ class Node:
             raise errors[0]
 
     def _add_channel(self) -> None:
-        self._idle.append(self._new_channel())
+        with self._lock:
+            self._check()  # What close says on the main channel is the last that is said there.
+            self._idle.append(self._new_channel())
         if self._closed:
-            self._drop()
+            self._drop_idle()
 
     def _new_channel(self) -> Channel:
         op = Op("session.new", {}, lambda _: None, self.timeout_s)
-        with self._lock:
-            reply = self._main.call(op)
+        reply = self._main.call(op)
         channel = from_descriptor(reply.descriptor().detach())
         channel.greeting(deadline_of(op))
         return channel
@@ -466,8 +469,7 @@ class Node:
             self._root.close()
         for channel in list(self._busy):
             channel.wake()
-        while self._idle:
-            self._idle.pop().close()
+        self._drop_idle()
         if self._logs is not None:
             self._logs.close()
         for offer in self._offers:
@@ -476,6 +478,13 @@ class Node:
             self._sidecar.forget()
         elif self._sidecar is not None:
             self._sidecar.wait(_SIDECAR_END_S)
+
+    def _drop_idle(self) -> None:
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # Several threads may do this at once.
+                return
 
     def _close_at_exit(self, timeout_s: float) -> None:
         self.close(timeout_s)

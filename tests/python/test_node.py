@@ -21,8 +21,9 @@ import pytest
 from meshes import InThread, Mesh
 
 import receptor
+from receptor._channel import Channel
 from receptor._fds import receive
-from receptor._session import Descriptor
+from receptor._session import Descriptor, Op, Reply
 from receptor.errors import ProtocolError
 
 CAT = receptor.WorkCommand("cat", "cat")
@@ -892,6 +893,43 @@ def test_closing_the_node_ends_calls_in_other_threads(mesh: Mesh, in_thread: InT
     with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
         node.status()
     listener.close()
+
+
+def test_close_ends_the_node_in_order_however_many_threads_want_sessions(
+    nodes: Mesh, in_thread: InThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farewells: list[str] = []
+    call = Channel.call
+
+    def recorded(self: Channel, op: Op[Any]) -> Reply:
+        try:
+            reply = call(self, op)
+        except receptor.ReceptorError as error:
+            if op.name == "close":
+                farewells.append(repr(error))
+            raise
+        if op.name == "close":
+            farewells.append("in order" if reply.error is None else repr(reply.error))
+        return reply
+
+    monkeypatch.setattr(Channel, "call", recorded)
+
+    def crowd(node: receptor.Node, begun: threading.Barrier) -> None:
+        begun.wait(60)
+        with pytest.raises(receptor.ClosedError):
+            while True:
+                node.events().close()  # Each takes a session of its own.
+
+    for turn in range(5):
+        node = nodes.node(f"n{turn}")
+        begun = threading.Barrier(13)
+        running = [in_thread(lambda node=node, begun=begun: crowd(node, begun)) for _ in range(12)]  # type: ignore[misc]
+        begun.wait(60)
+        node.events().close()
+        node.close()
+        for one in running:
+            one.result()
+    assert farewells == ["in order"] * 5
 
 
 def test_streams_end_as_resets_when_the_node_closes(mesh: Mesh) -> None:
