@@ -171,7 +171,7 @@ class AsyncSession:
             future.set_result(item)
 
 
-class Pollable:
+class Pollable(_process.Local):
     """A socket from which tasks read by waiting until it is readable: a cancelled wait loses nothing."""
 
     def __init__(self, sock: socket.socket) -> None:

@@ -580,7 +580,7 @@ class Proxy:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
 
 
-class EventStream:
+class EventStream(_process.Local):
     """Events of a node, as they happen, for one task; see :meth:`Node.events`.
 
     ::

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from . import _ops, _sockets
+from . import _ops, _process, _sockets
 from ._aio_session import Opening, Pollable, owned, within
 from ._aio_streams import MeshSocket
 from ._functions import (
@@ -246,7 +246,7 @@ class NodeUnit(AsyncUnit):
                 pass  # What made us take it back is the error to tell.
 
 
-class Output:
+class Output(_process.Local):
     """Output of a unit of work, for ``async for`` in one task; ``offset`` counts the bytes taken.
 
     A cancelled or timed-out wait loses nothing: go on with the same object.

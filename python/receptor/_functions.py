@@ -156,7 +156,7 @@ class Units:
         return Task(message, descriptors)
 
 
-class Offer:
+class Offer(_process.Local):
     """A function as a work type, until it is closed or the node is."""
 
     def __init__(self, descriptor: Descriptor, worktype: str, function: Function, pool: "Pool | None") -> None:

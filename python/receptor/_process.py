@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Protocol
+from typing import NoReturn, Protocol, SupportsIndex
 
 from .errors import ConfigError, ForkedProcessError, ReceptorError
 
@@ -18,6 +18,15 @@ class Owned(Protocol):
     """Something with descriptors that a forked child must not hold open."""
 
     def _abandon_after_fork(self) -> None: ...
+
+
+class Local:
+    """Something of this process alone: it cannot be copied or pickled. A copy would close the original at its end."""
+
+    _elsewhere = "open one in the process that needs it"  # What to do instead.
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(f"cannot copy or pickle {self!r}: {self._elsewhere}")
 
 
 class Closing(Owned, Protocol):
@@ -49,7 +58,8 @@ def check(opened_in: int) -> None:
     if os.getpid() != opened_in:
         raise ForkedProcessError(
             f"opened in process {opened_in}, used in its forked child {os.getpid()}: a node does not survive a fork; "
-            'open it after forking, or start processes with multiprocessing.get_context("spawn")',
+            'open it after forking, or start processes with multiprocessing.get_context("spawn"); what a child can '
+            "have of it is the dup() of a stream, made before the fork",
             opened_in=opened_in,
             used_in=os.getpid(),
         )

@@ -41,7 +41,7 @@ def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
     return socket.socket(socket.AF_UNIX, kind, fileno=descriptor.detach())
 
 
-class StreamSocket(socket.socket):
+class StreamSocket(_process.Local, socket.socket):
     """A mesh stream as a socket: whatever takes a connected socket takes it.
 
     peer, local: the two ends. stream: the node's number for it.
@@ -55,8 +55,10 @@ class StreamSocket(socket.socket):
         self._pid = os.getpid()
         _process.track(self)
 
+    _elsewhere = "another process takes its dup(), a plain socket"
+
     def dup(self) -> socket.socket:  # type: ignore[override]  # a plain socket: only one object speaks for the stream
-        """A plain socket on a copy of the descriptor."""
+        """A plain socket on a copy of the descriptor, for another process as well."""
         return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
 
     def _broken(self, status: "StreamStatus") -> StreamResetError | None:

@@ -114,7 +114,7 @@ class MeshSocket(_sockets.StreamSocket):
                 raise reset from error
 
 
-class Listener:
+class Listener(_process.Local):
     """Streams that others open to a service here.
 
     ::
@@ -212,7 +212,7 @@ class Listener:
         self._arrivals.close()
 
 
-class DatagramSocket:
+class DatagramSocket(_process.Local):
     """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
 
     ::
@@ -356,7 +356,7 @@ class Proxy:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
 
 
-class EventStream:
+class EventStream(_process.Local):
     """Events of a node, as they happen. Close it, or use it in a ``with`` statement.
 
     ::

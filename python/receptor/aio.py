@@ -90,7 +90,7 @@ _LAST_WORDS_S = 3.0  # How long a closing node waits until what was written to c
 T = TypeVar("T")
 
 
-class Node:
+class Node(_process.Local):
     """A node of the mesh, running from ``async with`` (or ``await Node(...)``) until its end (or :meth:`close`).
 
     The arguments are those of :class:`receptor.Node`, and so are the errors, raised when it starts.

@@ -63,7 +63,7 @@ _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once 
 T = TypeVar("T")
 
 
-class Node:
+class Node(_process.Local):
     """A node of the mesh, running from construction until :meth:`close`.
 
     id: its name in the mesh, unique there. Not needed if ``config`` gives one.

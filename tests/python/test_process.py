@@ -1,16 +1,21 @@
 """What the package does to its process: imports, forks, exits, the library's checks, finding the daemon."""
 
+import copy
 import doctest
+import gc
 import importlib
+import multiprocessing
 import os
 import pickle
 import pkgutil
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,8 @@ from meshes import Mesh
 
 import receptor
 from receptor import _daemon, _library
+
+resource_tracker.ensure_running()  # It lives as long as this process, once a child was spawned.
 
 SOURCES = Path(receptor.__file__).parents[1]
 
@@ -144,6 +151,38 @@ def test_a_forked_child_is_told(mesh: Mesh) -> None:
             os.waitpid(child, 0)
             far.close()
         assert a.status().node == "a"
+
+
+def test_what_belongs_to_a_process_is_neither_copied_nor_pickled(mesh: Mesh) -> None:
+    a, b = mesh.pair()
+    with b.listen("x") as listener, a.connect("b", "x") as sock, a.datagram() as datagrams, a.events() as events:
+        listener.accept(timeout_s=60).close()
+        for one in (a, listener, sock, datagrams, events, a.work):
+            for way in (copy.copy, copy.deepcopy, pickle.dumps):
+                if one is a.work and way is copy.copy:
+                    continue  # That is no more than another name.
+                with pytest.raises(TypeError, match="cannot copy or pickle <.*: (open one in the|another) process"):
+                    way(one)
+        gc.collect()
+    assert a.ping("b").from_node == "b"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Forking with threads, from Python 3.12 on.
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_another_process_takes_a_stream_as_its_dup(nodes: Mesh, method: str) -> None:
+    a, b = nodes.pair()
+    with b.listen("x") as listener, a.connect("b", "x") as sock, listener.accept(timeout_s=60) as far:
+        far.settimeout(60)
+        with sock.dup() as plain:
+            child = multiprocessing.get_context(method).Process(  # type: ignore[attr-defined]  # BaseContext has one
+                target=socket.socket.sendall, args=(plain, b"from the child")
+            )
+            child.start()
+        sock.close()
+        child.join(60)
+        assert child.exitcode == 0
+        child.close()
+        assert far.makefile("rb").read() == b"from the child"
 
 
 NEEDS_LIBRARY = pytest.mark.skipif(
