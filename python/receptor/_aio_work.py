@@ -1,7 +1,6 @@
 """Units of work of an asyncio node."""
 
 import asyncio
-import inspect
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -19,6 +18,7 @@ from ._functions import (
     Task,
     Units,
     checked,
+    is_coroutine_function,
     judge,
     new_pool,
     write_result,
@@ -332,13 +332,13 @@ class Offer(Pollable):
             self.close()
 
     async def _run(self, task: Task) -> None:
-        if not inspect.iscoroutinefunction(self._function):
+        if not is_coroutine_function(self._function):
             in_thread = cast(Function, self._function)
             await _in_thread(lambda: task.run(in_thread, self._pool), f"work-{self.worktype}")
             return
         loop = asyncio.get_running_loop()
         function = cast(Callable[[AsyncWorkContext], Coroutine[Any, Any, object]], self._function)
-        work = owned(loop.create_task(function(cast(AsyncWorkContext, task.context(AsyncWorkContext)))))
+        work = owned(loop.create_task(_judged(function, task)))
 
         def cancelled() -> None:
             loop.remove_reader(task.control.fileno())  # Said once: what the function awaits to clean up goes on.
@@ -347,21 +347,25 @@ class Offer(Pollable):
         loop.add_reader(task.control.fileno(), cancelled)
         verdict: dict[str, Any] = {"err": "cancelled"}
         try:
-            write_result(task.stdout, await work)
-            verdict = {"ok": True}
+            verdict = await work
         except asyncio.CancelledError:
             work.cancel()
             if (current := asyncio.current_task()) is not None and current.cancelling():
                 raise
-        except GeneratorExit:  # The loop is gone.
-            raise
-        except BaseException as error:
-            verdict = judge(error, task.stdout)
-            if not isinstance(error, (Exception, SystemExit)):
-                raise
         finally:
             loop.remove_reader(task.control.fileno())
             task.finish(verdict)
+
+
+async def _judged(function: Callable[[AsyncWorkContext], Coroutine[Any, Any, object]], task: Task) -> dict[str, Any]:
+    """Await a function and return the verdict about its unit: a SystemExit that left its task would end the loop."""
+    try:
+        write_result(task.stdout, await function(cast(AsyncWorkContext, task.context(AsyncWorkContext))))
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # Of the loop's or the program's own end.
+        raise
+    except BaseException as error:
+        return judge(error, task.stdout)
+    return {"ok": True}
 
 
 async def _in_thread(call: Callable[[], None], name: str) -> None:

@@ -259,7 +259,7 @@ def _words(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception as broken:
+    except BaseException as broken:
         text = f"its text cannot be told, because of {type(broken).__name__}"
     return f"{name}: {text}" if text else name
 
@@ -295,14 +295,22 @@ def encode(verdict: dict[str, Any]) -> bytes:
     return json.dumps(verdict).encode()
 
 
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling ``function``, which may be an object with such a method, makes a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
 def checked(function: Callable[..., Any], mode: str, *, asynchronous: bool) -> None:
     """Raise ConfigError for a function that cannot serve as ``mode`` says."""
     if mode not in ("thread", "process"):
         raise ConfigError(f"mode {mode!r}: want thread or process")
     if not callable(function):
         raise ConfigError(f"work function {function!r}: want something that can be called with a unit")
-    if inspect.iscoroutinefunction(function) and not asynchronous:
-        raise ConfigError(f"{function.__qualname__} is a coroutine function: offer it on a receptor.aio.Node")
+    name = getattr(function, "__qualname__", repr(function))
+    if is_coroutine_function(function) and not asynchronous:
+        raise ConfigError(f"{name} is a coroutine function: offer it on a receptor.aio.Node")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(f"{name} is a generator function: write to unit.stdout what it is to yield")
     if mode == "process":
         from . import _worker
 

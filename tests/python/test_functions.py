@@ -1,6 +1,7 @@
 """Functions of a program as work types."""
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import AsyncIterator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,24 @@ def stuck(unit: receptor.WorkContext) -> None:
 class Mute(Exception):
     def __str__(self) -> str:
         return str(1 // 0)
+
+
+class Cut(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class CalledLater:
+    async def __call__(self, unit: receptor.aio.AsyncWorkContext) -> bytes:
+        return await unit.read()
+
+
+def yields(unit: receptor.WorkContext) -> Iterator[bytes]:
+    yield b"never asked for"
+
+
+async def yields_later(unit: receptor.WorkContext) -> AsyncIterator[bytes]:
+    yield b"never asked for"
 
 
 def crash(unit: receptor.WorkContext) -> None:
@@ -211,6 +231,11 @@ def test_what_cannot_be_offered() -> None:
     with receptor.Node("a") as node:
         with pytest.raises(receptor.ConfigError, match=r"offer it on a receptor\.aio\.Node"):
             node.work.offer("x", later)  # type: ignore[arg-type]
+        with pytest.raises(receptor.ConfigError, match=r"offer it on a receptor\.aio\.Node"):
+            node.work.offer("x", CalledLater())  # type: ignore[arg-type]
+        for generator in (yields, functools.partial(yields), yields_later):
+            with pytest.raises(receptor.ConfigError, match=r"is a generator function: write to unit\.stdout"):
+                node.work.offer("x", generator)
         with pytest.raises(receptor.ConfigError, match="want thread or process"):
             node.work.offer("x", shout, mode="fiber")  # type: ignore[arg-type]
         with pytest.raises(receptor.ConfigError, match="concurrency"):
@@ -343,6 +368,30 @@ async def test_functions_of_asyncio(nodes: Mesh) -> None:
         await node.work.offer("pid", own_process, mode="process")
         async with node.work.submit("a", "pid") as unit:
             assert int(b"".join([chunk async for chunk in unit.stdout()])) != os.getpid()
+
+
+async def test_no_end_of_an_asyncio_function_ends_its_program(nodes: Mesh) -> None:
+    nodes.node("hub")
+    ends: dict[str, BaseException] = {
+        "exit status 3": SystemExit(3),
+        "exit status 1": SystemExit("nothing to do"),
+        "BaseException: odd": BaseException("odd"),
+        "Mute: its text cannot be told, because of ZeroDivisionError": Mute(),
+        "Cut: its text cannot be told, because of KeyboardInterrupt": Cut(),
+        "cancelled": asyncio.CancelledError(),
+    }
+
+    async def end(unit: receptor.aio.AsyncWorkContext) -> None:
+        raise ends[unit.params["how"]]
+
+    async with nodes.aio_node("a") as node:
+        await node.work.offer("end", end)
+        for detail in ends:
+            async with node.work.submit("a", "end", params={"how": detail}) as unit:
+                assert (await unit.wait(timeout_s=60, check=False)).detail == detail
+        await node.work.offer("object", CalledLater())
+        async with node.work.submit("a", "object", b"hi") as unit:
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"hi"
 
 
 def test_a_unit_fails_when_its_program_ends(tmp_path: Path) -> None:
