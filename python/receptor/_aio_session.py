@@ -77,7 +77,7 @@ class AsyncSession:
         try:
             return await within(op.timeout_s, op.name, future, GRACE_S if op.own_timeout else 0.0)
         except BaseException:
-            self._give_up(request_id, future)
+            self._give_up(request_id, future, op)
             raise
 
     def start(self, op: Op[T]) -> tuple[int, asyncio.Future[Reply]]:
@@ -111,14 +111,18 @@ class AsyncSession:
         self.sock.close()
         self.session.close()
 
-    def _give_up(self, request_id: int, future: asyncio.Future[Reply]) -> None:
+    def _give_up(self, request_id: int, future: asyncio.Future[Reply], op: Op[T]) -> None:
         self._futures.pop(request_id, None)
         if self._error is None:
-            self._write(self.session.abandon(request_id))
+            self._write(self.session.abandon(request_id, op.undo))
         if future.done() and not future.cancelled() and future.exception() is None:
-            descriptor = future.result().fd  # It came in the moment in which the call was cancelled.
-            if descriptor is not None:
-                descriptor.close()
+            reply = future.result()  # It came in the moment in which the call was cancelled.
+            if reply.fd is not None:
+                reply.fd.close()
+            if op.undo is not None and reply.error is None and self._error is None:
+                undo, _ = self.start(op.undo(reply.ok))
+                self.session.abandon(undo)
+                del self._futures[undo]
 
     def _write(self, frame: bytes) -> None:
         if not self._unsent:
@@ -156,6 +160,8 @@ class AsyncSession:
                 data, items = b"", []
             for item in items:
                 self._deliver(item)
+            if amends := self.session.amends():
+                self._write(amends)
             if not data:
                 self.close(self.session.eof())
                 return

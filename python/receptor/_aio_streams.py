@@ -1,6 +1,7 @@
 """What an asyncio node hands out: streams, listeners, servers, datagram sockets, events."""
 
 import asyncio
+import functools
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -435,9 +436,14 @@ class Server:
                     continue
                 task = self._node._spawn(self._handle(sock))
                 self._handlers.add(task)
-                task.add_done_callback(self._handlers.discard)
+                task.add_done_callback(functools.partial(self._handled, sock))
         finally:
             self._listener.close()
+
+    def _handled(self, sock: MeshSocket, task: asyncio.Task[None]) -> None:
+        self._handlers.discard(task)
+        if sock._transport is None:  # It was cancelled before it began.
+            sock.close()
 
     def _report(self, what: str, error: Exception) -> None:
         loop = asyncio.get_running_loop()

@@ -164,7 +164,13 @@ def forward(
 ) -> Op[tuple[int, str]]:
     """``forward.add``: the proxy's number and the address as bound."""
     keys = {"node": _named("node", node), "service": _named("service", service), "address": listen, **_tls(tls)}
-    return Op("forward.add", keys, lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))), timeout_s)
+    return Op(
+        "forward.add",
+        keys,
+        lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))),
+        timeout_s,
+        undo=lambda ok: remove_proxy(int(ok["proxy"]), timeout_s),
+    )
 
 
 def expose(
@@ -178,7 +184,13 @@ def expose(
     """``expose.add``: the proxy's number and the service's name."""
     keys: JSON = {"address": address, "service": _named("service", service, found=True), "advertise": advertise}
     keys |= _tls(tls) | _tags(tags)
-    return Op("expose.add", keys, lambda ok: (int(ok["proxy"]), _service(ok)), timeout_s)
+    return Op(
+        "expose.add",
+        keys,
+        lambda ok: (int(ok["proxy"]), _service(ok)),
+        timeout_s,
+        undo=lambda ok: remove_proxy(int(ok["proxy"]), timeout_s),
+    )
 
 
 def remove_proxy(proxy: int, timeout_s: float | None) -> Op[None]:
@@ -196,7 +208,13 @@ def add_peer(
 ) -> Op[BackendID]:
     """``peer.add``. A whole Peer has its settings with it."""
     keys = _peer(address, cost, redial, _allowed(allowed_peers), tls).to_json()
-    return Op("peer.add", keys, lambda ok: _backend(ok["backend"]), timeout_s)
+    return Op(
+        "peer.add",
+        keys,
+        lambda ok: _backend(ok["backend"]),
+        timeout_s,
+        undo=lambda ok: remove(_backend(ok["backend"]), timeout_s),
+    )
 
 
 def add_listener(
@@ -212,7 +230,11 @@ def add_listener(
 
     keys = _listener(address, cost, node_cost or {}, _allowed(allowed_peers), tls).to_json()
     return Op(
-        "listen.add", keys, lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))), timeout_s
+        "listen.add",
+        keys,
+        lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))),
+        timeout_s,
+        undo=lambda ok: remove(_backend(ok["backend"]), timeout_s),
     )
 
 

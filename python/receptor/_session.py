@@ -93,6 +93,8 @@ class Op(NamedTuple, Generic[T]):
 
     own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in some time later.
     timeout_s: seconds; None waits for ever.
+    undo: makes, of the reply's object, the request that takes back what was done for somebody who has given up; None if
+        closing the reply's descriptor does, or nothing needs to.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Op(NamedTuple, Generic[T]):
     decode: Callable[[JSON], T]
     timeout_s: float | None = None
     own_timeout: bool = False
+    undo: Callable[[JSON], Op[None]] | None = None
 
 
 class Session:
@@ -115,7 +118,8 @@ class Session:
         self._descriptors: deque[Descriptor] = deque()
         self._next_id = 1
         self._waiting: set[int] = set()
-        self._abandoned: set[int] = set()
+        self._abandoned: dict[int, Callable[[JSON], Op[None]] | None] = {}
+        self._amends = bytearray()
 
     def request(self, op: str, keys: Mapping[str, Any]) -> tuple[int, bytes]:
         """Number a request and return its ID and its bytes."""
@@ -125,18 +129,22 @@ class Session:
         self._waiting.add(request_id)
         return request_id, frame
 
-    def abandon(self, request_id: int) -> bytes:
-        """Give a request up: returns the bytes that tell the node, empty if it has answered already."""
+    def abandon(self, request_id: int, undo: Callable[[JSON], Op[None]] | None = None) -> bytes:
+        """Give a request up: returns the bytes that tell the node, empty if it has answered already.
+
+        undo: what is asked of the node if it has done the request all the same; see :meth:`amends`.
+        """
         if request_id not in self._waiting:
             return b""
         self._waiting.remove(request_id)
-        self._abandoned.add(request_id)
+        self._abandoned[request_id] = undo
         return encode({"op": "cancel", "target": request_id})
 
     def receive(self, data: bytes, descriptors: Iterable[Descriptor] = ()) -> list[Reply | Event]:
         """Take what one read brought and return what it completed.
 
-        Replies to abandoned requests are dropped, and the descriptors that came with them closed.
+        Replies to abandoned requests are dropped, and what was done for them is undone: descriptors are closed here,
+        and the rest is in :meth:`amends`.
         """
         self._descriptors.extend(descriptors)
         if len(self._descriptors) > MAX_PENDING_DESCRIPTORS:
@@ -148,6 +156,12 @@ class Session:
             if item is not None:
                 items.append(item)
         return items
+
+    def amends(self) -> bytes:
+        """What is to be sent now that abandoned requests were answered."""
+        frames = bytes(self._amends)
+        self._amends.clear()
+        return frames
 
     def eof(self) -> ReceptorError:
         """The socket has ended: what to tell those who still wait."""
@@ -201,9 +215,14 @@ class Session:
     def _reply(self, frame: JSON, descriptor: Descriptor | None) -> Reply | None:
         request_id = frame["id"]
         if request_id in self._abandoned:
-            self._abandoned.remove(request_id)
+            undo = self._abandoned.pop(request_id)
             if descriptor is not None:
                 descriptor.close()
+            if undo is not None and isinstance(frame.get("ok"), dict):
+                op = undo(frame["ok"])
+                again, request = self.request(op.name, op.keys)
+                self.abandon(again)
+                self._amends += request
             return None
         if request_id not in self._waiting:
             raise ProtocolError(f"reply to request {request_id!r}, which was not made or is answered already")

@@ -18,6 +18,7 @@ it asked for in the node too, and closes what arrives all the same. A node belon
 import asyncio
 import os
 import socket
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
@@ -178,7 +179,7 @@ class Node(_process.Local):
         self._check(started=False)
         if self._session is not None:
             return self
-        op, sock, sidecar = await asyncio.to_thread(self._begin) if self._takes_time else self._begin()
+        op, sock, sidecar = await self._begin_in_thread() if self._takes_time else self._begin()
         session = AsyncSession(sock)
         try:
             if self._log_level is not None:
@@ -211,6 +212,14 @@ class Node(_process.Local):
     def _begin(self) -> tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]:
         op = self._op() if self._op is not None else None
         return (op, *self._connect())
+
+    async def _begin_in_thread(self) -> tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]:
+        begun = asyncio.get_running_loop().run_in_executor(None, self._begin)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            begun.add_done_callback(_end_unwanted)
+            raise
 
     # What it is.
 
@@ -541,6 +550,16 @@ class Node(_process.Local):
     def _abandon_after_fork(self) -> None:
         if self._session is not None:
             self._session.abandon_after_fork()
+
+
+def _end_unwanted(begun: asyncio.Future[tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]]) -> None:
+    """End what a thread has begun for a start that was cancelled."""
+    if begun.cancelled() or begun.exception() is not None:
+        return
+    _, sock, sidecar = begun.result()
+    sock.close()
+    if sidecar is not None:
+        threading.Thread(target=sidecar.wait, args=(_SIDECAR_END_S,), name="receptor-sidecar", daemon=True).start()
 
 
 def _tell_failure(task: asyncio.Task[Any]) -> None:  # Any: its result is not used

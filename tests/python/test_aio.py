@@ -4,15 +4,19 @@ import asyncio
 import io
 import logging
 import os
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from meshes import Mesh
 
 import receptor
+from receptor import _modes
 
 CAT = receptor.WorkCommand("cat", "cat")
 SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')
@@ -118,6 +122,85 @@ async def test_a_descriptor_that_comes_late_is_closed(mesh: Mesh, monkeypatch: p
 
 async def late_open(node: receptor.aio.Node) -> None:
     await node.datagram("late")
+
+
+@pytest.mark.parametrize("moment", ["on its way", "received"])
+async def test_a_proxy_that_comes_late_is_closed(nodes: Mesh, tmp_path: Path, moment: str) -> None:
+    nodes.node("hub")
+    door = tmp_path / "door"
+    async with nodes.aio_node("a") as node:
+        opening = node.forward("hub", "x", f"unix://{door}")
+
+        async def opened() -> receptor.aio.Proxy:
+            return await opening
+
+        task = asyncio.create_task(opened())
+        await asyncio.sleep(0)  # The request is made, and its answer comes while the loop is busy here.
+        assert node._session is not None
+        (waiting,) = node._session._futures.values()
+        while not door.exists() or (moment == "received" and not waiting.done()):
+            if moment == "received":
+                node._session._on_readable()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while door.exists():
+            await node.status()
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2])
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    moment: int, monkeypatch: pytest.MonkeyPatch, nodes: Mesh
+) -> None:
+    if nodes.mode != "sidecar":
+        pytest.skip("only a sidecar is started in a thread")
+    started: list[_modes.Sidecar] = []
+    begun, go_on = threading.Event(), threading.Event()
+    open_session = _modes.open_session
+
+    def slowly(where: str, environ: Mapping[str, str]) -> tuple[socket.socket, _modes.Sidecar | None]:
+        begun.set()
+        assert go_on.wait(60)
+        sock, sidecar = open_session(where, environ)
+        assert sidecar is not None
+        started.append(sidecar)
+        return sock, sidecar
+
+    monkeypatch.setattr(_modes, "open_session", slowly)
+    node = receptor.aio.Node("a", mode="sidecar")
+    task = asyncio.create_task(node.start())
+    await asyncio.to_thread(begun.wait, 60)
+    if moment == 0:
+        task.cancel()
+    go_on.set()
+    while not started:
+        await asyncio.sleep(0)
+    if moment == 1:
+        task.cancel()
+    while moment == 2 and not node.version:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while os.path.exists(f"/proc/{started[0].pid}"):  # Ended, and reaped.
+        await asyncio.sleep(0.001)
+
+
+async def test_a_server_that_ends_at_once_closes_what_it_has_accepted(nodes: Mesh) -> None:
+    hub = nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        await node.wait_route("hub", timeout_s=60)
+        await asyncio.to_thread(hub.wait_route, "a", timeout_s=60)
+
+        async def handle(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+            raise AssertionError("there was no time for this")
+
+        async with await node.start_server(handle, "x") as server:
+            connecting = asyncio.create_task(asyncio.to_thread(hub.connect, "a", "x"))
+            while not server._handlers:
+                await asyncio.sleep(0)
+        with await connecting as sock:
+            assert await asyncio.to_thread(sock.recv, 1) == b""
 
 
 async def test_streams(mesh: Mesh) -> None:

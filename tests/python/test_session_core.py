@@ -9,7 +9,7 @@ import pytest
 
 import receptor
 from receptor import _session
-from receptor._session import Descriptor, Reply, Session
+from receptor._session import Descriptor, Op, Reply, Session
 from receptor.errors import from_wire
 from receptor.types import UnitStatus, event_from_json
 
@@ -90,6 +90,25 @@ def test_a_late_descriptor_is_closed() -> None:
     late, end = pipe_end()
     assert session.receive(frame({"id": number, "fd": True, "ok": {}}), [late]) == []
     assert is_closed(end)
+
+
+def test_what_was_done_for_nobody_is_undone() -> None:
+    session = Session()
+    number, _ = session.request("forward.add", {})
+    refused, _ = session.request("forward.add", {})
+
+    def undo(ok: dict[str, Any]) -> Op[None]:
+        return Op("proxy.remove", {"proxy": ok["proxy"]}, lambda _: None)
+
+    for request in (number, refused):
+        session.abandon(request, undo)
+    assert session.receive(frame({"id": refused, "err": {"code": "cancelled", "msg": "cancelled"}})) == []
+    assert session.amends() == b""
+    assert session.receive(frame({"id": number, "ok": {"proxy": 7}})) == []
+    request = json.loads(session.amends()[4:])
+    assert (request["op"], request["proxy"]) == ("proxy.remove", 7)
+    assert session.receive(frame({"id": request["id"], "ok": {}})) == []
+    assert session.amends() == b""
 
 
 def test_nothing_is_abandoned_after_its_reply() -> None:
