@@ -48,7 +48,7 @@ type host struct {
 	made      map[uint64]io.Closer // Links and proxies that were added while the node runs.
 	streams   map[uint64]*stream
 	datagrams map[uint64]*datagrams
-	services  map[string]*holding
+	names     map[name]*holding
 	finished  []uint64 // IDs of streams that are over, oldest first.
 	starts    map[workceptor.UnitID]*unitStart
 
@@ -69,7 +69,7 @@ func newHost(version, mode string, environ []string) *host {
 	h := &host{
 		version: version, mode: mode, environ: environ,
 		sessions: map[*session]struct{}{}, made: map[uint64]io.Closer{},
-		streams: map[uint64]*stream{}, datagrams: map[uint64]*datagrams{}, services: map[string]*holding{}, starts: map[workceptor.UnitID]*unitStart{},
+		streams: map[uint64]*stream{}, datagrams: map[uint64]*datagrams{}, names: map[name]*holding{}, starts: map[workceptor.UnitID]*unitStart{},
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.log = slog.New(&logHandler{host: h})

@@ -28,7 +28,7 @@ func opStreamListen(ctx context.Context, s *session, req *request) (reply, error
 	if err != nil {
 		return failed(err)
 	}
-	ln, err := take(ctx, s.host, req.Service, func() (*netceptor.StreamListener, error) {
+	ln, err := take(ctx, s.host, name{service: req.Service}, func() (*netceptor.StreamListener, error) {
 		return s.host.built().Node.ListenStream(req.Service, advert(req, true), conf)
 	})
 	if err != nil {
@@ -45,7 +45,7 @@ func opStreamListen(ctx context.Context, s *session, req *request) (reply, error
 	}
 	_ = near.SetWriteBuffer(backlog * announceBytes)
 	h := s.host
-	free := h.hold(ln.Service(), near)
+	free := h.hold(name{service: ln.Service()}, near)
 	l := &listener{host: h, mesh: ln, program: near, confirmed: req.Confirm}
 	h.spawn("listener", func() {
 		defer free()

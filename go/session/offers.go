@@ -34,7 +34,7 @@ var (
 const controlService = "control"
 
 // opWorkOffer makes functions of the program a work type of the node.
-func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
+func opWorkOffer(ctx context.Context, s *session, req *request) (reply, error) {
 	h := s.host
 	if req.WorkType == "" {
 		return failed(badRequest(`key "worktype": a name is expected`))
@@ -45,8 +45,11 @@ func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
 	}
 	o := &offer{host: h, worktype: req.WorkType, conn: near}
 	d := h.built()
-	err = d.Work.RegisterFunction(workceptor.FunctionType{
-		WorkType: req.WorkType, Handler: o, VerifySignature: req.VerifySignature, MaxRunning: req.Concurrency,
+	workType := name{workType: req.WorkType}
+	_, err = take(ctx, h, workType, func() (struct{}, error) {
+		return struct{}{}, d.Work.RegisterFunction(workceptor.FunctionType{
+			WorkType: req.WorkType, Handler: o, VerifySignature: req.VerifySignature, MaxRunning: req.Concurrency,
+		})
 	})
 	if err == nil {
 		if err = h.acceptWork(); err != nil {
@@ -59,7 +62,9 @@ func opWorkOffer(_ context.Context, s *session, req *request) (reply, error) {
 		return failed(offerError(err))
 	}
 	d.Node.SetWorkCommands(d.Work.WorkTypes())
+	free := h.hold(workType, near)
 	h.spawn("offer", func() {
+		defer free()
 		defer context.AfterFunc(h.ctx, func() { _ = near.Close() })()
 		eachMessage(near, func([]byte) {}) // To its end.
 		_ = near.Close()

@@ -135,3 +135,12 @@ func TestOffers(t *testing.T) {
 		t.Errorf("status: %v", ok)
 	}
 }
+
+// TestOfferedAgainAtOnce: a program takes a work type back and offers it again before the node has looked.
+func TestOfferedAgainAtOnce(t *testing.T) {
+	_, b := pair(t)
+	for range 300 {
+		_, offer := b.must("work.offer", "worktype", "upper")
+		_ = offer.Close()
+	}
+}

@@ -15,42 +15,47 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
 // datagramBuffer is the socket buffer asked for between a program and a datagram socket, each way.
 const datagramBuffer = 1 << 20
 
-// holding is a service name and the socket that keeps it for the program.
+// name is what a program keeps for itself: that of a service, or that of a work type.
+type name struct{ service, workType string }
+
+// holding is the socket that keeps a name for the program.
 type holding struct {
 	conn *net.UnixConn
 	done chan struct{} // Closed once the name is free.
 }
 
 // hold notes who keeps a name; the result says that it is free.
-func (h *host) hold(service string, conn *net.UnixConn) (free func()) {
+func (h *host) hold(n name, conn *net.UnixConn) (free func()) {
 	held := &holding{conn: conn, done: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.services[service] = held
+	h.names[n] = held
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.services[service] == held {
-			delete(h.services, service)
+		if h.names[n] == held {
+			delete(h.names, n)
 		}
 		close(held.done)
 	}
 }
 
-// take makes a socket of a service. Where one has the name that the program has closed already, it waits until the node
-// has noticed that: a program closes one and opens the next.
-func take[S any](ctx context.Context, h *host, service string, open func() (S, error)) (S, error) {
+// take opens something that has a name. Where a socket has that name which the program has closed already, it waits until
+// the node has noticed that: a program closes one and opens the next.
+func take[S any](ctx context.Context, h *host, n name, open func() (S, error)) (S, error) {
 	for {
 		h.mu.Lock()
-		held := h.services[service]
+		held := h.names[n]
 		h.mu.Unlock()
 		s, err := open()
-		if held == nil || !errors.Is(err, netceptor.ErrServiceInUse) || !isHungUp(held.conn) {
+		taken := errors.Is(err, netceptor.ErrServiceInUse) || errors.Is(err, workceptor.ErrRegistered)
+		if held == nil || !taken || !isHungUp(held.conn) {
 			return s, err
 		}
 		select {
@@ -70,7 +75,7 @@ const (
 )
 
 func opDatagramOpen(ctx context.Context, s *session, req *request) (reply, error) {
-	pc, err := take(ctx, s.host, req.Service, func() (*netceptor.PacketConn, error) {
+	pc, err := take(ctx, s.host, name{service: req.Service}, func() (*netceptor.PacketConn, error) {
 		return s.host.built().Node.ListenPacket(req.Service, advert(req, false))
 	})
 	if err != nil {
@@ -89,7 +94,7 @@ func opDatagramOpen(ctx context.Context, s *session, req *request) (reply, error
 	d.id = h.newIDLocked()
 	h.datagrams[d.id] = d
 	h.mu.Unlock()
-	free := h.hold(pc.Service(), near)
+	free := h.hold(name{service: pc.Service()}, near)
 	h.spawn("datagram socket", func() {
 		defer free()
 		defer func() {
