@@ -108,6 +108,7 @@
 // then it shows the last state before. Output beyond the final StdoutSize is not copied. If five results streams in a
 // row bring nothing although output is missing, the rest does not exist: the unit ends with what there is, StdoutSize
 // says so, and a warning is logged. A unit that is complete here keeps its state when the executor has lost it.
+// Of large output that is read here as it comes, what has been read leaves the kernel's memory for files once it is on disk.
 //
 // A payload of 1 MiB or more sets out for an executor of this implementation while it still comes, and its end is sent
 // when all of it is durable here. If that breaks off, the executor deletes its half unit, and the payload is sent anew

@@ -529,7 +529,7 @@ func (s *Submission) Write(p []byte) (int, error) {
 		w.payloadGrew(int64(n), s.size)
 	}
 	if s.keeps {
-		s.behind.Grown(s.stdin, s.size)
+		s.behind.Grown(s.stdin, s.size, 0)
 	}
 	return n, err
 }

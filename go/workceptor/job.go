@@ -60,6 +60,8 @@ type job struct {
 	ahead bool        // The memory says what the file does not yet: see later. Guarded by files.
 	stale atomic.Bool // The status file has changed: who has files locked reads it before the unlock.
 
+	fetched atomic.Int64 // How much of the output the last who read some had then.
+
 	mu        sync.Mutex
 	rec       unit.Record
 	changed   chan struct{} // Closed, and replaced, when anything here or the output changes.

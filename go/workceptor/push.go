@@ -88,7 +88,7 @@ func (m *mirror) take(f *remote.Following) error {
 		if n > 0 {
 			written, err := m.stdout.Write(piece[:n])
 			m.size += int64(written)
-			m.behind.Grown(m.stdout, m.size)
+			m.behind.Grown(m.stdout, m.size, m.j.fetched.Load())
 			if err != nil {
 				return m.cannotStore(err)
 			}

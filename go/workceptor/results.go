@@ -82,6 +82,7 @@ func (r *results) follow(copy func() (int64, error), enough func(got int64) bool
 			var n int64
 			n, err = copy()
 			r.pos += n
+			r.j.fetched.Store(r.pos)
 			if err != nil && err != io.EOF {
 				return err
 			}
