@@ -91,7 +91,7 @@ func parseKey(block *pem.Block) (key any, err error) {
 	return signer, nil
 }
 
-// one reads a file that holds one item of type T. what is the file's kind and content the item's, for people.
+// one reads, once, a file that holds one item of type T. what is the file's kind and content the item's, for people.
 func one[T any](path, what, content string) (item T, err error) {
 	all, err := items(path)
 	if err != nil {

@@ -76,9 +76,9 @@
 // # Decisions where the protocol leaves room
 //
 //   - Own updates go out 5 ms after a new link and 10 ms after other changes (existing nodes: 100 ms), at most one in
-//     100 ms (of a node with hundreds of neighbours, each of whom has all of them to hear, in more); a link that comes or goes
-//     changes the routes at once, or within 100 ms when they do so by the hundred. Between two of ours an update that only repeats the last one waits
-//     for the next beat of the link, up to a second, so that an idle mesh costs little.
+//     100 ms (of a node with hundreds of neighbours, each of whom has all of them to hear, in more); a link that comes or
+//     goes changes the routes at once, or within 100 ms when they do so by the hundred. Between two of ours an update that
+//     only repeats the last one waits for the next beat of the link, up to a second, so that an idle mesh costs little.
 //   - A new neighbour is sent the last update of every reachable node and all advertisements at once, as ordinary
 //     floods, instead of hearing them at the next period. Behind neighbours that do so a newcomer needs no flood of every
 //     node that learns of it: existing nodes do that, and an update that came through one is answered in that way.

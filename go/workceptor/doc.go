@@ -37,10 +37,10 @@
 // A runner that dies without a last word fails its unit with "Runner died", at once or at the next start, and the
 // processes of its command are killed if the process group can be told for certain. A unit directory that is taken
 // away while its command runs ends the command and fails the unit with "Unit directory is gone"; a unit that another node does ends so when its work does. A status file that somebody spoils or
-// takes away meanwhile is written anew from what runner and node know. One that belongs to another user, and cannot be read for that, is left as it is: the
-// Detail begins with "Cannot be read" and says whose it is, the State stays as it was last seen (Pending if it never was), and
-// only a release with force takes the unit off the list, not off the disk. A Pending unit found at
-// start is failed with "Pending at restart" unless its runner lives, or it has its payload and never had a runner: then it
+// takes away meanwhile is written anew from what runner and node know. One that belongs to another user, and cannot be read
+// for that, is left as it is: the Detail begins with "Cannot be read" and says whose it is, the State stays as it was last
+// seen (Pending if it never was), and only a release with force takes the unit off the list, not off the disk. A Pending
+// unit found at start is failed with "Pending at restart" unless its runner lives, or it has its payload and never had a runner: then it
 // is started now. A unit directory sees one runner in its life, whoever starts a second. A unit whose type is not offered any more is shown
 // with "Unknown WorkType", but is watched, and can be cancelled and released. An unfinished unit of a kind that this package
 // does not know, or a pod's while no work type has pods, fails with "Failed to restart: ..." and the Reason "restart": what it
