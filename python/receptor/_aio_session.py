@@ -45,6 +45,15 @@ def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
     return task
 
 
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raise RuntimeError, as asyncio does, unless this is ``loop``."""
+    if asyncio.get_running_loop() is not loop:
+        raise RuntimeError(
+            "opened on one event loop, used on another: open a node for each loop, or have the call made on the node's "
+            "with asyncio.run_coroutine_threadsafe"
+        )
+
+
 class AsyncSession:
     """A session that any number of tasks share: their requests are under way together.
 
@@ -73,6 +82,7 @@ class AsyncSession:
         Cancelling the call, or its timeout, cancels the request in the node; a descriptor that comes all the same is
         closed.
         """
+        check_loop(self._loop)
         request_id, future = self.start(op)
         try:
             return await within(op.timeout_s, op.name, future, GRACE_S if op.own_timeout else 0.0)
@@ -211,6 +221,7 @@ class Pollable(_process.Local):
                 await self._readable()
 
     async def _readable(self) -> None:
+        check_loop(self._loop)
         future = self._loop.create_future()
         if not self._waiters:
             self._loop.add_reader(self._sock.fileno(), self._wake)

@@ -21,12 +21,13 @@ import socket
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _modes, _ops, _process
 from ._aio_client import Client, connect
-from ._aio_session import AsyncSession, Opening, owned
+from ._aio_session import AsyncSession, Opening, check_loop, owned
 from ._aio_streams import (
     LIMIT_BYTES,
     DatagramSocket,
@@ -94,7 +95,8 @@ T = TypeVar("T")
 class Node(_process.Local):
     """A node of the mesh, running from ``async with`` (or ``await Node(...)``) until its end (or :meth:`close`).
 
-    The arguments are those of :class:`receptor.Node`, and so are the errors, raised when it starts.
+    The arguments are those of :class:`receptor.Node`, and so are the errors, raised when it starts. It belongs to the
+    event loop that starts it: calls on another raise RuntimeError.
     """
 
     def __init__(
@@ -424,13 +426,20 @@ class Node(_process.Local):
     async def close(self, timeout_s: float = 5.0) -> None:
         """Stop the node: its streams end, units of work go on. Waits until it has stopped, for at most ``timeout_s``.
 
-        Whoever waits for an answer gets ClosedError. Safe to call twice, and without effect in a forked child.
+        Whoever waits for an answer gets ClosedError. Safe to call twice, and without effect in a forked child. A node
+        whose event loop has ended is closed from any other.
         """
         if self._closed or os.getpid() != self._pid:
             return
-        self._closed = True
         if self._session is None:
+            self._closed = True
             return
+        if self._session.loop.is_closed():
+            with suppress(ClosedError, MeshTimeout):
+                await asyncio.to_thread(self._close_at_exit, timeout_s)
+            return
+        check_loop(self._session.loop)
+        self._closed = True
         end = self._session.loop.time() + timeout_s
         try:
             await self._last_words(min(timeout_s, _LAST_WORDS_S))

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,36 @@ async def test_a_server_that_ends_at_once_closes_what_it_has_accepted(nodes: Mes
                 await asyncio.sleep(0)
         with await connecting as sock:
             assert await asyncio.to_thread(sock.recv, 1) == b""
+
+
+async def test_a_node_belongs_to_its_loop(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, node.listen("x") as listener:
+
+        async def elsewhere() -> None:
+            calls: list[Callable[[], Awaitable[object]]] = [node.status, node.close, listener.accept, node.events().get]
+            for call in calls:
+                with pytest.raises(
+                    RuntimeError, match="opened on one event loop, used on another: open a node for each"
+                ):
+                    await call()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert (await node.status()).node == "a"
+
+
+def test_a_node_whose_loop_has_ended_is_closed_from_another(mesh: Mesh) -> None:
+    mesh.node("hub")
+    node = mesh.aio_node("a")
+
+    async def start() -> None:
+        await node.start()
+
+    asyncio.run(start())
+    asyncio.run(node.close())
+    assert node.closed
+    if mesh.mode == "fake":
+        mesh.fake.wait_for("node a closed")
 
 
 async def test_streams(mesh: Mesh) -> None:
