@@ -42,7 +42,7 @@ def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
 
 
 class StreamSocket(_process.Local, socket.socket):
-    """A mesh stream as a socket: whatever takes a connected socket takes it.
+    """A mesh stream as a socket: what takes a connected socket takes it, or its ``dup()`` if it wants no other class.
 
     peer, local: the two ends. stream: the node's number for it.
     """
@@ -58,7 +58,7 @@ class StreamSocket(_process.Local, socket.socket):
     _elsewhere = "another process takes its dup(), a plain socket"
 
     def dup(self) -> socket.socket:  # type: ignore[override]  # a plain socket: only one object speaks for the stream
-        """A plain socket on a copy of the descriptor, for another process as well."""
+        """A plain socket on a copy of the descriptor, for another process or a library that wants one."""
         return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
 
     def _broken(self, status: "StreamStatus") -> StreamResetError | None:

@@ -317,7 +317,7 @@ class Node(_process.Local):
     async def open_socket(
         self, node: str, service: str, *, tls: TLSProfile | None = None, timeout_s: float | None = 30.0
     ) -> MeshSocket:
-        """Open a stream to ``service`` on ``node`` as a non-blocking socket, for ``loop.sock_recv``, trio or ssl.
+        """Open a stream to ``service`` on ``node`` as a non-blocking socket, for ``loop.sock_recv`` or ssl.
 
         tls: for a service with a certificate: it must be that of ``node``. Raises Unreachable or MeshTimeout.
         """
