@@ -59,6 +59,12 @@ class _Process:
         self._process.start()
         far.close()
         self.alive = True
+        # Its end: a process that the function forked keeps the pipes open, and multiprocessing's own notice with them.
+        self._end: list[int] = []
+        try:
+            self._end.append(os.pidfd_open(self._process.pid or 0))
+        except (AttributeError, OSError):
+            pass  # A kernel before 5.3: only the pipes tell.
 
     def run(
         self, function: Callable[..., Any], unit: dict[str, Any], files: tuple[int, int], control: socket.socket
@@ -67,28 +73,36 @@ class _Process:
         stdin, stdout = (f"/proc/{os.getpid()}/fd/{fd}" for fd in files)
         try:
             self._pipe.send((function.__module__, function.__qualname__, unit, stdin, stdout))
-            while self._pipe in wait([self._pipe, control]):
+            while self._pipe in (ready := wait([self._pipe, control, *self._end])):
                 verdict: dict[str, Any] = self._pipe.recv()
                 if "progress" not in verdict:
                     self.alive = True
                     return verdict
                 control.send(_encode(verdict))
+            if control in ready:
+                return {"err": "cancelled"}
         except (EOFError, OSError):
-            self._process.join(5)
-            code = self._process.exitcode
-            return {
-                "err": f"the process of the function ended with exit code {code}; what it says is on standard error"
-            }
-        return {"err": "cancelled"}
+            pass
+        self._join(5)
+        code = self._process.exitcode
+        return {"err": f"the process of the function ended with exit code {code}; what it says is on standard error"}
 
     def kill(self) -> None:
         self._pipe.close()
         self._process.terminate()
-        self._process.join(1)
+        self._join(1)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
         self._process.close()
+        while self._end:
+            os.close(self._end.pop())
+
+    def _join(self, timeout_s: float) -> None:
+        if self._end:
+            wait(self._end, timeout_s)
+        else:
+            self._process.join(timeout_s)
 
 
 def check(function: Callable[..., Any]) -> None:

@@ -41,6 +41,14 @@ class Mute(Exception):
         return str(1 // 0)
 
 
+def crash_leaving_a_child(unit: receptor.WorkContext) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    unit.stdout.write(b"%d" % child)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Cut(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt
@@ -200,6 +208,11 @@ def test_functions_in_processes_of_their_own() -> None:
         with node.work.submit("a", "crash") as unit:
             with pytest.raises(receptor.WorkFailed, match="exit code -9"):
                 unit.wait(timeout_s=60)
+        node.work.offer("leave", crash_leaving_a_child, mode="process")
+        with node.work.submit("a", "leave") as unit:
+            with pytest.raises(receptor.WorkFailed, match="exit code -9"):
+                unit.wait(timeout_s=60)
+            os.kill(int(b"".join(unit.stdout(timeout_s=60))), signal.SIGKILL)
         with pytest.raises(receptor.ConfigError, match="top of a module"):
             node.work.offer("lambda", lambda unit: None, mode="process")
 
