@@ -76,6 +76,13 @@ func (a *admission) leave(j *job) {
 	startAll(ready)
 }
 
+// limited reports whether others may have to wait for the place of a running unit.
+func (a *admission) limited(j *job) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total > 0 || a.limits[a.running[j]] > 0
+}
+
 func (a *admission) setTotal(total int) {
 	a.mu.Lock()
 	a.total = total

@@ -560,6 +560,9 @@ func (w *commandWorker) release(ctx context.Context, force bool) (pending bool, 
 	}
 	w.mu.Lock()
 	running := w.runner != nil
+	if running && w.warm != nil && w.j.complete() { // What its runner has left to do is for nothing.
+		_ = w.warm.send(runner.ReleaseMessage(w.j.dir.Path()))
+	}
 	w.mu.Unlock()
 	if deleted := w.deletePod(); deleted != nil && !pending { // One that is cancelled is deleted by its helper.
 		return w.j.removeAfter(ctx, true, deleted, w.j.awaitEnd(ctx, deleted), force)

@@ -96,8 +96,10 @@
 // A released unit is gone at once; the room that it had on the disk is free a moment later. A few empty directories are kept for the
 // units to come while the engine is open.
 //
-// Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, and
-// StdoutSHA256 follows; [Engine.Wait] and the followers of a unit wait for it.
+// Of output that grows faster than its checksum is computed, the final state, and the end for those who read, come first, here and
+// on the node that has submitted the unit, and StdoutSHA256 follows; [Engine.Wait] waits for it. Who still reads the output then
+// has the processor first, for 5 s at most and where units need not wait for others. If the session with the executor breaks in
+// that moment, it is asked again for a minute; the submitting node itself does not ask when it was started anew.
 //
 // While a command runs, StdoutSize in memory follows the output file at once; the status file follows every 250 ms at
 // most. The status file of a remote unit follows a moment later, 50 ms at most, with what the node would find out again if

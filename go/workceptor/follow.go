@@ -29,7 +29,7 @@ func (e *Engine) Follow(ctx context.Context, id UnitID, offset int64, w io.Write
 	if err != nil {
 		return err
 	}
-	f := &follower{j: j, out: out, pos: offset}
+	f := &follower{j: j, out: out, pos: offset, done: j.await()}
 	defer f.close()
 	beat := time.NewTimer(remote.Beat)
 	defer beat.Stop()
@@ -65,28 +65,47 @@ type follower struct {
 	pos    int64
 	file   *os.File // nil until there is output.
 	said   []byte   // The last status that was told, without its size.
+	done   func()   // See job.await.
+	ended  bool     // The end was told.
 	silent bool     // Nothing was written since the last beat.
 }
 
 // push writes what is new.
 func (f *follower) push(ctx context.Context, now snapshot) (complete bool, err error) {
-	complete = now.rec.State.Complete() && !now.copying
-	if complete {
-		if err := f.copy(ctx, now.rec.StdoutSize); err != nil {
-			return false, err
-		}
-		text, err := json.Marshal(now.rec.Status(now.offered))
-		if err != nil {
-			return false, err
-		}
-		return true, f.out.Status(text)
-	}
 	if !now.rec.State.Complete() {
 		if err := f.tell(now); err != nil {
 			return false, err
 		}
+		return false, f.copy(ctx, math.MaxInt64)
 	}
-	return false, f.copy(ctx, math.MaxInt64)
+	if err := f.copy(ctx, now.rec.StdoutSize); err != nil {
+		return false, err
+	}
+	if now.copying { // Only the checksum is missing, or the rest of a copy that is still on its way here.
+		if f.pos < now.rec.StdoutSize {
+			return false, nil
+		}
+		f.done()
+		return false, f.end(now)
+	}
+	text, err := json.Marshal(now.rec.Status(now.offered))
+	if err != nil {
+		return false, err
+	}
+	return true, f.out.Status(text)
+}
+
+// end writes, once, how the unit has ended.
+func (f *follower) end(now snapshot) error {
+	if f.ended {
+		return nil
+	}
+	text, err := json.Marshal(now.rec.Status(now.offered))
+	if err != nil {
+		return err
+	}
+	f.ended, f.silent = true, false
+	return f.out.Ended(text)
 }
 
 // tell writes the status of a unit that is not complete if it says more than how much output there is, which comes by itself.
@@ -143,6 +162,7 @@ func (f *follower) quiet() error {
 }
 
 func (f *follower) close() {
+	f.done()
 	if f.file != nil {
 		f.file.Close()
 	}

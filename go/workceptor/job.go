@@ -73,6 +73,8 @@ type job struct {
 	finished  time.Time     // See finishedAt.
 	trouble   string        // Why the node that does the unit cannot be spoken to; "" if it can, as far as is known.
 	runner    bool          // One is known to be alive.
+	owed      bool          // The node that has done the unit is about to tell the checksum of its output.
+	readers   int           // They wait for more of the output.
 }
 
 func newJob(e *Engine, id UnitID, dir *store.Dir, rec unit.Record) *job {
@@ -163,21 +165,42 @@ func queued(rec unit.Record) bool {
 	return rec.State == unit.Pending && rec.Detail == unit.DetailQueued
 }
 
-// summingLocked reports whether the unit is complete but for the checksum of its output, which its runner is about to tell.
+// summingLocked reports whether the unit is complete but for the checksum of its output, which is about to be told.
 func (j *job) summingLocked() bool {
-	return j.runner && j.rec.State.Complete() && j.rec.StdoutSize > 0 && j.rec.SHA256 == ""
+	return (j.runner || j.owed) && j.rec.State.Complete() && j.rec.StdoutSize > 0 && j.rec.SHA256 == ""
 }
 
-// settled notes that the runner has ended: what it has not told is not told any more.
+// settled notes that who does the unit has ended: what was not told is not told any more.
 func (j *job) settled() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	missed := j.summingLocked()
-	j.runner = false
+	j.runner, j.owed = false, false
 	if missed {
 		j.e.sweepSoon()
 		j.tellLocked()
 	}
+}
+
+// await notes that somebody waits for output of the unit, until the result is called, once.
+func (j *job) await() (done func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.readers++
+	return sync.OnceFunc(func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.readers--; j.readers == 0 {
+			j.wakeLocked()
+		}
+	})
+}
+
+// awaited reports whether somebody does.
+func (j *job) awaited() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.readers > 0
 }
 
 func (j *job) complete() bool { return j.look().rec.State.Complete() }

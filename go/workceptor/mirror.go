@@ -78,15 +78,19 @@ func (w *remoteWorker) monitor(ctx context.Context) error {
 		size: w.j.dir.StdoutSize(), progress: time.Now(), news: make(chan struct{}),
 	}
 	m.resumed = m.size > 0
-	err = m.run(ctx)
-	if errors.Is(err, remote.ErrUnknownUnit) {
-		return m.gone()
-	}
-	if err != nil {
+	switch err = m.run(ctx); {
+	case err == nil:
+		err = m.finish()
+	case errors.Is(err, remote.ErrUnknownUnit):
+		err = m.gone()
+	default:
 		// Not passed on as a refusal, which would be final: the executor may be of another mind later.
 		return fmt.Errorf("monitoring ended: %s", err)
 	}
-	return m.finish()
+	if err == nil {
+		w.owe(0)
+	}
+	return err
 }
 
 // run follows the unit by the best means that the executor offers.
@@ -329,7 +333,7 @@ func (m *mirror) gone() error {
 func (m *mirror) end(e unit.Event) error {
 	return m.j.update(true, func(rec *unit.Record) bool {
 		if !rec.Apply(e) {
-			rec.StdoutSize = e.Size
+			rec.StdoutSize, rec.SHA256 = e.Size, cmp.Or(rec.SHA256, e.Outcome.SHA256)
 		}
 		if m.last != nil && rec.Started.IsZero() {
 			rec.Started = m.last.Started

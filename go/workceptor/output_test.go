@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -166,41 +169,53 @@ func TestChecksumFollows(t *testing.T) {
 	}
 }
 
+// much is a command whose output takes a moment to sum, and comes at once, so that nothing is summed while it grows; and how much it is.
+const (
+	much     = `-c "truncate -s 67108864 /proc/self/fd/1"`
+	muchSize = 64 << 20
+)
+
+// endsUnsettled waits for the end of a unit of much as it is told first.
+func endsUnsettled(t *testing.T, changes *Subscription) {
+	t.Helper()
+	for s := (Status{}); s.State != Succeeded; {
+		select {
+		case c := <-changes.C:
+			if s = c.Status; s.State == Succeeded && (!s.Unsettled || s.SHA256 != "" || s.StdoutSize != muchSize) {
+				t.Errorf("the end is told first as %+v", s)
+			}
+		case <-testContext(t).Done():
+			t.Fatal("the unit does not end")
+		}
+	}
+}
+
+func sumOfMuch(t *testing.T) string {
+	t.Helper()
+	h := sha256.New()
+	if _, err := io.CopyN(h, zeros{}, muchSize); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // TestChecksumOfARealRunnerFollows: the end of a unit with much output is told before its checksum, and the checksum reaches
 // the file, who waits here or on the node that has submitted it, and the next engine on the directory.
 func TestChecksumOfARealRunnerFollows(t *testing.T) {
-	const size = 64 << 20
-	command := `-c "truncate -s ` + strconv.Itoa(size) + ` /proc/self/fd/1"` // At once, so that nothing is summed while it grows.
-	h := sha256.New()
-	if _, err := io.CopyN(h, zeros{}, size); err != nil {
-		t.Fatal(err)
-	}
-	want := hex.EncodeToString(h.Sum(nil))
-	// ends waits for the end as it is told first.
-	ends := func(t *testing.T, changes *Subscription) {
-		t.Helper()
-		for s := (Status{}); s.State != Succeeded; {
-			select {
-			case c := <-changes.C:
-				if s = c.Status; s.State == Succeeded && (!s.Unsettled || s.SHA256 != "" || s.StdoutSize != size) {
-					t.Errorf("the end is told first as %+v", s)
-				}
-			case <-testContext(t).Done():
-				t.Fatal("the unit does not end")
-			}
-		}
-	}
+	want := sumOfMuch(t)
 	t.Run("here and there", func(t *testing.T) {
 		_, alpha, beta := pair(t)
-		changes := beta.Subscribe(64)
+		changes, here := beta.Subscribe(64), alpha.Subscribe(1024)
 		defer changes.Close()
-		mirror := submit(t, alpha, request("beta", "shraw", command), "")
-		ends(t, changes)
+		defer here.Close()
+		mirror := submit(t, alpha, request("beta", "shraw", much), "")
+		endsUnsettled(t, changes)
+		endsUnsettled(t, here)
 		unit := one(t, beta)
 		if s := wait(t, beta, unit); s.SHA256 != want || s.Unsettled {
 			t.Errorf("there: got %+v", s)
 		}
-		if s := wait(t, alpha, mirror); s.SHA256 != want || s.StdoutSize != size {
+		if s := wait(t, alpha, mirror); s.SHA256 != want || s.StdoutSize != muchSize {
 			t.Errorf("here: got %+v", s)
 		}
 		if text := file(t, beta, unit, "status"); !strings.Contains(text, want) {
@@ -212,8 +227,8 @@ func TestChecksumOfARealRunnerFollows(t *testing.T) {
 		e := openEngine(t, dir, noMesh{"alpha"})
 		changes := e.Subscribe(64)
 		defer changes.Close()
-		id := submit(t, e, request("localhost", "shraw", command), "")
-		ends(t, changes)
+		id := submit(t, e, request("localhost", "shraw", much), "")
+		endsUnsettled(t, changes)
 		runner := runnerOf(t, e, id)
 		syscall.Kill(runner, syscall.SIGSTOP)
 		e.Close()
@@ -224,6 +239,163 @@ func TestChecksumOfARealRunnerFollows(t *testing.T) {
 			t.Errorf("got %+v", s)
 		}
 	})
+}
+
+// TestSessionBreaksBeforeTheChecksum: a unit that is complete but for the checksum asks for it again, and is complete without if
+// there is none, or the executor does not know the unit any more.
+func TestSessionBreaksBeforeTheChecksum(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(t *testing.T, beta *Engine, id UnitID)
+		want      string
+	}{
+		"it comes": {func(t *testing.T, beta *Engine, id UnitID) {
+			syscall.Kill(runnerOf(t, beta, id), syscall.SIGCONT)
+		}, sumOfMuch(t)},
+		"there is none": {func(t *testing.T, beta *Engine, id UnitID) {
+			syscall.Kill(runnerOf(t, beta, id), syscall.SIGKILL)
+		}, ""},
+		"the unit is gone": {func(t *testing.T, beta *Engine, id UnitID) {
+			syscall.Kill(runnerOf(t, beta, id), syscall.SIGKILL)
+			if _, err := beta.Release(testContext(t), id, false); err != nil {
+				t.Errorf("release: %v", err)
+			}
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, alpha, beta := pair(t)
+			there, here := beta.Subscribe(1024), alpha.Subscribe(1024)
+			defer there.Close()
+			defer here.Close()
+			mirror := submit(t, alpha, request("beta", "shraw", much), "")
+			id := one(t, beta)
+			reader, err := beta.Results(t.Context(), id, 0) // It keeps the checksum waiting.
+			if err != nil {
+				t.Fatal(err)
+			}
+			endsUnsettled(t, there)
+			syscall.Kill(runnerOf(t, beta, id), syscall.SIGSTOP)
+			reader.Close()
+			endsUnsettled(t, here)
+			if got := output(t, alpha, mirror, 0); len(got) != muchSize {
+				t.Errorf("got %d bytes of output", len(got))
+			}
+			m.cut("beta")
+			test.meanwhile(t, beta, id)
+			m.mend("beta")
+			if s := wait(t, alpha, mirror); s.State != Succeeded || s.Detail != "exit status 0" || s.StdoutSize != muchSize || s.SHA256 != test.want {
+				t.Errorf("got %+v, want checksum %q", s, test.want)
+			}
+			if got := output(t, alpha, mirror, 0); len(got) != muchSize {
+				t.Errorf("got %d bytes of output after that", len(got))
+			}
+		})
+	}
+}
+
+// TestChecksumWaitsForReaders: who reads the output of a unit that has ended is not to share the processor with its checksum. The
+// runner is told of the last who has all, or has left, and at once if there is nobody, or other units may wait for the place.
+func TestChecksumWaitsForReaders(t *testing.T) {
+	e := localEngine(t)
+	j, err := e.create(unit.Record{WorkType: "cat", Extra: &unit.CommandExtra{}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := j.work.(*commandWorker)
+	close(w.ended)
+	if err := os.WriteFile(j.dir.File(store.StdoutFile), []byte("output"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j.adopt(unit.Record{State: Succeeded, Detail: "exit status 0", StdoutSize: 6, WorkType: "cat"})
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := os.NewFile(uintptr(fds[0]), "runner"), os.NewFile(uintptr(fds[1]), "node")
+	defer near.Close()
+	defer far.Close()
+	r := &warmRunner{conn: near}
+	told := func() {
+		t.Helper()
+		got := make([]byte, runner.MaxMessage)
+		if n, err := far.Read(got); err != nil || string(got[:n]) != string(runner.UnreadMessage(j.dir.Path())) {
+			t.Errorf("the runner is told %q, %v", got[:max(n, 0)], err)
+		}
+	}
+	notTold := func() {
+		t.Helper()
+		if n, _, err := unix.Recvfrom(fds[1], make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); err != unix.EAGAIN {
+			t.Errorf("the runner is told something: %d, %v", n, err)
+		}
+	}
+	w.tellWhenRead(r)
+	told()
+	open := func() io.ReadCloser {
+		r, err := e.Results(t.Context(), j.id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r
+	}
+	first, second := open(), open()
+	w.tellWhenRead(r)
+	if _, err := io.ReadFull(first, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	notTold() // It does not know yet that this was all.
+	if n, err := first.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("got %d, %v", n, err)
+	}
+	notTold()
+	second.Close()
+	told()
+	first.Close() // Is not counted twice.
+	third := open()
+	w.tellWhenRead(r)
+	notTold()
+	third.Close()
+	told()
+	e.gate.setTotal(1)
+	open()
+	w.tellWhenRead(r)
+	told()
+}
+
+// TestReleaseDoesNotWaitForTheChecksum: it is not computed for a unit that is released.
+func TestReleaseDoesNotWaitForTheChecksum(t *testing.T) {
+	e := localEngine(t)
+	changes := e.Subscribe(1024)
+	defer changes.Close()
+	s, err := e.Submit(request("localhost", "shraw", much))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := e.Results(t.Context(), s.ID(), 0) // It keeps the checksum waiting.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := s.ReadPayload(strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	endsUnsettled(t, changes)
+	if pending, err := e.Release(testContext(t), s.ID(), false); pending || err != nil {
+		t.Fatalf("release: %v, %v", pending, err)
+	}
+	for c := range changes.C {
+		if c.Status.SHA256 != "" {
+			t.Errorf("the checksum was computed: %+v", c)
+		}
+		if c.Released {
+			break
+		}
+	}
+	if units := left(t, e); len(units) != 0 {
+		t.Errorf("%v is left", units)
+	}
 }
 
 // TestReboot: a unit that ran when the machine went down says so, and no process of today is taken for one of then.

@@ -62,6 +62,11 @@ func (m *mirror) pushed(f *remote.Following) error {
 			return err
 		case news.Released:
 			return remote.ErrUnknownUnit
+		case news.Ended != nil:
+			m.last = news.Ended
+			if err := m.ended(); err != nil {
+				return err
+			}
 		case news.Output > 0:
 			if err := m.take(f); err != nil {
 				return err
@@ -76,6 +81,15 @@ func (m *mirror) pushed(f *remote.Following) error {
 			m.show(s, s.Detail)
 		}
 	}
+}
+
+// ended makes the unit complete before the executor has the checksum of its output. What was not copied in one go waits for that.
+func (m *mirror) ended() error {
+	if m.resumed {
+		return nil
+	}
+	m.w.owe(sumWait)
+	return m.finish()
 }
 
 // take stores one record of output.

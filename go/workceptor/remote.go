@@ -55,6 +55,7 @@ type remoteWorker struct {
 	cancelled bool          // The executor knows of the cancel.
 	refused   bool          // The executor refused the release: the unit is monitored on until somebody asks again.
 	early     *early        // What has set out of the payload, until a step takes it.
+	owedUntil time.Time     // See owe.
 
 	expiration time.Time // As a date, and when that is,
 	expires    time.Time // whatever somebody sets the clock to from now on.
@@ -257,7 +258,25 @@ func (w *remoteWorker) leave(err error) bool {
 	if w.j.look().copying {
 		w.j.set(func() { w.j.copying = false })
 	}
+	w.owe(0)
 	return true
+}
+
+// sumWait is how long the executor of a complete unit is asked again for the checksum of its output when the session breaks
+// before it has told that. Then the unit has none.
+const sumWait = time.Minute
+
+// owe notes that the executor owes the checksum of the output of the unit, which is complete otherwise, and is to be asked
+// for so long; 0 is no longer.
+func (w *remoteWorker) owe(wait time.Duration) {
+	w.mu.Lock()
+	w.owedUntil = time.Now().Add(wait)
+	w.mu.Unlock()
+	if wait == 0 {
+		w.j.settled()
+		return
+	}
+	w.j.set(func() { w.j.owed = true })
 }
 
 func isRefused(err error) bool {
@@ -287,6 +306,7 @@ func (w *remoteWorker) nextLocked() step {
 			return stepNone
 		}
 		return stepSubmit
+	case now.rec.State.Complete() && now.copying && time.Now().Before(w.owedUntil):
 	case now.rec.State.Complete() && (w.j.dir.StdoutSize() >= now.rec.StdoutSize || !w.j.dir.Exists()):
 		return stepNone
 	}

@@ -20,7 +20,7 @@ func (e *Engine) Results(ctx context.Context, id UnitID, offset int64) (io.ReadC
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	unlink := context.AfterFunc(e.ctx, func() { stop(ErrClosed) })
-	return &results{j: j, ctx: ctx, stop: func() { unlink(); stop(os.ErrClosed) }, pos: offset}, nil
+	return &results{j: j, ctx: ctx, stop: func() { unlink(); stop(os.ErrClosed) }, pos: offset, done: j.await()}, nil
 }
 
 // results is read by one goroutine; Close may come from any.
@@ -29,6 +29,7 @@ type results struct {
 	ctx  context.Context
 	stop func()
 	pos  int64
+	done func() // See job.await.
 
 	mu   sync.Mutex
 	file *os.File // nil until there is output.
@@ -67,7 +68,12 @@ func (r *results) WriteTo(w io.Writer) (int64, error) {
 }
 
 // follow calls copy, which takes what the file has from r.pos on, until enough says so or the output has ended.
-func (r *results) follow(copy func() (int64, error), enough func(got int64) bool) error {
+func (r *results) follow(copy func() (int64, error), enough func(got int64) bool) (err error) {
+	defer func() {
+		if err != nil {
+			r.done()
+		}
+	}()
 	for {
 		if r.ctx.Err() != nil {
 			return context.Cause(r.ctx)
@@ -114,6 +120,7 @@ func (r *results) open() (err error) {
 // Close ends the stream, also a read that waits. It may be called twice.
 func (r *results) Close() error {
 	r.stop()
+	r.done()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.file == nil {

@@ -158,6 +158,7 @@ func (w *commandWorker) hear(r *warmRunner) (died bool) {
 			if rec, err := unit.Parse(report.Status); err == nil && rec.State.Complete() {
 				w.j.set(func() { w.j.runner = true }) // Its checksum may follow.
 				w.j.note(func(now *unit.Record) bool { *now = rec; return true })
+				w.tellWhenRead(r)
 			}
 		default:
 			w.j.note(func(rec *unit.Record) bool {
@@ -166,6 +167,36 @@ func (w *commandWorker) hear(r *warmRunner) (died bool) {
 				return rec.Apply(unit.Event{Kind: unit.Run, Detail: detail, Size: unit.KeepSize, At: report.Began})
 			})
 		}
+	}
+}
+
+// readersLimit is how long the checksum of a unit that has ended waits for those who read its output.
+const readersLimit = 5 * time.Second
+
+// tellWhenRead tells the runner when nobody waits for more of the output of the unit, which has ended. Those who do have the
+// processor first, unless other units may have to wait for this one's place.
+func (w *commandWorker) tellWhenRead(r *warmRunner) {
+	j := w.j
+	unread := func() { _ = r.send(runner.UnreadMessage(j.dir.Path())) } // Else it does not wait for ever.
+	if !j.awaited() || j.e.gate.limited(j) {
+		unread()
+		return
+	}
+	begun := j.e.begin(func() {
+		ctx, stop := context.WithTimeout(j.e.ctx, readersLimit)
+		defer stop()
+		for j.awaited() {
+			select {
+			case <-j.look().changed:
+			case <-ctx.Done():
+				unread()
+				return
+			}
+		}
+		unread()
+	})
+	if !begun {
+		unread()
 	}
 }
 

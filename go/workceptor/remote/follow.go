@@ -42,6 +42,11 @@ func (f *FollowWriter) Status(text []byte) error {
 	return f.record(`{"Status":` + string(text) + "}\n")
 }
 
+// Ended tells how the unit has ended before its status is complete: the checksum of its output follows.
+func (f *FollowWriter) Ended(text []byte) error {
+	return f.record(`{"Ended":` + string(text) + "}\n")
+}
+
 // outputs hold records of output that are on their way; its head ends where the content begins.
 var outputs = sync.Pool{New: func() any { return new([outputHead + outputSize]byte) }}
 
@@ -89,7 +94,8 @@ type Following struct {
 // News is one record. The zero value says that there is nothing new.
 type News struct {
 	Status   *Status
-	Output   int // So many bytes of output come next, from [Following.Read].
+	Ended    *Status // The unit is complete but for the checksum of its output, all of which has come. A last Status follows.
+	Output   int     // So many bytes of output come next, from [Following.Read].
 	Released bool
 }
 
@@ -133,6 +139,7 @@ func (f *Following) Next() (News, error) {
 	}
 	var record struct {
 		Status   json.RawMessage
+		Ended    json.RawMessage
 		Output   int
 		Released bool
 	}
@@ -143,15 +150,26 @@ func (f *Following) Next() (News, error) {
 		return News{}, fmt.Errorf("bad record: %d bytes of output, at most %d are taken", record.Output, MaxOutput)
 	}
 	news := News{Output: record.Output, Released: record.Released}
-	if len(record.Status) > 0 {
-		s, err := ParseStatus(record.Status)
-		if err != nil {
-			return News{}, err
-		}
-		news.Status = &s
+	if news.Status, err = statusIn(record.Status); err != nil {
+		return News{}, err
+	}
+	if news.Ended, err = statusIn(record.Ended); err != nil {
+		return News{}, err
+	}
+	if news.Ended != nil && !news.Ended.State.Complete() {
+		return News{}, fmt.Errorf("bad record: it says that the unit has ended, and that it is %v", news.Ended.State)
 	}
 	f.left = record.Output
 	return news, nil
+}
+
+// statusIn is nil without one.
+func statusIn(text json.RawMessage) (*Status, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	s, err := ParseStatus(text)
+	return &s, err
 }
 
 // Read reads the output that the last record has announced; io.EOF is the end of that.

@@ -222,10 +222,10 @@ func TestFollowRecords(t *testing.T) {
 		return err
 	}
 	const status = `{"Detail":"exit status 3","ExitCode":3,"ExtraData":null,"Reason":"exit","State":3,"StateName":"Failed","StdoutSize":5,"WorkType":"sh"}`
-	if err := errors.Join(out.Quiet(), pass(0, 4), pass(4, 9), pass(5, 9), out.Status([]byte(status)), out.Released()); err != nil {
+	if err := errors.Join(out.Quiet(), pass(0, 4), pass(4, 9), pass(5, 9), out.Ended([]byte(status)), out.Status([]byte(status)), out.Released()); err != nil {
 		t.Fatal(err)
 	}
-	want := "Following work unit X\n{}\n{\"Output\":4}\nab\nc{\"Output\":1}\nd{\"Status\":" + status + "}\n{\"Released\":true}\n"
+	want := "Following work unit X\n{}\n{\"Output\":4}\nab\nc{\"Output\":1}\nd{\"Ended\":" + status + "}\n{\"Status\":" + status + "}\n{\"Released\":true}\n"
 	if said.String() != want {
 		t.Fatalf("got %q, want %q", &said, want)
 	}
@@ -239,7 +239,7 @@ func TestFollowRecords(t *testing.T) {
 	}
 	var got []News
 	var output []byte
-	for range 5 {
+	for range 6 {
 		news, err := f.Next()
 		if err != nil {
 			t.Fatal(err)
@@ -256,9 +256,12 @@ func TestFollowRecords(t *testing.T) {
 			output = append(output, part...)
 		}
 	}
-	s := got[3].Status
-	if got[1].Output != 4 || got[2].Output != 1 || !got[4].Released || string(output) != "ab\ncd" || s == nil {
+	ended, s := got[3].Ended, got[4].Status
+	if got[1].Output != 4 || got[2].Output != 1 || !got[5].Released || ended == nil || got[4].Ended != nil || got[3].Status != nil || string(output) != "ab\ncd" || s == nil {
 		t.Fatalf("got %+v, %q", got, output)
+	}
+	if ended.State != unit.Failed || ended.StdoutSize != 5 {
+		t.Errorf("got the end as %+v", ended)
 	}
 	if s.State != unit.Failed || s.StdoutSize != 5 || *s.Outcome.Code != 3 || s.Outcome.Reason != unit.ReasonExit {
 		t.Errorf("got %+v", s)
@@ -288,13 +291,15 @@ func TestFollowRefusals(t *testing.T) {
 
 func TestHostileRecords(t *testing.T) {
 	for says, want := range map[string]string{
-		"{\"Output\":1048577}\n":                 "at most 1048576 are taken",
-		"{\"Output\":-1}\n":                      "at most 1048576 are taken",
-		"{\"Output\":\"x\"}\n":                   "bad record",
-		"garbage\n":                              "bad record",
-		"{\"Status\":{\"State\":2}}\n":           "State, Detail or StdoutSize is missing",
-		strings.Repeat("x", MaxLine+8192) + "\n": "answer is longer",
-		"{\"Output\":5}\nab":                     "unexpected EOF",
+		"{\"Output\":1048577}\n":       "at most 1048576 are taken",
+		"{\"Output\":-1}\n":            "at most 1048576 are taken",
+		"{\"Output\":\"x\"}\n":         "bad record",
+		"garbage\n":                    "bad record",
+		"{\"Status\":{\"State\":2}}\n": "State, Detail or StdoutSize is missing",
+		"{\"Ended\":{\"State\":2}}\n":  "State, Detail or StdoutSize is missing",
+		`{"Ended":{"State":1,"Detail":"","StdoutSize":0}}` + "\n": "it says that the unit has ended, and that it is Running",
+		strings.Repeat("x", MaxLine+8192) + "\n":                  "answer is longer",
+		"{\"Output\":5}\nab":                                      "unexpected EOF",
 	} {
 		c, err := open(t, "Receptor Control, node beta\nFollowing work unit X\n"+says)
 		if err != nil {

@@ -36,7 +36,7 @@ func (d *digest) follow(size int64) {
 	select {
 	case <-d.turn:
 		d.busy.Go(func() {
-			d.take(size)
+			d.take(size, never)
 			d.turn <- struct{}{}
 		})
 	default:
@@ -50,7 +50,10 @@ func (d *digest) close() {
 	}
 }
 
-func (d *digest) take(size int64) (ok bool) {
+func never() bool { return false }
+
+// take gives up when stop says so.
+func (d *digest) take(size int64, stop func() bool) (ok bool) {
 	if size < d.done.Load() { // The command has cut its output.
 		d.hash.Reset()
 		d.done.Store(0)
@@ -59,6 +62,9 @@ func (d *digest) take(size int64) (ok bool) {
 		d.buf = make([]byte, want)
 	}
 	for done := d.done.Load(); done < size; {
+		if stop() {
+			return false
+		}
 		n, err := d.file.ReadAt(d.buf[:min(size-done, int64(len(d.buf)))], done)
 		d.hash.Write(d.buf[:n])
 		done = d.done.Add(int64(n))
@@ -77,13 +83,13 @@ func (d *digest) behind(size int64) int64 {
 	return size - d.done.Load()
 }
 
-// sum returns the checksum of the first size bytes; "" if they cannot be read.
-func (d *digest) sum(size int64) string {
+// sum returns the checksum of the first size bytes; "" if they cannot be read, or stop has said so.
+func (d *digest) sum(size int64, stop func() bool) string {
 	if d == nil {
 		return ""
 	}
 	d.busy.Wait()
-	if !d.take(size) {
+	if !d.take(size, stop) {
 		return ""
 	}
 	return hex.EncodeToString(d.hash.Sum(nil))

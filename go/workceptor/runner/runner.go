@@ -165,6 +165,7 @@ type runner struct {
 	known    *unit.Record // What the status file said last; nil if it was not read yet.
 	reported int64        // Size of the output in the status file.
 	stopped  unit.Reason
+	unwanted bool             // See released.
 	kill     <-chan time.Time // Fires killAfter after the stop.
 	final    []byte           // The final status file, once it is written.
 	late     bool             // There was too much output to make it durable before the final state.
@@ -361,7 +362,7 @@ func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, cod
 	}
 	sum := ""
 	if e.Size >= 0 && r.digest.behind(e.Size) <= sumFirst {
-		sum = r.digest.sum(e.Size)
+		sum = r.digest.sum(e.Size, never)
 	}
 	e.Outcome.SHA256 = sum
 	if !r.conclusion(e, !r.late && !told) {
@@ -377,11 +378,62 @@ func (r *runner) finish(kind unit.Kind, detail string, outcome unit.Outcome, cod
 // afterwards completes a final state that was told before all was done for it: the checksum, and what makes both durable.
 func (r *runner) afterwards(size int64, sum string) {
 	if sum == "" {
-		sum = r.digest.sum(size)
-		r.amend(false, sum)
+		r.awaitReaders()
+		if sum = r.digest.sum(size, r.released); !r.released() {
+			r.amend(false, sum)
+		}
+	}
+	if r.released() {
+		return
 	}
 	r.syncOutput()
 	r.amend(true, sum)
+}
+
+// readersWait is how long the checksum of a unit that has ended waits for those who read its output: the node says when they
+// have it.
+const readersWait = 10 * time.Second
+
+func (r *runner) awaitReaders() {
+	if r.node.lost() {
+		return
+	}
+	limit := time.NewTimer(readersWait)
+	defer limit.Stop()
+	for {
+		select {
+		case unitDir := <-r.node.unread:
+			if unitDir == r.options.unitDir {
+				return
+			}
+		case unitDir := <-r.node.release:
+			if r.noteRelease(unitDir) {
+				return
+			}
+		case <-r.node.gone:
+			return
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+func (r *runner) noteRelease(unitDir string) bool {
+	r.unwanted = r.unwanted || unitDir == r.options.unitDir
+	return r.unwanted
+}
+
+// released reports whether the node has released the unit, which has ended.
+func (r *runner) released() bool {
+	if r.node == nil {
+		return false
+	}
+	select {
+	case unitDir := <-r.node.release:
+		return r.noteRelease(unitDir)
+	default:
+		return r.unwanted
+	}
 }
 
 func (r *runner) amend(sync bool, sum string) {

@@ -204,3 +204,31 @@ func TestSecondRunnerIsRefused(t *testing.T) {
 	}
 	wantRecord(t, d, unit.Pending, unit.DetailNotStarted, 0)
 }
+
+// TestOnlyItsOwnUnit: what the node says late about the unit before is not taken for this one's.
+func TestOnlyItsOwnUnit(t *testing.T) {
+	r := &runner{options: options{unitDir: "/data/now"}, node: &node{
+		unread: make(chan string, 2), release: make(chan string, 2), gone: make(chan struct{}),
+	}}
+	r.node.release <- "/data/before"
+	if r.released() {
+		t.Error("the release of another unit counts")
+	}
+	r.node.unread <- "/data/before"
+	r.node.unread <- "/data/now"
+	r.awaitReaders()
+	if left := len(r.node.unread); left != 0 || r.released() {
+		t.Errorf("it did not wait for its own: %d messages are left", left)
+	}
+	r.node.release <- "/data/before"
+	r.node.release <- "/data/now"
+	r.awaitReaders()
+	if !r.released() || len(r.node.release) != 0 {
+		t.Error("its own release does not count")
+	}
+	if d := newDigest(nil); d.sum(1, r.released) != "" {
+		t.Error("it sums for nobody")
+	}
+	close(r.node.gone)
+	r.awaitReaders()
+}

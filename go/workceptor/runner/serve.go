@@ -21,6 +21,8 @@ import (
 const (
 	msgRun     = 'R' // To the runner: command, NUL, unit directory. The parameters are in the status file.
 	msgCancel  = 'C' // To the runner: the directory of the unit to stop. Of no effect if it does another one.
+	msgUnread  = 'U' // To the runner: the directory of a unit that has ended. Nobody waits for more of its output.
+	msgRelease = 'D' // To the runner: the directory of a unit that has ended, and is released.
 	msgRunning = 'S' // To the node: the command's process ID and when it was started, in nanoseconds of Unix time.
 	msgFinal   = 'F' // To the node: the final status file; its checksum, and what makes it durable, follow.
 	msgEnded   = 'E' // To the node: the final status file, or nothing if that is too long. The runner waits for a unit.
@@ -42,6 +44,12 @@ func RunMessage(command, unitDir string) []byte { return message(msgRun, command
 
 // CancelMessage asks for the end of that unit.
 func CancelMessage(unitDir string) []byte { return message(msgCancel, unitDir) }
+
+// UnreadMessage says that nobody waits for more output of that unit, which has ended: its checksum keeps nobody waiting now.
+func UnreadMessage(unitDir string) []byte { return message(msgUnread, unitDir) }
+
+// ReleaseMessage says that nobody wants that unit, which has ended, any more: its checksum need not be computed.
+func ReleaseMessage(unitDir string) []byte { return message(msgRelease, unitDir) }
 
 func message(kind byte, text string) []byte {
 	if len(text) >= MaxMessage {
@@ -87,6 +95,8 @@ type node struct {
 	conn    *os.File
 	runs    chan string // Content of msgRun.
 	cancels chan string
+	unread  chan string
+	release chan string
 	gone    chan struct{} // Closed when the node has closed its end, or died.
 }
 
@@ -102,13 +112,22 @@ func (n *node) read() {
 		case msgRun:
 			n.runs <- text // Taken as soon as the runner has no unit, and the node sends one only then.
 		case msgCancel:
-			select {
-			case n.cancels <- text:
-			default: // It was asked for often enough.
-			}
+			offer(n.cancels, text)
+		case msgUnread:
+			offer(n.unread, text)
+		case msgRelease:
+			offer(n.release, text)
 		default:
 			return
 		}
+	}
+}
+
+// offer leaves out what was asked for often enough.
+func offer(to chan<- string, text string) {
+	select {
+	case to <- text:
+	default:
 	}
 }
 
@@ -147,7 +166,8 @@ func serve(fd int) int {
 		return complain(fmt.Errorf("connection to the node: %w", err))
 	}
 	n := &node{
-		conn: os.NewFile(uintptr(fd), "node"), runs: make(chan string), cancels: make(chan string, 4), gone: make(chan struct{}),
+		conn: os.NewFile(uintptr(fd), "node"), runs: make(chan string), cancels: make(chan string, 4), unread: make(chan string, 4),
+		release: make(chan string, 4), gone: make(chan struct{}),
 	}
 	go n.read() // Ends with the process at the latest.
 	stops := make(chan os.Signal, 4)
@@ -162,6 +182,8 @@ func serve(fd int) int {
 		case <-n.gone:
 			return 0
 		case <-n.cancels: // Of a unit that has ended already.
+		case <-n.unread:
+		case <-n.release:
 		case text := <-n.runs:
 			command, unitDir, _ := strings.Cut(text, "\x00")
 			r := &runner{options: options{command: command, unitDir: unitDir}, dir: store.At(unitDir), stops: stops, node: n}
