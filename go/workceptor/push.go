@@ -53,6 +53,7 @@ func (m *mirror) follow(conn *remote.Conn) (*remote.Following, error) {
 
 // pushed takes what the executor pushes until unit and output are complete.
 func (m *mirror) pushed(f *remote.Following) error {
+	var ended *remote.Status
 	for {
 		news, err := f.Next()
 		switch {
@@ -62,8 +63,10 @@ func (m *mirror) pushed(f *remote.Following) error {
 			return err
 		case news.Released:
 			return remote.ErrUnknownUnit
+		case ended != nil && (news.Output > 0 || news.Ended != nil || news.Status != nil && news.Status.StdoutSize != ended.StdoutSize):
+			return errors.New("the executor has more to say of a unit that has ended than the checksum of its output")
 		case news.Ended != nil:
-			m.last = news.Ended
+			ended, m.last = news.Ended, news.Ended
 			if err := m.ended(); err != nil {
 				return err
 			}

@@ -109,7 +109,7 @@ func (s *script) serve(c Stream) {
 		if !strings.HasSuffix(answer, "\n") {
 			return
 		}
-		if strings.Contains(line, `"submit"`) {
+		if strings.Contains(line, `"submit"`) || strings.Contains(line, `"submit-once"`) && strings.HasPrefix(answer, "Work unit created") {
 			payload, err := io.ReadAll(r)
 			if err != nil {
 				return
@@ -922,6 +922,36 @@ func TestHostileExecutors(t *testing.T) {
 			}
 			if entries := left(t, alpha); len(entries) != 0 {
 				t.Errorf("%v is left", entries)
+			}
+		})
+	}
+}
+
+// TestOutputAfterTheEnd: an executor that has told the end of a unit does not change it.
+func TestOutputAfterTheEnd(t *testing.T) {
+	const follow, status = "Following work unit BRVFlI6d\n", `{"Detail":"exit status 0","State":2,"StdoutSize":%d}`
+	ended := follow + `{"Output":12}` + "\nHELLO\nWORLD\n" + `{"Ended":` + fmt.Sprintf(status, 12) + "}\n"
+	for name, more := range map[string]string{
+		"output":      `{"Output":4}` + "\nmore",
+		"another end": `{"Ended":` + fmt.Sprintf(status, 5) + "}\n",
+		"a size":      `{"Status":` + fmt.Sprintf(status, 5) + "}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, alpha, _ := scripted(t, func(line string) string {
+				switch {
+				case strings.Contains(line, `"submit-once"`):
+					return "Work unit created with ID BRVFlI6d. Send stdin data and EOF.\n"
+				case !strings.Contains(line, `"follow"`):
+					return honest(line)
+				case strings.Contains(line, `"startpos":12`):
+					return follow + `{"Status":` + fmt.Sprintf(status, 12) + "}\n"
+				}
+				return ended + more
+			})
+			id := submit(t, alpha, request("beta", "upper", ""), "")
+			wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 12)
+			if got := output(t, alpha, id, 0); got != "HELLO\nWORLD\n" {
+				t.Errorf("got output %q", got)
 			}
 		})
 	}
