@@ -80,6 +80,11 @@ class Member:
         table = self.ask("status").get("RoutingTable")
         return table if isinstance(table, dict) else {}
 
+    def links(self) -> set[tuple[str, str]]:
+        """Node and neighbour, for each end of a link that is known."""
+        known = self.ask("status").get("KnownConnectionCosts")
+        return {(node, peer) for node, peers in known.items() for peer in peers} if isinstance(known, dict) else set()
+
     def reaches(self, target: str) -> bool:
         return self.ask(f"ping {target}").get("Success") is True
 
@@ -128,6 +133,17 @@ def settle(members: list[Member]) -> None:
             time.sleep(0.005)
 
 
+def learn(members: list[Member], edges: list[tuple[int, int, int]]) -> None:
+    """Wait until all know of every link, from both of its ends: a way that is not known yet is not taken."""
+    give_up = time.monotonic() + READY_S
+    links = {(members[a].name, members[b].name) for edge in edges for a, b in (edge[:2], edge[1::-1])}
+    for member in members:
+        while not links <= member.links():
+            if time.monotonic() > give_up:
+                raise SystemExit(f"bench: {member.name} does not know of {links - member.links()}")
+            time.sleep(0.005)
+
+
 def start_figures() -> list[Row]:
     """From the start of the first of many daemons until each has a route to every other."""
     times = []
@@ -160,6 +176,7 @@ def kill_figures() -> list[Row]:
             for member in members:
                 member.start()
             settle(members)
+            learn(members, edges)
             source, middle = members[0], members[1]
             until_reached(source, "n3", "n1")
             middle.process.send_signal(signal.SIGKILL)
