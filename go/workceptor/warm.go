@@ -178,24 +178,23 @@ const readersLimit = 5 * time.Second
 func (w *commandWorker) tellWhenRead(r *warmRunner) {
 	j := w.j
 	unread := func() { _ = r.send(runner.UnreadMessage(j.dir.Path())) } // Else it does not wait for ever.
-	if !j.awaited() || j.e.gate.limited(j) {
-		unread()
-		return
-	}
-	begun := j.e.begin(func() {
+	wait := func() {
+		defer unread()
 		ctx, stop := context.WithTimeout(j.e.ctx, readersLimit)
 		defer stop()
-		for j.awaited() {
+		for {
+			now := j.look() // Before the readers: one who leaves after that wakes us.
+			if !j.awaited() {
+				return
+			}
 			select {
-			case <-j.look().changed:
+			case <-now.changed:
 			case <-ctx.Done():
-				unread()
 				return
 			}
 		}
-		unread()
-	})
-	if !begun {
+	}
+	if !j.awaited() || j.e.gate.limited(j) || !j.e.begin(wait) {
 		unread()
 	}
 }
