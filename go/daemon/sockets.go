@@ -17,6 +17,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	bulk "github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 // endpoint is where a directive listens.
@@ -61,9 +62,11 @@ func endpoints(section any) []endpoint {
 
 // open begins to listen. With share, others may have the place who let it be shared.
 func (e endpoint) open(share bool) (io.Closer, net.Addr, error) {
-	var conf net.ListenConfig
+	conf := net.ListenConfig{Control: bulk.Near}
 	if share {
-		conf.Control = func(_, _ string, c syscall.RawConn) error { return setShared(c, true) }
+		conf.Control = func(network, address string, c syscall.RawConn) error {
+			return errors.Join(bulk.Near(network, address, c), setShared(c, true))
+		}
 	}
 	switch e.network {
 	case "unix":

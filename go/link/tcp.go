@@ -170,8 +170,7 @@ func DialTCP(address string) Dialer { return tcpDialer{address} }
 func (d tcpDialer) String() string { return "tcp " + d.address }
 
 func (d tcpDialer) Dial(ctx context.Context) (Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", d.address)
+	conn, err := socket.Dialer().DialContext(ctx, "tcp", d.address)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +185,7 @@ type tcpListener struct {
 
 // ListenTCP accepts TCP links on address, host:port; port 0 takes any free one.
 func ListenTCP(address string) (Listener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := socket.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}

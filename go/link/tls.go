@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 const (
@@ -58,8 +59,7 @@ func (d tlsDialer) Dial(ctx context.Context) (Conn, error) {
 }
 
 func (d tlsDialer) handshake(ctx context.Context) (*tls.Conn, error) {
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(ctx, "tcp", d.address)
+	raw, err := socket.Dialer().DialContext(ctx, "tcp", d.address)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func ListenTLS(address string, conf *tls.Config) (Listener, error) {
 	if conf == nil {
 		return nil, fmt.Errorf("tls listener %s: no certificate", address)
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := socket.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 const (
@@ -130,8 +131,7 @@ func (d *webSocketDialer) Dial(ctx context.Context) (Conn, error) {
 		}
 	}
 	dialer.NetDialContext = func(_ context.Context, network, address string) (net.Conn, error) {
-		var nd net.Dialer
-		conn, err := nd.DialContext(ctx, network, address)
+		conn, err := socket.Dialer().DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}

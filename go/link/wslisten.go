@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 )
 
 const (
@@ -53,7 +54,7 @@ func ListenWebSocket(address, path string, conf *tls.Config) (Listener, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("websocket listener %s: path %q must begin with /", address, path)
 	}
-	tcp, err := net.Listen("tcp", address)
+	tcp, err := socket.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}

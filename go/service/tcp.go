@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/pyreceptor/pyreceptor/go/socket"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -33,7 +34,7 @@ func StartTCPServer(m Mesh, cfg TCPServer, log *slog.Logger) (*Proxy, error) {
 	l := cfg.Listener
 	if l == nil {
 		var err error
-		if l, err = net.Listen("tcp", cfg.Address); err != nil {
+		if l, err = socket.Listen("tcp", cfg.Address); err != nil {
 			return nil, fmt.Errorf("error listening on TCP: %w", err)
 		}
 	}
@@ -61,9 +62,8 @@ func StartTCPClient(m Mesh, cfg TCPClient, log *slog.Logger) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("error listening on Receptor network: %w", err)
 	}
-	var d net.Dialer
 	dial := func(ctx context.Context) (Stream, error) {
-		c, err := d.DialContext(ctx, "tcp", cfg.Address)
+		c, err := socket.Dialer().DialContext(ctx, "tcp", cfg.Address)
 		if err != nil {
 			return nil, err
 		}

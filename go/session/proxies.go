@@ -8,6 +8,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/service"
+	"github.com/pyreceptor/pyreceptor/go/socket"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -26,7 +27,7 @@ func opForwardAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	l, err := net.Listen(network, address)
+	l, err := socket.Listen(network, address)
 	if err != nil {
 		return failed(toError(err, BadConfig))
 	}
@@ -51,9 +52,8 @@ func opExposeAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	var d net.Dialer
 	dial := func(ctx context.Context) (service.Stream, error) {
-		c, err := d.DialContext(ctx, network, address)
+		c, err := socket.Dialer().DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
