@@ -2,6 +2,7 @@ package netceptor
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,8 +14,11 @@ const (
 	// intakeLimit is how many packets may wait inside the QUIC library for one connection. It drops those over 256, and
 	// would take that for a path that is overloaded.
 	intakeLimit = 192
-	intakePause = 100 * time.Microsecond
-	// intakePatience is how many pauses a connection gets that processes nothing. It is not waited for again.
+	// intakeYields is how often the reader lets others run before it pauses, where all goroutines share one core: the
+	// connection is one of them, and a pause would leave the core idle once it has done what it can.
+	intakeYields = 32
+	intakePause  = 100 * time.Microsecond
+	// intakePatience is how many pauses more a connection gets that processes nothing. It is not waited for again.
 	intakePatience = 50
 )
 
@@ -72,17 +76,21 @@ func (i *intake) count(from packetSource) {
 }
 
 // pace waits until the connection of the last packet has processed most of what it was given. The library does not tell
-// when it has, so this looks again and again, for a few milliseconds at most.
+// when it has, so this looks again and again, for some milliseconds at most.
 func (i *intake) pace() {
 	f := i.current
 	if f == nil || f.given < intakeLimit {
 		return
 	}
-	for range intakePatience {
+	for tried := range intakeYields + intakePatience {
 		if processed := f.qc.ConnectionStats().PacketsReceived; f.given < processed+intakeLimit {
 			return
 		}
-		time.Sleep(intakePause)
+		if tried < intakeYields && runtime.GOMAXPROCS(0) == 1 {
+			runtime.Gosched()
+		} else {
+			time.Sleep(intakePause)
+		}
 	}
 	i.forget(i.source, f)
 }
