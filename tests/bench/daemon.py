@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from support import Row, daemon, go_bench, program, sink, throughput
+from support import Row, connect, daemon, go_bench, program, sink, throughput
 
 CONNECTIONS = 300
 MEGABYTES = 200
@@ -120,7 +120,7 @@ def opens(port: int) -> float:
     """Connections a second that reach the server and are answered."""
     started = time.monotonic()
     for _ in range(CONNECTIONS):
-        with socket.create_connection(("127.0.0.1", port)) as stream:
+        with connect(port) as stream:
             finish(stream)
     return CONNECTIONS / (time.monotonic() - started)
 
@@ -132,7 +132,7 @@ def finish(stream: socket.socket) -> None:
 
 
 def send(port: int) -> float:
-    with socket.create_connection(("127.0.0.1", port)) as stream:
+    with connect(port) as stream:
         return throughput(stream, MEGABYTES)
 
 

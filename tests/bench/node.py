@@ -15,7 +15,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from support import READY_S, Row, daemon, go_bench, port_of, sink, throughput
+from support import READY_S, Row, connect, daemon, go_bench, port_of, sink, throughput
 
 import receptor
 import receptor.testing
@@ -256,7 +256,7 @@ def mesh_figures() -> list[Row]:
         pings = [node.ping("edge").rtt.total_seconds() * 1e6 for _ in range(200)]
         raw, mesh = [], []
         for _ in range(3):
-            with socket.create_connection(("127.0.0.1", port)) as plain:
+            with connect(port) as plain:
                 raw.append(throughput(plain, 1000))
             with node.connect("edge", "sink") as stream:
                 mesh.append(throughput(stream, 300))

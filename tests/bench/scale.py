@@ -1,12 +1,14 @@
 """Many nodes: a simulated mesh, and real daemons side by side."""
 
 import json
+import os
 import random
 import re
 import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -196,26 +198,57 @@ def kill_figures() -> list[Row]:
 
 
 def idle_figures() -> list[Row]:
-    """What each of many daemons takes of the machine when nothing happens."""
+    """What each of many daemons takes of the machine when nothing happens, and what any process would."""
+    waking = waking_ms()
     with mesh(random_edges(IDLE), IDLE) as members:
         for member in members:
             member.start()
         settle(members)
-        before = [cpu_seconds(member) for member in members]
-        time.sleep(IDLE_S)
-        used = [(cpu_seconds(member) - b) / IDLE_S * 1e3 for member, b in zip(members, before, strict=True)]
+        used = cpu_ms([member.process.pid for member in members])
         memory = [resident(member) for member in members]
-    size, busy = f"{statistics.median(memory):.1f} MB RSS", f"{statistics.mean(used):.2f} ms/s"
+    size, busy = f"{statistics.median(memory):.1f} MB RSS", f"{used:.2f} ms/s"
     told = f"mean of {IDLE} over {IDLE_S:.0f} s; {QUOTED}: {EXISTING['cpu']}"
     return [
         (f"memory of a daemon among {IDLE}", size, f"{QUOTED}: {EXISTING['memory']}"),
         (f"processor of an idle daemon among {IDLE}", busy, told),
+        (
+            f"the same of {IDLE} processes that wake once a second and do nothing",
+            f"{waking:.2f} ms/s",
+            "what this machine takes for that alone",
+        ),
     ]
 
 
-def cpu_seconds(member: Member) -> float:
+def waking_ms() -> float:
+    """Milliseconds of CPU that it takes to wake a process once a second, among as many as there are daemons."""
+    program = (
+        "import os, time\n"
+        f"for _ in range({IDLE}):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        while True: time.sleep(1 - time.time() % 1)\n"
+        "    print(child)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-uc", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            return cpu_ms([int(parent.stdout.readline()) for _ in range(IDLE)])
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def cpu_ms(pids: list[int]) -> float:
+    """Milliseconds of CPU that each process takes a second: the mean of all."""
+    before = sum(map(cpu_seconds, pids))
+    time.sleep(IDLE_S)
+    return (sum(map(cpu_seconds, pids)) - before) / len(pids) / IDLE_S * 1e3
+
+
+def cpu_seconds(pid: int) -> float:
     """To the nanosecond, which ``/proc/PID/stat`` is not."""
-    tasks = Path(f"/proc/{member.process.pid}/task").glob("*/schedstat")
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import sysconfig
 import threading
 import time
@@ -105,6 +106,22 @@ def sink() -> tuple[socket.socket, list[int]]:
 
     threading.Thread(target=serve, daemon=True).start()
     return server, counts
+
+
+def connect(port: int) -> socket.socket:
+    """A connection of the load generator to a port of this machine.
+
+    Where BBR is the machine's default, the timers that it sends by would be measured with what is to be measured.
+    """
+    sock = socket.socket()
+    try:
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+        sock.connect(("127.0.0.1", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def throughput(sock: socket.socket, megabytes: int) -> float:
