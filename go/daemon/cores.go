@@ -2,10 +2,15 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"os"
 	"runtime"
+	"sync"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
 
 // A stream passes through several goroutines of every node on its way. Where cores are idle, it is faster to spread them.
@@ -68,25 +73,115 @@ func (c *coreShare) busy(now time.Time) bool { return now.Sub(c.bulk) < bulkEnd 
 
 func newCoreShare(most int) coreShare { return coreShare{most: most, now: most, patience: moreAfter} }
 
-// cores is what shareCores looks at and sets.
+// cores is what [ShareCores] looks at and sets.
 type cores struct {
 	stretches <-chan struct{}                      // See [netceptor.Node.Stretches].
-	packets   func() uint64                        // What has passed through the node.
+	packets   func() uint64                        // What has passed through all nodes.
 	measure   func(packets uint64) (moment, error) // See measure.
 	use       func(cores, most int)                // See use.
 }
 
-// shareCores looks after the number of cores until ctx ends, and leaves the process with as many as the runtime has chosen.
-// While little passes through the node it looks at nothing.
-func shareCores(ctx context.Context, stretches <-chan struct{}, packets func() uint64) {
-	most := runtime.GOMAXPROCS(0)
-	if _, set := os.LookupEnv("GOMAXPROCS"); set || most < 2 {
-		return
-	}
-	cores{stretches, packets, measure, use}.share(ctx, most)
+// sharing is the nodes of this process among which its cores are shared: there is one Go runtime for all of them.
+type sharing struct {
+	turn sync.Mutex // Held by who joins or leaves, until that is done.
+	stop func()     // Ends the looking, which the first node has begun for all.
+
+	stretches chan struct{} // Tells that some node has one, see [netceptor.Node.Stretches].
+
+	mu    sync.Mutex
+	nodes map[*netceptor.Node]struct{}
+	gone  uint64 // Packets of nodes that have left.
 }
 
+var shared = sharing{stretches: make(chan struct{}, 1), nodes: map[*netceptor.Node]struct{}{}}
+
+// ShareCores counts what passes through a node for the number of cores that this process uses, until leave is called: then
+// the process uses as many as the runtime has chosen, unless there are other nodes in it.
+func ShareCores(n *netceptor.Node, log *slog.Logger) (leave func()) {
+	if _, set := os.LookupEnv("GOMAXPROCS"); set {
+		return func() {}
+	}
+	return shared.join(n, log, cores{shared.stretches, shared.packets, measure, use})
+}
+
+func (s *sharing) join(n *netceptor.Node, log *slog.Logger, m cores) (leave func()) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	s.nodes[n] = struct{}{}
+	s.mu.Unlock()
+	if s.stop == nil {
+		s.stop = running(log, func(ctx context.Context) { m.share(ctx, runtime.GOMAXPROCS(0)) })
+	}
+	stop := running(log, func(ctx context.Context) { s.passOn(ctx, n.Stretches()) })
+	return sync.OnceFunc(func() {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		stop()
+		if s.remove(n) {
+			s.stop()
+			s.stop = nil
+		}
+	})
+}
+
+// running runs f beside the caller until stop is called, which waits for its end.
+func running(log *slog.Logger, f func(ctx context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer fault.Catch(func(e *fault.Error) { fault.Log(log, e, "sharing of cores") })
+		f(ctx)
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// passOn tells of the stretches of one node until ctx ends.
+func (s *sharing) passOn(ctx context.Context, stretches <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-stretches:
+		}
+		select {
+		case s.stretches <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// remove takes a node out and reports whether it was the last.
+func (s *sharing) remove(n *netceptor.Node) (last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, n)
+	s.gone += passed(n)
+	return len(s.nodes) == 0
+}
+
+// packets is how many have passed through all nodes that the process has and has had.
+func (s *sharing) packets() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.gone
+	for n := range s.nodes {
+		all += passed(n)
+	}
+	return all
+}
+
+func passed(n *netceptor.Node) uint64 {
+	c := n.Counters()
+	return c.Originated + c.Forwarded + c.Delivered
+}
+
+// share looks after the number of cores until ctx ends, and leaves the process with the most, as many as the runtime has
+// chosen. While little passes it looks at nothing.
 func (m cores) share(ctx context.Context, most int) {
+	if most < 2 {
+		return
+	}
 	c := newCoreShare(most)
 	defer func() {
 		if c.now != most {

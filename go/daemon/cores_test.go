@@ -2,12 +2,16 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/netceptor"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
 // TestCoresFollowTheMachine: what cores a node uses while much passes through it, look by look.
@@ -144,6 +148,78 @@ func TestCoresAreSharedAndGivenBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCoresAreSharedByAllNodesOfAProcess: what passes through any of them counts, and the last one that leaves gives the
+// cores back.
+func TestCoresAreSharedByAllNodesOfAProcess(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("there is one core")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var seen atomic.Uint64 // Packets of all nodes, as the last look found them.
+		used := make(chan int, 10)
+		s := sharing{stretches: make(chan struct{}, 1), nodes: map[*netceptor.Node]struct{}{}}
+		m := cores{
+			stretches: s.stretches,
+			packets:   s.packets,
+			measure: func(packets uint64) (moment, error) {
+				seen.Store(packets)
+				now := time.Since(begin) // Much passes, and no core is idle.
+				return moment{at: begin.Add(now), packets: uint64(now / time.Microsecond), used: now * 9 / 10, total: 1 + uint64(now/time.Millisecond)}, nil
+			},
+			use: func(cores, _ int) { used <- cores },
+		}
+		node := func(id wire.NodeID) (*netceptor.Node, func()) {
+			n, err := netceptor.New(netceptor.Config{ID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, s.join(n, slog.New(slog.DiscardHandler), m)
+		}
+		first, leaveFirst := node("first")
+		second, leaveSecond := node("second")
+		most := runtime.GOMAXPROCS(0)
+		pass := func(n *netceptor.Node) {
+			pc, err := n.ListenPacket("bulk", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pc.Close()
+			for range netceptor.Stretch {
+				if _, err := pc.WriteTo([]byte("x"), netceptor.Addr{Node: n.ID(), Service: "none"}); err == nil {
+					t.Fatal("a datagram to nobody was taken")
+				}
+			}
+		}
+		pass(second)
+		if got := <-used; got != 1 {
+			t.Errorf("the process uses %d cores of a full machine, want 1", got)
+		}
+		leaveFirst()
+		leaveFirst() // Once is enough.
+		_ = first.Close()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(used) > 0 {
+			t.Errorf("when the first of two nodes had left, the process used %d cores", <-used)
+		}
+		if got := seen.Load(); got < netceptor.Stretch {
+			t.Errorf("%d packets were counted, want at least %d", got, netceptor.Stretch)
+		}
+		leaveSecond()
+		_ = second.Close()
+		if got := <-used; got != most {
+			t.Errorf("in the end the process uses %d cores, want %d", got, most)
+		}
+		third, leaveThird := node("third")
+		if got, want := s.packets(), seen.Load(); got < want {
+			t.Errorf("the count of packets went back from %d to %d", want, got)
+		}
+		leaveThird()
+		_ = third.Close()
+	})
 }
 
 // TestUseSetsTheRuntime: what is decided is done.

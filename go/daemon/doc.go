@@ -39,7 +39,7 @@
 // # Cores
 //
 // While much passes through a node and the machine has no idle core, the process uses no more cores than it gets; see cores.go.
-// GOMAXPROCS in the environment switches that off.
+// That holds for a program with nodes in it too. GOMAXPROCS in the environment switches it off.
 //
 // # Checking
 //

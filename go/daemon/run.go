@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
@@ -117,12 +116,9 @@ func isPeer(section any) bool {
 func (d *Daemon) wait(ctx context.Context, opts Options) error {
 	manager := newNotifier(opts.managerEnviron)
 	defer manager.close()
-	sharing, enough := context.WithCancel(ctx)
-	var sharer sync.WaitGroup
-	sharer.Go(func() { shareCores(sharing, d.Node.Stretches(), d.packets) })
+	leave := ShareCores(d.Node, d.log)
 	d.attend(ctx, opts, manager)
-	enough()
-	sharer.Wait()
+	leave()
 	manager.send("STOPPING=1", "STATUS=Shutting down")
 	if ctx.Err() != nil {
 		d.log.Info("Shutting down")
@@ -189,12 +185,6 @@ func (d *Daemon) attend(ctx context.Context, opts Options, manager *notifier) {
 			manager.send("WATCHDOG=1")
 		}
 	}
-}
-
-// packets is how many packets the node has had to do with.
-func (d *Daemon) packets() uint64 {
-	c := d.Node.Counters()
-	return c.Originated + c.Forwarded + c.Delivered
 }
 
 // reloadNow reloads and says so to the service manager; what happened is in the log.

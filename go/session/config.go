@@ -124,6 +124,11 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 		return toError(err, BadConfig)
 	}
 	h.adopt(d)
+	leave := daemon.ShareCores(d.Node, h.log)
+	h.spawn("cores", func() {
+		<-d.Node.Done()
+		leave()
+	})
 	for i := range c.Listeners {
 		if _, _, err := h.listen(&c.Listeners[i]); err != nil {
 			return err
