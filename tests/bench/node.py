@@ -66,17 +66,50 @@ def start_figures(rounds: int) -> list[Row]:
 
 def stream_figures() -> list[Row]:
     """Python to Python, two nodes and one link in this process, as the Go figure they are compared to."""
-    go = go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "2000x", rounds=3)["StreamOneHop"]
+    before = go_to_go()
     plain = statistics.median(blocking(*socket.socketpair()) for _ in range(3))
     with receptor.testing.mesh("a", "b") as nodes, nodes["b"].listen("bulk") as listener:
-        rates = [blocking(nodes["a"].connect("b", "bulk"), listener.accept()) for _ in range(3)]
+        rates = [blocking(nodes["a"].connect("b", "bulk"), listener.accept()) for _ in range(5)]
     mesh = statistics.median(rates)
-    loop = statistics.median(asynchronous() for _ in range(3))
+    loop = statistics.median(asynchronous() for _ in range(5))
+    apart = statistics.median(between_programs() for _ in range(5))
+    go = (before + go_to_go()) / 2
     return [
         ("socket pair, Python to Python", f"{plain:.0f} MB/s", ""),
         ("stream, Python to Python, one hop", f"{mesh:.0f} MB/s", f"{mesh / go:.0%} of Go to Go ({go:.0f} MB/s)"),
         ("the same with asyncio", f"{loop:.0f} MB/s", f"{loop / go:.0%} of Go to Go"),
+        ("the same between two programs, blocking", f"{apart:.0f} MB/s", f"{apart / go:.0%} of Go to Go, in one"),
     ]
+
+
+def go_to_go() -> float:
+    """MB/s of the same between two nodes in a Go program, as the machine is now."""
+    return go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "2000x", rounds=3)["StreamOneHop"]
+
+
+def between_programs() -> float:
+    """MB/s from a node in this process to one in another, until that has confirmed all."""
+    program = (
+        "import receptor\n"
+        "with receptor.Node('b') as node, node.listen('bulk') as listener:\n"
+        "    print(node.add_listener().address, flush=True)\n"
+        "    with listener.accept() as stream:\n"
+        f"        buffer, got = bytearray({BLOCK}), 0\n"
+        "        while count := stream.recv_into(buffer): got += count\n"
+        "        stream.sendall(b'%d' % got)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        with receptor.Node("a", peers=[other.stdout.readline().strip()]) as node:
+            node.wait_route("b", timeout_s=READY_S)
+            with node.connect("b", "bulk") as stream:
+                block = bytes(BLOCK)
+                begin = time.monotonic()
+                for _ in range(MEGABYTES * 1_000_000 // BLOCK):
+                    stream.sendall(block)
+                stream.shutdown(socket.SHUT_WR)
+                got = int(stream.makefile("rb").read())
+                return got / 1e6 / (time.monotonic() - begin)
 
 
 def blocking(near: socket.socket, far: socket.socket) -> float:
