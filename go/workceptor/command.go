@@ -23,7 +23,7 @@ import (
 // seconds; after this the answer is "pending".
 const cancelWait = 3 * time.Second
 
-// The runner of a cancelled unit has this long to end by itself, which takes it 16 s at most. One that hangs is killed then, and
+// The runner of a cancelled unit has this long to end by itself, which takes it 17 s at most. One that hangs is killed then, and
 // what its command has left with it. Python work has no runner around it: what [runner] does for a command is done from here.
 const (
 	hungRunner  = 20 * time.Second

@@ -444,19 +444,28 @@ func TestUnitIDsNeverReachTheDisk(t *testing.T) {
 	}
 }
 
-// TestF151StubbornProgram takes the ten seconds after which a program that ignores SIGINT is killed.
+// TestF151StubbornProgram takes the ten seconds after which a program that ignores SIGINT gets SIGTERM, and SIGKILL if it ignores that,
+// too.
 func TestF151StubbornProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}
 	t.Parallel()
-	e := localEngine(t)
-	id := submit(t, e, request("localhost", "sh", `"trap '' INT; echo a; while :; do sleep 0.2; done"`), "")
-	until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
-	if pending, err := e.Cancel(testContext(t), id); !pending || err != nil {
-		t.Errorf("cancel: got %v, %v, want pending", pending, err)
+	for ignored, want := range map[string]string{"INT": "a\nasked again\n", "INT TERM": "a\n"} {
+		t.Run(ignored, func(t *testing.T) {
+			t.Parallel()
+			e := localEngine(t)
+			id := submit(t, e, request("localhost", "sh", `"exec 2>/dev/null; trap 'echo asked again; exit 0' TERM; trap '' `+ignored+`; echo a; while :; do sleep 0.2; done"`), "")
+			until(t, e, id, "output", func(s Status) bool { return s.State == Running && s.StdoutSize == 2 })
+			if pending, err := e.Cancel(testContext(t), id); !pending || err != nil {
+				t.Errorf("cancel: got %v, %v, want pending", pending, err)
+			}
+			wantStatus(t, wait(t, e, id), Canceled, "Canceled", int64(len(want)))
+			if got := output(t, e, id, 0); got != want {
+				t.Errorf("got output %q, want %q", got, want)
+			}
+		})
 	}
-	wantStatus(t, wait(t, e, id), Canceled, "Canceled", 2)
 }
 
 // BenchmarkOutput measures how fast bulk output reaches a reader.

@@ -32,7 +32,7 @@
 // # Being stopped
 //
 // SIGINT, SIGTERM or SIGHUP: SIGINT to the command's process group. When the command has ended, what is left of its
-// descendants gets SIGTERM and, a second later, SIGKILL; a command that has not ended after 10 s gets SIGKILL with all of
+// descendants gets SIGTERM and, a second later, SIGKILL; so does a command that has not ended after 10 s, with all of
 // them. Then Failed, "Killed". Descendants that have made sessions of their own or whose parents have ended are among them:
 // they become children of the runner. If the unit's directory is taken away the command is stopped in the same way. A
 // command that ends by itself may leave processes behind; they go on.
@@ -41,7 +41,7 @@
 //
 // With the argument attach=pipes, or attach=ROWS:COLS:TERM for a terminal, the command gets neither of the files: the runner
 // speaks the frames of package attach over its file descriptor 3. The terminal's command has a session of its own.
-// When the client is gone the command gets SIGHUP, and SIGKILL 10 s later, with all its descendants.
+// When the client is gone the command gets SIGHUP instead of SIGINT.
 //
 // The package imports little, so that a runner starts within a few milliseconds and stays small.
 package runner
@@ -166,7 +166,8 @@ type runner struct {
 	reported int64        // Size of the output in the status file.
 	stopped  unit.Reason
 	unwanted bool             // See released.
-	kill     <-chan time.Time // Fires killAfter after the stop.
+	harder   <-chan time.Time // Fires when a stopped command has gone on for too long.
+	next     syscall.Signal   // What it gets then.
 	final    []byte           // The final status file, once it is written.
 	late     bool             // There was too much output to make it durable before the final state.
 }
@@ -262,8 +263,8 @@ func (r *runner) watch() int {
 		case <-gone:
 			gone = nil
 			r.stop(unit.ReasonHangup, syscall.SIGHUP)
-		case <-r.kill:
-			r.killTree()
+		case <-r.harder:
+			r.insist()
 		case <-tick.C:
 			pause = r.tick(pause)
 			tick.Reset(pause)

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	killAfter  = 10 * time.Second // From the first signal to SIGKILL.
-	groupGrace = time.Second      // From SIGTERM to SIGKILL for what a stopped command leaves behind.
+	stubborn   = 10 * time.Second // From the first signal to SIGTERM, for a command that goes on.
+	groupGrace = time.Second      // From SIGTERM to SIGKILL, also for what a stopped command leaves behind.
 	killGrace  = 5 * time.Second  // How long killed processes may take to go; one in the kernel may take longer.
 )
 
@@ -69,11 +69,21 @@ func (r *runner) stop(why unit.Reason, first syscall.Signal) {
 		return
 	}
 	r.stopped = why
-	r.kill = time.After(killAfter)
+	r.harder, r.next = time.After(stubborn), syscall.SIGTERM
 	syscall.Kill(-r.info.Program, first)
 	if first == syscall.SIGHUP {
 		syscall.Kill(-r.info.Program, syscall.SIGCONT) // A stopped process would not hear it.
 	}
+}
+
+// insist gives a command that goes on although it was stopped, and all its descendants, the next harder signal.
+func (r *runner) insist() {
+	if r.next == syscall.SIGKILL {
+		r.killTree()
+		return
+	}
+	proc.SignalDescendants(r.next)
+	r.harder, r.next = time.After(groupGrace), syscall.SIGKILL
 }
 
 // killTree kills the command and all its descendants.

@@ -87,6 +87,15 @@ func TestStep(t *testing.T) {
 				t.Errorf("%v and %v: got %v, %v, want %v, %v", from, kind, next, accepted, to, allowed)
 			}
 		}
+		for _, to := range states {
+			want := to // The executor knows, unless the unit has ended.
+			if from.Complete() {
+				want = from
+			}
+			if next, accepted := Step(from, "", Event{Kind: Mirror, To: to}); next != want || accepted == from.Complete() {
+				t.Errorf("%v, mirrored to %v: got %v, %v", from, to, next, accepted)
+			}
+		}
 	}
 }
 
