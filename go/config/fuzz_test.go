@@ -24,7 +24,7 @@ func checkResult(t *testing.T, cfg *Config, err error) {
 		t.Fatalf("got rules that do not compile: %v", err)
 	}
 	for _, l := range All[TCPListener](cfg) {
-		if !positive(l.Cost) {
+		if badCost(l.Cost) != "" {
 			t.Fatalf("got cost %v", l.Cost)
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"net/url"
@@ -195,19 +196,28 @@ func (c *checker) webSocketURL(address string) {
 }
 
 func (c *checker) cost(cost float64) {
-	if !positive(cost) {
-		c.refuse("cost", "", "connection cost must be positive")
+	if problem := badCost(cost); problem != "" {
+		c.refuse("cost", "", "connection cost %s", problem)
 	}
 }
 
 func (c *checker) costs(cost float64, nodeCost map[wire.NodeID]float64) {
 	c.cost(cost)
 	for _, peer := range slices.Sorted(maps.Keys(nodeCost)) {
-		if !positive(nodeCost[peer]) {
-			c.refuse("nodecost", "", "connection cost must be positive for %s", peer)
+		if problem := badCost(nodeCost[peer]); problem != "" {
+			c.refuse("nodecost", "", "connection cost %s for %s", problem, peer)
 		}
 	}
 }
 
-// positive is what route computation can work with.
-func positive(cost float64) bool { return cost > 0 && !math.IsInf(cost, 1) }
+// badCost is why a link cannot have a cost; empty if it can.
+func badCost(cost float64) string {
+	switch {
+	case math.IsNaN(cost) || cost <= 0:
+		return "must be positive"
+	case cost > wire.MaxLinkCost:
+		return fmt.Sprintf("must be at most %g", float64(wire.MaxLinkCost))
+	default:
+		return ""
+	}
+}

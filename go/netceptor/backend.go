@@ -33,9 +33,6 @@ const (
 	stableAfter = 10 * time.Second
 )
 
-// maxLinkCost keeps sums of costs far from the point where adding to a float64 changes nothing.
-const maxLinkCost = 1e9
-
 // Backend is one configured listener or dialer and the links that came from it.
 type Backend struct {
 	node *Node
@@ -125,13 +122,13 @@ func (n *Node) newBackend(kind, name string, opt LinkOptions) (*Backend, error) 
 }
 
 func (o LinkOptions) validate() error {
-	bad := func(c float64) bool { return math.IsNaN(c) || c <= 0 || c > maxLinkCost }
+	bad := func(c float64) bool { return math.IsNaN(c) || c <= 0 || c > wire.MaxLinkCost }
 	if bad(o.Cost) {
-		return fmt.Errorf("connection cost must be positive (%v given; at most %g)", o.Cost, float64(maxLinkCost))
+		return fmt.Errorf("connection cost must be positive (%v given; at most %g)", o.Cost, float64(wire.MaxLinkCost))
 	}
 	for _, id := range slices.Sorted(maps.Keys(o.NodeCost)) {
 		if bad(o.NodeCost[id]) {
-			return fmt.Errorf("connection cost must be positive for %s (%v given; at most %g)", id, o.NodeCost[id], float64(maxLinkCost))
+			return fmt.Errorf("connection cost must be positive for %s (%v given; at most %g)", id, o.NodeCost[id], float64(wire.MaxLinkCost))
 		}
 	}
 	return nil

@@ -57,6 +57,8 @@ const (
 	MaxService = 8
 	// MaxHops is the hop budget of a locally originated packet; the originator decrements it before the first link.
 	MaxHops = 30
+	// MaxLinkCost is the highest cost that a link can be given: far below where adding to a sum of costs changes nothing.
+	MaxLinkCost = 1e9
 )
 
 // Errors of the parsers. They are wrapped with what was found.
