@@ -143,6 +143,59 @@ func TestRefusedLinks(t *testing.T) {
 	}
 }
 
+// TestReasonsOfRefusalsAreNewsOnce: why links are refused is in the log once for each reason, however often it is tried, and
+// once more after a time when all was well.
+func TestReasonsOfRefusalsAreNewsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, memory := &record{}, link.NewMemory()
+		nodes := map[wire.NodeID]*netceptor.Node{}
+		for _, id := range []wire.NodeID{"a", "b", "c"} {
+			var logger *slog.Logger
+			if id == "a" {
+				logger = slog.New(slog.NewTextHandler(log, nil))
+			}
+			n, err := netceptor.New(netceptor.Config{ID: id, Logger: logger})
+			check(t, err)
+			t.Cleanup(func() { _ = n.Close() })
+			nodes[id] = n
+		}
+		l, err := memory.Listen("l")
+		check(t, err)
+		_, err = nodes["a"].Listen(l, netceptor.LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{"b"}})
+		check(t, err)
+		tried := func(id wire.NodeID, cost float64) {
+			t.Helper()
+			b, err := nodes[id].Dial(memory.Dialer("l"), netceptor.LinkOptions{Cost: cost})
+			check(t, err)
+			time.Sleep(10 * time.Minute)
+			check(t, b.Close())
+			time.Sleep(time.Minute)
+		}
+		want := func(what string, cost, stranger int) {
+			t.Helper()
+			seen := log.count("failed: rejected: we disagree about the connection cost: b uses 2, a 1; set the same cost on both ends")
+			told := log.count("failed: the peer rejected the connection: \"we disagree about the connection cost: a uses 1, b 2; set the same cost on both ends\"")
+			if seen > cost || told > cost || seen+told < cost { // Which end is first with it is chance, each time.
+				t.Errorf("%s: the log has the costs %d times as this end sees them and %d times as the other says, want %d of one or both", what, seen, told, cost)
+			}
+			if got := log.count("it is not in the allowed peers list: c"); got != stranger {
+				t.Errorf("%s: the stranger is in the log %d times, want %d", what, got, stranger)
+			}
+		}
+		tried("b", 2)
+		want("another cost", 1, 0)
+		tried("c", 1)
+		want("a stranger", 1, 1)
+		tried("b", 2)
+		tried("c", 1)
+		want("both again", 1, 1)
+		tried("b", 1)
+		want("a good link", 1, 1)
+		tried("b", 2)
+		want("another cost after a good link", 2, 1)
+	})
+}
+
 // TestRefusedLinksAreNotCalledEstablished: the log speaks of the first link that does not last, not of those that the peer
 // tries in vain afterwards; and of the one that is good in the end.
 func TestRefusedLinksAreNotCalledEstablished(t *testing.T) {

@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -15,7 +16,13 @@ import (
 // echoOn serves echo streams on a node until the test ends.
 func echoOn(tb testing.TB, n *Node, service string) *StreamListener {
 	tb.Helper()
-	ln, err := n.ListenStream(service, nil, nil)
+	return echoAs(tb, n, service, nil)
+}
+
+// echoAs does so with a TLS profile.
+func echoAs(tb testing.TB, n *Node, service string, profile *tls.Config) *StreamListener {
+	tb.Helper()
+	ln, err := n.ListenStream(service, nil, profile)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -73,6 +80,37 @@ func TestStreamsShareAConnection(t *testing.T) {
 	}
 	if _, err := nodes[0].DialStream(t.Context(), "c", "none", nil); !errors.Is(err, ErrServiceUnknown) {
 		t.Errorf("dial of an unknown service over a shared connection: %v, want ErrServiceUnknown", err)
+	}
+}
+
+// TestIdentitiesShareNoConnection: streams of one TLS profile share a connection, those of another have one of their own, and
+// so have those without one.
+func TestIdentitiesShareNoConnection(t *testing.T) {
+	nodes := chain(t, "a", "b")
+	for service, server := range map[string]*tls.Config{
+		"secure": {Certificates: []tls.Certificate{certificate(t, "b", ecKey(t))}},
+		"open":   nil,
+	} {
+		echoAs(t, nodes[1], service, server)
+	}
+	one, two := &tls.Config{InsecureSkipVerify: true}, &tls.Config{InsecureSkipVerify: true}
+	muxes := map[*mux]string{}
+	for _, c := range []struct {
+		name, service string
+		conf          *tls.Config
+	}{{"one", "secure", one}, {"two", "secure", two}, {"none", "open", nil}, {"one", "secure", one}, {"two", "secure", two}, {"none", "open", nil}} {
+		s, err := nodes[0].DialStream(t.Context(), "b", c.service, c.conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if owner, used := muxes[s.mux]; used && owner != c.name || s.mux == nil {
+			t.Errorf("a stream of profile %s is on the connection of %q", c.name, owner)
+		}
+		muxes[s.mux] = c.name
+	}
+	if len(muxes) != 3 {
+		t.Errorf("three profiles have %d connections, want one each", len(muxes))
 	}
 }
 

@@ -684,6 +684,53 @@ func TestBothDial(t *testing.T) {
 	})
 }
 
+// standingLink is the link of a node to a peer.
+func standingLink(n *Node, peer wire.NodeID) *neighbour {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.links[peer]
+}
+
+// TestBothDialAtOnce: two nodes that dial each other at the same moment come to one link and keep it, whatever the moment, and
+// have another one soon after it is lost.
+func TestBothDialAtOnce(t *testing.T) {
+	for range 10 { // Each time it is chance who comes first.
+		synctest.Test(t, func(t *testing.T) {
+			s := newSimulation(t)
+			defer s.close()
+			var dials atomic.Int32
+			nodes := []*Node{s.add("a"), s.add("b")}
+			for _, n := range nodes {
+				l, err := s.net.Listen(string(n.ID()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := n.Listen(l, LinkOptions{Cost: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, n := range nodes {
+				to := s.net.Dialer(string(nodes[1-i].ID()))
+				if _, err := n.Dial(countingDialer{to, &dials}, LinkOptions{Cost: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				s.settle("both dial", 5*time.Second)
+				time.Sleep(time.Minute) // The first tries may have ended each other.
+				before, up := dials.Load(), standingLink(nodes[0], "b")
+				time.Sleep(10 * time.Minute)
+				if more := dials.Load() - before; more > 0 || standingLink(nodes[0], "b") != up {
+					t.Errorf("beside a standing link %d more connections were made in ten minutes, or it is another", more)
+				}
+				_ = up.conn.Close()
+				synctest.Wait()
+			}
+			s.settle("the link was lost", 2*time.Second)
+		})
+	}
+}
+
 // TestBeatsAreAnswered: a peer whose handshake message got lost on the way is known by its keep-alive messages.
 func TestBeatsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -703,6 +750,109 @@ func TestBeatsAreAnswered(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if len(beats) == 0 {
 			t.Error("a peer that sends keep-alive messages was sent none")
+		}
+	})
+}
+
+// TestANewNeighbourLearnsAllAtOnce: one of the base protocol is told of the whole mesh, and of the services in it, within
+// milliseconds and not at the next period: in ordinary updates and advertisements, which it knows how to read.
+func TestANewNeighbourLearnsAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		for _, id := range []wire.NodeID{"far", "middle", "near"} {
+			s.add(id)
+		}
+		s.link("far", "middle", 2)
+		s.link("middle", "near", 3)
+		s.settle("start", 5*time.Second)
+		offer(t, s.nodes["far"], "svc")
+		time.Sleep(13 * time.Second) // Between two periods.
+		newcomer := rawPeer(t, s.nodes["near"], LinkOptions{Cost: 1})
+		heard := listenAll(newcomer)
+		say(t, newcomer, hello("newcomer"))
+		time.Sleep(20 * time.Millisecond)
+		synctest.Wait()
+		told := map[wire.NodeID]map[wire.NodeID]float64{}
+		for _, text := range heard.of(wire.TypeRoute) {
+			u, err := wire.ParseRouteUpdate(route(text))
+			if err != nil || u.ForwardingNode != "near" || u.UpdateEpoch != s.nodes[u.NodeID].Epoch() {
+				t.Errorf("an update that no neighbour sends: %s (%v)", text, err)
+				continue
+			}
+			told[u.NodeID] = u.Connections
+		}
+		if told["far"]["middle"] != 2 || told["middle"]["far"] != 2 || told["middle"]["near"] != 3 {
+			t.Errorf("the newcomer was told of the links %v", told)
+		}
+		var services []string
+		for _, text := range heard.of(wire.TypeAdvert) {
+			ad, err := wire.ParseAdvertisement(advert(text))
+			if err != nil || ad.Cancel {
+				t.Errorf("an advertisement that cannot be read: %s (%v)", text, err)
+			}
+			services = append(services, string(ad.NodeID)+":"+ad.Service)
+		}
+		if got := fmt.Sprint(services); got != "[far:svc]" {
+			t.Errorf("the newcomer was told of the services %s", got)
+		}
+	})
+}
+
+// TestServicesOfALostNodeExpire: a node that is cut off says nothing of its services any more, and all others forget them.
+func TestServicesOfALostNodeExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		defer s.close()
+		lost, b, c := s.add("lost"), s.add("b"), s.add("c")
+		s.link("lost", "b", 1)
+		s.link("b", "c", 1)
+		s.settle("start", 5*time.Second)
+		offer(t, lost, "svc")
+		offer(t, b, "other")
+		time.Sleep(10 * time.Second)
+		wantListed(t, "linked", "lost", "svc", true, b, c)
+		events := c.Subscribe(100)
+		defer events.Close()
+		s.cut("lost", "b")
+		time.Sleep(advertLife + 2*sweepPeriod)
+		wantListed(t, "cut off", "lost", "svc", false, b, c)
+		wantListed(t, "still there", "b", "other", true, b, c)
+		gone := 0
+		for len(events.C) > 0 {
+			if e := <-events.C; e.Kind == ServiceGone && e.Node == "lost" && e.Service == "svc" {
+				gone++
+			}
+		}
+		if gone != 1 {
+			t.Errorf("c said %d times that the service is gone, want once", gone)
+		}
+	})
+}
+
+// TestCopiesAreNotParsed: of an update that came before nothing but its sender and ID is read.
+func TestCopiesAreNotParsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{ID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		peer := rawPeer(t, n, LinkOptions{Cost: 1})
+		say(t, peer, hello("p"))
+		first := update("x", "p", 1, map[wire.NodeID]float64{"p": 1})
+		broken := first[:len(first)-1]
+		say(t, peer, first)
+		say(t, peer, broken)
+		synctest.Wait()
+		if got := n.Counters().DropMalformed; got != 0 {
+			t.Errorf("a copy was parsed: %d malformed messages", got)
+		}
+		other := update("y", "p", 1, map[wire.NodeID]float64{"p": 1})
+		say(t, peer, other[:len(other)-1])
+		synctest.Wait()
+		if got := n.Counters().DropMalformed; got != 1 {
+			t.Errorf("of what did not come before %d malformed messages were counted, want 1", got)
 		}
 	})
 }
