@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -319,6 +320,64 @@ func TestOpenSSLReadsAll(t *testing.T) {
 	p, err := parsePins([]string{text})
 	if err != nil || !p.match(load[*x509.Certificate](t, d.cert).Raw) {
 		t.Errorf("the fingerprint %s does not match: %v", text, err)
+	}
+}
+
+// TestOpenSSLMadeCertificates: daemons with certificates that openssl has made and those with our own take each other, on links
+// and for streams, in both directions; what openssl has made for another node is refused like our own.
+func TestOpenSSLMadeCertificates(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl program")
+	}
+	b := newBelow(t)
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(openssl, args...)
+		cmd.Dir = b.dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	kinds := map[string][]string{"rsa": {"rsa:2048"}, "ec": {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}}
+	for kind, newKey := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			path := func(name string) string { return filepath.Join(b.dir, kind+"-"+name) }
+			newKey := append([]string{"-nodes", "-days", "2", "-newkey"}, newKey...)
+			run(append([]string{"req", "-x509", "-subj", "/CN=openssl", "-addext", "keyUsage=critical,keyCertSign", "-keyout", path("ca.key"), "-out", path("ca.crt")}, newKey...)...)
+			both := path("both.crt")
+			put(t, both, append(content(t, path("ca.crt")), content(t, b.cas)...))
+			issued := func(node string) pair {
+				name := path(node)
+				san := "subjectAltName=DNS:localhost,otherName:1.3.6.1.4.1.2312.19.1;UTF8:" + node
+				run(append([]string{"req", "-x509", "-subj", "/CN=" + node, "-addext", san, "-addext", "basicConstraints=critical,CA:FALSE",
+					"-CA", path("ca.crt"), "-CAkey", path("ca.key"), "-keyout", name + ".key", "-out", name + ".crt"}, newKey...)...)
+				return pair{crt: name + ".crt", key: name + ".key"}
+			}
+			theirs := map[wire.NodeID]pair{"hub": issued("hub"), "edge": issued("edge"), "other": issued("other")}
+			ours := map[wire.NodeID]pair{"hub": b.server, "edge": b.client}
+			edge, hub := joined(t, "edge", "hub")
+			for i, c := range []struct {
+				name           string
+				server, client pair
+				want           string // In the error of a stream; "" for none.
+			}{
+				{"openssl serves ours", theirs["hub"], ours["edge"], ""},
+				{"we serve openssl's", ours["hub"], theirs["edge"], ""},
+				{"openssl serves openssl's", theirs["hub"], theirs["edge"], ""},
+				{"openssl's server of another node", theirs["other"], ours["edge"], "certificate is valid for Receptor node ID other, not hub"},
+				{"openssl's client of another node", ours["hub"], theirs["other"], "CRYPTO_ERROR 0x12a (remote)"},
+			} {
+				srv := server(t, "hub", ServerOptions{Cert: c.server.crt, Key: c.server.key, RequireClientCert: true, ClientCAs: both, SkipReceptorNamesCheck: true})
+				cli := client(t, "edge", ClientOptions{Cert: c.client.crt, Key: c.client.key, RootCAs: both, SkipReceptorNamesCheck: true})
+				if o := meet(t, cli.LinkConfig("localhost"), srv.LinkConfig()); o.client != nil || o.server != nil { // A link asks for no node ID.
+					t.Errorf("%s, link: %v, %v", c.name, o.client, o.server)
+				}
+				service := fmt.Sprint("s", i)
+				serveEcho(t, hub, service, srv.StreamConfig())
+				wantText(t, c.name+", stream", ask(t, edge, "hub", service, cli.StreamConfig("hub")), c.want)
+			}
+		})
 	}
 }
 
