@@ -300,7 +300,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestMeshAtScale is a campaign, not part of a normal run: RECEPTOR_SIM_NODES names the number of nodes. It prints what a
-// cold start, a cut and a partition cost a random mesh of degree 3.
+// cold start, a cut and a partition cost a random mesh of degree 3; a thousand nodes must fit in 2 GiB.
 func TestMeshAtScale(t *testing.T) {
 	count, err := strconv.Atoi(os.Getenv("RECEPTOR_SIM_NODES"))
 	if err != nil {
@@ -312,7 +312,11 @@ func TestMeshAtScale(t *testing.T) {
 		report := func(what string) {
 			var mem runtime.MemStats
 			runtime.ReadMemStats(&mem)
-			t.Logf("%s: %+v, %d MiB", what, m.Traffic(), (mem.Sys-mem.HeapReleased)>>20)
+			holds := (mem.Sys - mem.HeapReleased) >> 20
+			t.Logf("%s: %+v, %d MiB", what, m.Traffic(), holds)
+			if count <= 1000 && holds > 2048 {
+				t.Errorf("%s: %d nodes take %d MiB", what, count, holds)
+			}
 		}
 		settle(t, m, "start", time.Minute)
 		report("start")
