@@ -239,12 +239,24 @@ def test_f114_unknown_profile(pair: Mesh) -> None:
         assert reply == "ERROR: unknown TLS config nosuch"
 
 
+def expiries(mesh: Mesh, node: str) -> dict[str, str]:
+    """When the certificates of a daemon end, by profile, as its status has them."""
+    with control(mesh, node) as session:
+        return {c["Name"]: c["Expiry"] for c in json.loads(session.ask("status"))["Certificates"]}
+
+
 def test_certificates_renewed_under_a_running_daemon(pair: Mesh, papers: Papers) -> None:
-    renewed = run(papers.receptor, *papers.signing("alpha"), "verify=true")
+    before = expiries(pair, "alpha")
+    renewed = run(papers.receptor, *papers.signing("alpha"), "verify=true", "notafter=2090-01-02T03:04:05Z")
     assert (renewed.returncode, renewed.stdout) == (0, "")
     unit = submit(pair, b"again\n", tlsclient="cli")
     assert results(pair, unit) == b"AGAIN\n"
     pair.wait_log("alpha", "TLS files read again")
+    assert "2090-01-02T03:04:05Z" not in before.values()
+    assert expiries(pair, "alpha") == dict.fromkeys(("srv", "cli"), "2090-01-02T03:04:05Z")
+    for node in ("alpha", "beta"):
+        log = (pair.folder / f"{node}.log").read_text()
+        assert log.count("Connection established") == 1, f"the link did not live on:\n{log}"
 
 
 def test_f134_control_under_tls_with_half_close(mesh: Mesh, papers: Papers) -> None:
