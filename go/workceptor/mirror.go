@@ -134,7 +134,7 @@ func (m *mirror) poke() {
 
 // poll asks for the status until unit and output are complete.
 func (m *mirror) poll(ctx context.Context, conn *remote.Conn) error {
-	pause := minPoll
+	var pause time.Duration
 	var before remote.Status
 	var sizeBefore int64
 	for {
@@ -146,12 +146,7 @@ func (m *mirror) poll(ctx context.Context, conn *remote.Conn) error {
 			return nil
 		}
 		size := m.have()
-		switch {
-		case s.State != before.State || s.Detail != before.Detail:
-			pause = minPoll
-		case size != sizeBefore || s.StdoutSize != before.StdoutSize:
-			pause = min(pause, outputPoll)
-		}
+		pause = nextPoll(pause, s.State != before.State || s.Detail != before.Detail, size != sizeBefore || s.StdoutSize != before.StdoutSize)
 		before, sizeBefore = s, size
 		timer := time.NewTimer(pause)
 		select {
@@ -160,10 +155,21 @@ func (m *mirror) poll(ctx context.Context, conn *remote.Conn) error {
 			return ctx.Err()
 		case <-m.pokes:
 		case <-timer.C:
-			pause = min(pause*3/2, maxPoll)
 		}
 		timer.Stop()
 	}
+}
+
+// nextPoll is the pause after an answer that has told of another state, or of more output; last is the one before, 0 at first.
+func nextPoll(last time.Duration, state, output bool) time.Duration {
+	next := min(last*3/2, maxPoll)
+	switch {
+	case state:
+		return minPoll
+	case output:
+		next = min(next, outputPoll)
+	}
+	return max(next, minPoll)
 }
 
 // ask asks for the status. If the answer is late because the executor could not be reached, the session is given up as

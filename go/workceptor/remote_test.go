@@ -76,6 +76,61 @@ func TestF173Remote(t *testing.T) {
 	}
 }
 
+// TestOneStreamPerUnit: a unit on a node of this implementation is handed over in one session and followed in another, to the end,
+// however often there is news.
+func TestOneStreamPerUnit(t *testing.T) {
+	m, alpha, _ := pair(t)
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(gate, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	id := submit(t, alpha, request("beta", "sh", `"exec 3< `+gate+`; for i in 1 2 3 4; do echo $i; read x <&3; done"`), "")
+	for lines := range 4 {
+		until(t, alpha, id, "more output", func(s Status) bool { return s.StdoutSize == int64(2*lines+2) })
+		if _, err := f.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 8)
+	if got := output(t, alpha, id, 0); got != "1\n2\n3\n4\n" {
+		t.Errorf("got output %q", got)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dials != 2 {
+		t.Errorf("there were %d sessions, want 2", m.dials)
+	}
+}
+
+// TestPollsAreAdaptive: others are asked often while there is news, and ever less often while there is none.
+func TestPollsAreAdaptive(t *testing.T) {
+	pause, polls := nextPoll(0, false, false), 1
+	for ; pause < maxPoll; polls++ {
+		next := nextPoll(pause, false, false)
+		if next <= pause {
+			t.Fatalf("a pause of %v is followed by one of %v", pause, next)
+		}
+		if output := nextPoll(pause, false, true); output > outputPoll || output > next {
+			t.Errorf("a pause of %v is followed by one of %v although there is output", pause, output)
+		}
+		pause = next
+	}
+	if first := nextPoll(0, false, false); first != minPoll || polls < 5 {
+		t.Errorf("it begins with %v and comes to a second in %d steps", first, polls)
+	}
+	if pause = nextPoll(maxPoll, false, false); pause != maxPoll {
+		t.Errorf("the longest pause is followed by one of %v", pause)
+	}
+	if pause = nextPoll(maxPoll, true, false); pause != minPoll {
+		t.Errorf("news of a state is followed by a pause of %v", pause)
+	}
+}
+
 // script is a control service that says what a test tells it to and notes what it hears.
 type script struct {
 	mu    sync.Mutex
