@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from daemons import free_port
+from daemons import free_port, wait_for
 from test_daemon_cli import PATIENCE_S, REPO, Daemons, banner, config, control, run, start
 
 
@@ -453,3 +453,30 @@ def test_second_signal_ends_the_drain(start: Daemons, config: Path) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.wait() == -signal.SIGTERM
         reader.join()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_unit_is_durable_before_its_client_hears_of_it(receptor: Path, config: Path) -> None:
+    """What a loss of power would take away cannot be tried: that the record has been synced can be seen."""
+    config.write_text(config.read_text() + "- work-command: {worktype: cat, command: cat}\n")
+    trace = config.parent / "trace"
+    if subprocess.run(["strace", "-o", trace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no process may be traced here")
+    # With -D the daemon, not strace, is the process that is started here.
+    options = ["-D", "-f", "-s", "80", "-e", "trace=write,pwrite64,fdatasync", "-o", str(trace)]
+    daemon = Daemons(Path("strace"))(*options, receptor, "-c", config)
+    try:
+        daemon.wait_for("Initialization complete\n")
+        with control(config.parent / "s") as client, client.makefile("rb") as answers:
+            client.sendall(b"work submit solo cat\n")
+            assert answers.readline() == b"Receptor Control, node solo\n"
+            created = re.fullmatch(r"Work unit created with ID (\w+)\..*\n", answers.readline().decode())
+        assert created
+        wait_for("the trace", lambda: created[0].strip() in trace.read_text())
+    finally:
+        daemon.close()
+    calls = trace.read_text().splitlines()
+    told = next(i for i, call in enumerate(calls) if created[0].strip() in call)
+    noted = next(i for i, call in enumerate(calls) if "pwrite64(" in call and created[1] in call)
+    synced = re.compile(r"fdatasync(\(\d+\)| resumed>\)) += 0$")
+    assert any(synced.search(call) for call in calls[noted:told]), "\n".join(calls[: told + 1])
