@@ -20,9 +20,9 @@ def count_primes(unit: receptor.WorkContext) -> str:
     start, stop = int(unit.params["start"]), int(unit.params["stop"])
     found = 0
     for number in range(max(start, 2), stop):
+        unit.check_cancelled()
         if all(number % divisor for divisor in range(2, int(number**0.5) + 1)):
             found += 1
-    unit.check_cancelled()
     return str(found)
 
 
@@ -36,19 +36,19 @@ def ask(node: receptor.Node, worker: str, start: int, stop: int) -> tuple[str, i
 def main() -> None:
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     step = limit // len(WORKERS)
-    with receptor.testing.mesh("boss", *WORKERS) as nodes:
+    # The mesh is closed first, which ends what waits in the pool: Ctrl-C need not see the counting through.
+    with ThreadPoolExecutor(len(WORKERS)) as pool, receptor.testing.mesh("boss", *WORKERS) as nodes:
         for worker in WORKERS:
             nodes[worker].work.offer("primes", count_primes, concurrency=2)
-        with ThreadPoolExecutor(len(WORKERS)) as pool:
-            asked = [
-                pool.submit(ask, nodes["boss"], worker, i * step, (i + 1) * step if i < 4 else limit)
-                for i, worker in enumerate(WORKERS)
-            ]
-            total = 0
-            for done in as_completed(asked):
-                worker, start, stop, found = done.result()
-                total += found
-                print(f"{worker}: {found:5} primes from {start} to {stop}")
+        asked = [
+            pool.submit(ask, nodes["boss"], worker, i * step, (i + 1) * step if i < 4 else limit)
+            for i, worker in enumerate(WORKERS)
+        ]
+        total = 0
+        for done in as_completed(asked):
+            worker, start, stop, found = done.result()
+            total += found
+            print(f"{worker}: {found:5} primes from {start} to {stop}")
     print(f"{total} primes below {limit}")
 
 

@@ -23,20 +23,27 @@ CHUNK = 1 << 18
 def receive(listener: receptor.Listener, target: Path) -> None:
     with listener.accept(timeout_s=20) as sock, target.open("wb") as file:
         digest = hashlib.sha256()
-        while data := sock.recv(CHUNK):  # A broken stream raises: half a file is never taken for the whole.
-            file.write(data)
-            digest.update(data)
-        sock.sendall(digest.digest())
+        try:
+            while data := sock.recv(CHUNK):  # A broken stream raises: half a file is never taken for the whole.
+                file.write(data)
+                digest.update(data)
+            sock.sendall(digest.digest())
+        except receptor.StreamResetError as error:
+            print(f"file_transfer: not received: {error}", file=sys.stderr)
 
 
 def send(sock: receptor.MeshSocket, source: Path) -> str:
     digest, sent, size = hashlib.sha256(), 0, source.stat().st_size
     with source.open("rb") as file:
-        while data := file.read(CHUNK):
-            sock.sendall(data)
-            digest.update(data)
-            sent += len(data)
-            print(f"\r{sent:>12,} of {size:,} bytes ({sent * 100 // size} %)", end="", file=sys.stderr)
+        try:
+            while data := file.read(CHUNK):
+                sock.sendall(data)
+                digest.update(data)
+                sent += len(data)
+                print(f"\r{sent:>12,} of {size:,} bytes ({sent * 100 // size} %)", end="", file=sys.stderr)
+        except BaseException:  # Also Ctrl-C. Closing the socket would look like the end of the file.
+            sock.abort()
+            raise
     print(file=sys.stderr)
     sock.shutdown(socket.SHUT_WR)
     if sock.makefile("rb").read() != digest.digest():

@@ -75,7 +75,7 @@ def tar(source: Path) -> Iterator[bytes]:
         except BaseException as problem:
             problems.append(problem)
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=write, daemon=True)  # Ctrl-C does not wait for it.
     thread.start()
     try:
         with fdopen(reader, "rb") as made:

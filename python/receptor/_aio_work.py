@@ -26,7 +26,7 @@ from ._functions import (
 from ._payload import AsyncPayload, async_chunks
 from ._session import Descriptor, Op
 from ._units import AsyncUnit
-from .errors import ReceptorError
+from .errors import ClosedError, ReceptorError
 from .types import Address, UnitStatus, WorkResult
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class Work:
         concurrency: units that run at once, others wait in order; 0 means any number.
         verify_signature: take only signed submissions, which a configuration file says how to verify.
 
-        Units end with this program: one that runs then fails. Raises AddressInUse if the node has the type already.
+        Units end with this program: one that runs then fails, and closing the node waits up to two seconds for its
+        function. Raises AddressInUse if the node has the type already.
         """
         checked(function, mode, asynchronous=True)
         op = _ops.offer(worktype, concurrency, verify_signature, self._node.timeout_s)
@@ -311,7 +312,11 @@ class Offer(Pollable):
         self._node = node
         self._function = function
         self._pool = pool
-        self._serving = node._spawn(self._serve())
+        try:
+            self._serving = node._spawn(self._serve())
+        except ClosedError:  # While the offer was made.
+            self.close()
+            raise
 
     def close(self) -> None:
         """Take the work type back; units that run go on. Safe to call twice."""

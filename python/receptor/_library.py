@@ -12,9 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from . import _process
 from ._version import version
-from .errors import NativeLibraryError, ReceptorError
+from .errors import ForkedProcessError, NativeLibraryError, ReceptorError
 
 if TYPE_CHECKING:
     import ctypes
@@ -74,8 +73,13 @@ def dump() -> str:
 
 def _load() -> "ctypes.CDLL":
     global _loaded, _loaded_in
-    if _loaded is not None:
-        _process.check(_loaded_in)
+    if _loaded is not None and os.getpid() != _loaded_in:
+        raise ForkedProcessError(
+            f"process {_loaded_in} had a node inside it when it forked this one, {os.getpid()}, which can have none "
+            'inside: open one of the two with Node(..., mode="sidecar"), or that of the parent after the fork',
+            opened_in=_loaded_in,
+            used_in=os.getpid(),
+        )
     with _lock:
         if _loaded is None:
             _loaded = _open()

@@ -1,6 +1,7 @@
 """Where a node runs: inside this process, in a child of it, or in a daemon; each gives a session's socket."""
 
 import os
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -42,8 +43,6 @@ class Sidecar:
         self._reaped = True
 
     def _ends(self, timeout_s: float) -> bool:
-        import select
-
         try:
             fd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):

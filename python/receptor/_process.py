@@ -86,7 +86,7 @@ def _hook() -> None:
     with _lock:
         if not _hooked:
             os.register_at_fork(after_in_child=_after_fork)
-            atexit.register(_at_exit, os.getpid())
+            atexit.register(_at_exit)
             _hooked = True
 
 
@@ -99,11 +99,10 @@ def _after_fork() -> None:
     _nodes.clear()
 
 
-def _at_exit(registered_in: int) -> None:
+def _at_exit() -> None:
     end = time.monotonic() + EXIT_LIMIT_S
-    for node in list(_nodes):
-        if os.getpid() == registered_in:
-            try:
-                node._close_at_exit(max(end - time.monotonic(), 0.0))
-            except (ReceptorError, OSError):
-                pass  # The process ends, and the node with it.
+    for node in list(_nodes):  # Of this process alone: a forked child starts with none.
+        try:
+            node._close_at_exit(max(end - time.monotonic(), 0.0))
+        except (ReceptorError, OSError):
+            pass  # The process ends, and the node with it.

@@ -4,10 +4,12 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -56,7 +58,8 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far,), daemon=True, name=_process.WORKER)
-        self._process.start()
+        with _without_interrupts():
+            self._process.start()
         far.close()
         self.alive = True
         # Its end: a process that the function forked keeps the pipes open, and multiprocessing's own notice with them.
@@ -105,6 +108,19 @@ class _Process:
             self._process.join(timeout_s)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is started here until it ignores it itself: it would tell of its own end."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # Starting it would let interrupts through again.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def check(function: Callable[..., Any]) -> None:
     """Raise ValueError for a function that another process cannot find."""
     name = getattr(function, "__qualname__", "")
@@ -142,9 +158,8 @@ def _encode(verdict: dict[str, Any]) -> bytes:
 
 def _serve(pipe: Connection) -> None:
     """What a worker process does: one unit after another, until nobody wants more."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # What the function starts gets it, as elsewhere.
     from ._functions import WorkContext, judged
 
     while True:

@@ -517,7 +517,12 @@ class Node(_process.Local):
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: as above
         """Run a task that ends with the node at the latest."""
-        task = owned(self._open_session().loop.create_task(coroutine))
+        try:
+            loop = self._open_session().loop
+        except BaseException:
+            coroutine.close()
+            raise
+        task = owned(loop.create_task(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -527,7 +532,14 @@ class Node(_process.Local):
         if self._session is None:
             self._wanted.append(make)
         else:
-            self._spawn(make()).add_done_callback(_tell_failure)
+            self._spawn(make()).add_done_callback(self._tell_failure)
+
+    def _tell_failure(self, task: asyncio.Task[Any]) -> None:  # Any: its result is not used
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._closed and isinstance(error, ClosedError):
+            return  # There is nobody left to offer it to.
+        task.get_loop().call_exception_handler({"message": "a function could not be offered", "exception": error})
 
     async def _last_words(self, limit_s: float) -> None:
         """Wait until the sockets of the streams that the program has closed are closed, and so all that was written."""
@@ -569,11 +581,6 @@ def _end_unwanted(begun: asyncio.Future[tuple[Op[JSON] | None, socket.socket, _m
     sock.close()
     if sidecar is not None:
         threading.Thread(target=sidecar.wait, args=(_SIDECAR_END_S,), name="receptor-sidecar", daemon=True).start()
-
-
-def _tell_failure(task: asyncio.Task[Any]) -> None:  # Any: its result is not used
-    if not task.cancelled() and (error := task.exception()) is not None:
-        task.get_loop().call_exception_handler({"message": "a function could not be offered", "exception": error})
 
 
 def _log_forwarder(node: Node) -> Callable[[Event], None]:

@@ -98,7 +98,8 @@ class Work:
         concurrency: units that run at once, others wait in order; 0 means any number.
         verify_signature: take only signed submissions, which a configuration file says how to verify.
 
-        Units end with this program: one that runs then fails. Raises AddressInUse if the node has the type already.
+        Units end with this program: one that runs then fails, and closing the node waits up to two seconds for its
+        function. Raises AddressInUse if the node has the type already.
         """
         checked(function, mode, asynchronous=False)
         op = _ops.offer(worktype, concurrency, verify_signature, self._node.timeout_s)

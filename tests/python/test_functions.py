@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -236,6 +237,33 @@ def test_a_function_that_another_process_does_not_find(tmp_path: Path) -> None:
     exec("def function(unit): ...", vars(made))
     with receptor.Node("a") as node, pytest.raises(receptor.ConfigError, match="there is no module made to import"):
         node.work.offer("x", made.function, mode="process")
+
+
+def test_ctrl_c_while_a_process_for_functions_starts_is_not_its_matter(tmp_path: Path) -> None:
+    """Every process of a terminal gets it, and the one that starts would tell of its own end."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, receptor, signal\n"
+        "if __name__ == '__mp_main__': os.kill(os.getpid(), signal.SIGINT)\n"
+        "def gets_it(unit): return str(signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "if __name__ == '__main__':\n"
+        "    with receptor.Node('a') as node:\n"
+        "        node.work.offer('x', gets_it, mode='process')\n"
+        "        with node.work.submit('a', 'x') as unit: print(b''.join(unit.stdout(timeout_s=60)))\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'True'\n", "")
+
+
+async def test_a_function_that_is_offered_while_the_node_closes(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is left to offer it to, and nothing is left over."""
+    for turns in range(4):
+        async with receptor.aio.Node("a") as node:
+            node.work.handler("x")(shout)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_what_cannot_be_offered() -> None:

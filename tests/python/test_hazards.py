@@ -180,6 +180,26 @@ def test_prefork_servers(python: Interpreter) -> None:
     )
 
 
+def test_prefork_servers_whose_parent_has_a_node(python: Interpreter) -> None:
+    """Its workers are told how they can have one too, and end theirs as every program does."""
+    done = python.run(
+        "import receptor, os, sys\n"
+        "parent = receptor.Node('parent')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try: receptor.Node('worker')\n"
+        "    except receptor.ForkedProcessError as error: print(error, flush=True)\n"
+        "    node = receptor.Node('worker', mode='sidecar')\n"
+        "    print(node.status().node, flush=True)\n"
+        "    sys.exit()\n"
+        "print('exit status of the child:', os.waitpid(pid, 0)[1])\n"
+    )
+    told, *rest = done.stdout.splitlines()
+    assert 'open one of the two with Node(..., mode="sidecar")' in told
+    assert rest == ["worker", "exit status of the child: 0"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_broken_pipe_does_not_kill(python: Interpreter, tmp_path: Path) -> None:
     """As in ``python app.py 2>&1 | head -1``, of a program that prints what its node logs."""
     program = tmp_path / "app.py"
