@@ -424,8 +424,9 @@ class Node(_process.Local):
     # The end.
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Stop the node: its streams end, units of work go on. Waits until it has stopped, for at most ``timeout_s``.
+        """Stop the node and its streams. Waits until it has stopped, for at most ``timeout_s``.
 
+        Commands that run for units go on if the node has a ``data_dir``, where the next one finds them; functions end.
         Whoever waits for an answer gets ClosedError. Safe to call twice, and without effect in a forked child. A node
         whose event loop has ended is closed from any other.
         """

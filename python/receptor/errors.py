@@ -13,7 +13,7 @@
      +-- StreamResetError      (ConnectionResetError)   a stream ended without its end of file
      +-- PayloadTooLarge       (ValueError)             a datagram or a request is over its limit
      +-- AddressInUse          (OSError)                a service name or an address is taken
-     +-- ControlError                                   a daemon refused a control command
+     +-- ControlError                                   a daemon refused a control command, or there is none
      +-- WorkError                                      anything about a unit of work
           +-- UnitNotFound     (LookupError)            no such unit
           +-- WorkTypeError    (ValueError)             unknown work type, or one that refuses its parameters
@@ -88,7 +88,8 @@ class ForkedProcessError(ReceptorError, RuntimeError):
     """The object belongs to the process ``opened_in``, and this is its forked child ``used_in``.
 
     A node lives in threads, and a fork copies none of them. Open the node after the fork, or start the children with
-    ``multiprocessing.get_context("spawn")`` or ``"forkserver"``.
+    ``multiprocessing.get_context("spawn")`` or ``"forkserver"``. Where both need a node, one of the two
+    has ``mode="sidecar"``.
     """
 
     code = "forked"
@@ -184,7 +185,7 @@ class AddressInUse(ReceptorError, OSError):
 
 
 class ControlError(ReceptorError):
-    """A daemon refused a control command; the text is the daemon's."""
+    """A daemon refused a control command, and the text is the daemon's; or no daemon is where one was named."""
 
     code = "control"
 

@@ -71,7 +71,7 @@ class Node(_process.Local):
     listeners: addresses where neighbours may dial in, or :class:`LinkListener`.
     tls_profiles: TLS settings by name, for whatever takes the name of a profile here.
     config: path of a configuration file of the daemon; the node is what ``receptor --config FILE`` would run.
-    data_dir: where units of work live; None takes a private temporary directory, removed at close.
+    data_dir: where units of work live; None takes a private temporary directory, removed at close, which ends them.
     work_commands: work types that this node runs for others.
     environ: environment of the node and of its work commands; None takes a copy of ``os.environ`` as it is now.
     max_idle_s: seconds without a message after which a link is dead; None takes the node's default, 21.
@@ -338,8 +338,9 @@ class Node(_process.Local):
     # The end.
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Stop the node: its streams end, units of work go on. Waits until it has stopped, for at most ``timeout_s``.
+        """Stop the node and its streams. Waits until it has stopped, for at most ``timeout_s``.
 
+        Commands that run for units go on if the node has a ``data_dir``, where the next one finds them; functions end.
         Calls that wait in other threads raise ClosedError. Safe to call twice, and without effect in a forked child.
         """
         if self._closed or os.getpid() != self._pid:

@@ -270,6 +270,7 @@ def test_ctrl_c_ends_every_wait(python: Interpreter, tmp_path: Path) -> None:
         "    ):\n"
         "        node.wait_route('b')\n"
         "        os.kill(b._sidecar.pid, signal.SIGSTOP)\n"  # Its link lives on for some seconds.
+        "        os.waitid(os.P_PID, b._sidecar.pid, os.WSTOPPED)\n"
         "        noticed, over, presser = False, threading.Event(), threading.Thread(target=press)\n"
         "        try:\n"
         "            presser.start()\n"
