@@ -148,6 +148,13 @@ func complain(err error) int {
 	return exitError
 }
 
+// complain says what went wrong with the unit, unless its directory has been taken away: then nobody waits for it.
+func (r *runner) complain(err error) {
+	if r.dir.Exists() {
+		complain(err)
+	}
+}
+
 type runner struct {
 	options
 	dir   *store.Dir
@@ -241,7 +248,7 @@ func (r *runner) watch() int {
 	pause := minTick
 	if r.node.lost() {
 		if _, err := r.report(r.running(), false); err != nil {
-			complain(err)
+			r.complain(err)
 		}
 		forgetProgram() // While the command works.
 	} else {
@@ -292,7 +299,7 @@ func (r *runner) tick(pause time.Duration) time.Duration {
 		r.digest.follow(size)
 	}
 	if _, err := r.report(r.running(), false); err != nil {
-		complain(err)
+		r.complain(err)
 	}
 	return minTick
 }
@@ -444,16 +451,16 @@ func (r *runner) amend(sync bool, sum string) {
 		}
 		return true
 	})
-	if err == nil {
-		r.final = rec.Append(nil)
-	} else if r.dir.Exists() {
-		complain(err)
+	if err != nil {
+		r.complain(err)
+		return
 	}
+	r.final = rec.Append(nil)
 }
 
 func (r *runner) syncOutput() {
 	if err := store.SyncLarge(r.stdout); err != nil {
-		complain(err)
+		r.complain(err)
 	}
 }
 
@@ -468,7 +475,7 @@ func (r *runner) conclusion(e unit.Event, sync bool) (written bool) {
 		if err == nil {
 			return true
 		}
-		complain(err)
+		r.complain(err)
 		if try == tries || !r.dir.Exists() {
 			return false
 		}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -173,6 +174,8 @@ func TestDirectoryRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := command(d, "cat", ready)
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +189,9 @@ func TestDirectoryRemoved(t *testing.T) {
 	}
 	if code := exitCode(t, cmd.Wait()); code != 255 {
 		t.Errorf("got exit code %d, want 255", code)
+	}
+	if complaints.Len() > 0 {
+		t.Errorf("the runner complains of a unit that nobody waits for: %s", &complaints)
 	}
 }
 

@@ -216,7 +216,7 @@ func (r *runner) settle() {
 		err = r.dir.SyncResult()
 	}
 	if err = errors.Join(err, r.dir.SyncEntry()); err != nil {
-		complain(err)
+		r.complain(err)
 	}
 }
 
