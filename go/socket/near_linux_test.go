@@ -24,11 +24,26 @@ func congestion(t *testing.T, conn net.Conn) (name string) {
 	return name
 }
 
+// dialled is both ends of a connection to a listener.
+func dialled(t *testing.T, l net.Listener, address string) (near, far net.Conn) {
+	t.Helper()
+	near, err := Dialer().DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = near.Close() })
+	if far, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = far.Close() })
+	return near, far
+}
+
 // TestNothingIsPacedOnThisMachine looks at both ends of connections over loopback, and at what is for the network.
 func TestNothingIsPacedOnThisMachine(t *testing.T) {
-	accepted, dialled := connected(t, "tcp", "127.0.0.1:0") // As the machine has it.
-	usual := congestion(t, dialled)
-	if got := congestion(t, accepted); got != usual {
+	one, other := connected(t, "tcp", "127.0.0.1:0") // As the machine has it.
+	usual := congestion(t, one)
+	if got := congestion(t, other); got != usual {
 		t.Fatalf("one end uses %s, the other %s", got, usual)
 	}
 	want := usual
@@ -45,16 +60,7 @@ func TestNothingIsPacedOnThisMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		near, err := Dialer().DialContext(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer near.Close()
-		far, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer far.Close()
+		near, far := dialled(t, l, l.Addr().String())
 		if got := [2]string{congestion(t, near), congestion(t, far)}; got != [2]string{want, want} {
 			t.Errorf("%s: the ends use %v, want %s (the machine's is %s)", at, got, want, usual)
 		}
@@ -68,16 +74,7 @@ func TestNothingIsPacedOnThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, err := Dialer().DialContext(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := everywhere.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
+	near, far := dialled(t, everywhere, net.JoinHostPort("127.0.0.1", port))
 	if got := [2]string{congestion(t, near), congestion(t, far)}; got != [2]string{want, usual} {
 		t.Errorf("with a listener for the network too, the ends use %v, want %s and %s", got, want, usual)
 	}
