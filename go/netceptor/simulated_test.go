@@ -91,6 +91,18 @@ func (s *simulation) settle(what string, limit time.Duration) {
 	synctest.Wait()
 }
 
+// newWithPeer makes node n with a raw peer that calls itself p and has introduced itself.
+func newWithPeer(t *testing.T) (*Node, link.Conn) {
+	t.Helper()
+	n, err := New(Config{ID: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := rawPeer(t, n, LinkOptions{Cost: 1})
+	say(t, peer, hello("p"))
+	return n, peer
+}
+
 // rawPeer is the far end of a link on which a test speaks the protocol itself.
 func rawPeer(t *testing.T, n *Node, opt LinkOptions) link.Conn {
 	near, far := link.Pipe()
@@ -162,13 +174,8 @@ func TestSilentPeerGetsElevenHellosThenClose(t *testing.T) {
 
 func TestIdleLinkIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := New(Config{ID: "n"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n, peer := newWithPeer(t)
 		defer n.Close()
-		peer := rawPeer(t, n, LinkOptions{Cost: 1})
-		say(t, peer, hello("p"))
 		start := time.Now()
 		for range listen(peer, wire.TypeRoute) {
 		}
@@ -312,13 +319,8 @@ func TestGarbageDoesNotHurt(t *testing.T) {
 
 func TestForgedPingsDoNotLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := New(Config{ID: "n"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n, peer := newWithPeer(t)
 		defer n.Close()
-		peer := rawPeer(t, n, LinkOptions{Cost: 1})
-		say(t, peer, hello("p"))
 		answers := listen(peer, wire.TypeData)
 		for _, from := range []wire.NodeID{"n", "p"} {
 			h := wire.Header{Hops: 5, From: wire.Hash(from), To: wire.Hash("n"), FromService: servicePing, ToService: servicePing}
@@ -585,13 +587,8 @@ func TestRouteMeansAnswers(t *testing.T) {
 // TestForgedTwinNotice: what anybody can send does not end a node.
 func TestForgedTwinNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := New(Config{ID: "n"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n, peer := newWithPeer(t)
 		defer n.Close()
-		peer := rawPeer(t, n, LinkOptions{Cost: 1})
-		say(t, peer, hello("p"))
 		say(t, peer, update("invented", "p", 1, map[wire.NodeID]float64{"n": 1, "p": 1})) // That it is our neighbour is no proof.
 		for _, epoch := range []uint64{1, n.Epoch() - 1, n.Epoch() + 1} {
 			u := wire.RouteUpdate{NodeID: "n", UpdateID: randomName(), UpdateEpoch: epoch, UpdateSequence: 1, ForwardingNode: "p", SuspectedDuplicate: n.Epoch()}
@@ -833,13 +830,8 @@ func TestServicesOfALostNodeExpire(t *testing.T) {
 // TestCopiesAreNotParsed: of an update that came before nothing but its sender and ID is read.
 func TestCopiesAreNotParsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := New(Config{ID: "n"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n, peer := newWithPeer(t)
 		defer n.Close()
-		peer := rawPeer(t, n, LinkOptions{Cost: 1})
-		say(t, peer, hello("p"))
 		first := update("x", "p", 1, map[wire.NodeID]float64{"p": 1})
 		broken := first[:len(first)-1]
 		say(t, peer, first)

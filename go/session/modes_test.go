@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +127,42 @@ func TestModes(t *testing.T) {
 				t.Error("session.new brought no descriptor")
 			}
 			p.must("close")
+		})
+	}
+}
+
+// TestNodesOfProgramsShareCores: what passes through a node in a program, or in its sidecar, counts for the cores that the
+// process uses. The node of a daemon has the daemon for that.
+func TestNodesOfProgramsShareCores(t *testing.T) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		t.Skip("GOMAXPROCS is set, which switches that off")
+	}
+	stacks := make([]byte, 4<<20)
+	counted := func(t *testing.T, want int, when string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() { // What has begun or ended is seen a moment later.
+			got := strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "daemon.(*sharing).passOn(")
+			if got == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s, %d nodes are counted, want %d", when, got, want)
+			}
+		}
+	}
+	for mode, want := range map[string]int{"in-process": 1, "sidecar": 1, "attached": 0} {
+		counted(t, 0, "before "+mode)
+		t.Run(mode, func(t *testing.T) {
+			if mode == "attached" {
+				dialSession(t, daemonWithSocket(t)).must("status")
+				counted(t, want, mode)
+				return
+			}
+			p := openWith(t, mode)
+			p.must("open", "config", map[string]any{"node": "host"})
+			counted(t, want, mode)
+			p.must("close")
+			counted(t, 0, "after the end of "+mode)
 		})
 	}
 }
