@@ -173,15 +173,24 @@ func (h *helper) prepare() (*callback, error) {
 
 // attend sends the payload and copies the log, at the same time: a container may do much before it has read all.
 func (h *helper) attend(ctx context.Context) error {
+	file, size, err := h.openStdin()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if size == 0 { // Told before anything of the log is written: from then on another helper can go on.
+		h.running()
+		return h.copyLog(ctx)
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		if err := h.sendStdin(ctx); err != nil {
+		if err := h.sendStdin(ctx, file, size); err != nil {
 			stop(err) // What the log still brings is of no use.
 		}
 	})
-	err := h.copyLog(ctx)
+	err = h.copyLog(ctx)
 	if why, ok := errors.AsType[*failure](context.Cause(ctx)); ok {
 		err = why
 	}

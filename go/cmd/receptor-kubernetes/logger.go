@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -122,19 +123,19 @@ func (h *helper) openLog(ctx context.Context, times bool) (log io.ReadCloser, er
 	return log, nil
 }
 
-// payload is the unit's payload on its way into a pod.
+// payload is the unit's payload on its way into a pod. One that was given to a connection may be read after that has ended.
 type payload struct {
 	io.Reader
-	begun bool // Something was read.
-	ended func()
-	done  bool
+	begun, done atomic.Bool // Something was read, all was.
+	ended       func()      // Called when all was read.
 }
 
 func (p *payload) Read(b []byte) (int, error) {
 	n, err := p.Reader.Read(b)
-	p.begun = p.begun || n > 0
-	if errors.Is(err, io.EOF) && !p.done {
-		p.done = true
+	if n > 0 {
+		p.begun.Store(true)
+	}
+	if errors.Is(err, io.EOF) && p.done.CompareAndSwap(false, true) {
 		p.ended()
 	}
 	return n, err
@@ -154,21 +155,13 @@ func (h *helper) openStdin() (file *os.File, size int64, err error) {
 	return file, info.Size(), nil
 }
 
-// sendStdin attaches to the container and sends it the payload.
-func (h *helper) sendStdin(ctx context.Context) error {
-	file, size, err := h.openStdin()
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if size == 0 {
-		h.running()
-		return nil
-	}
+// sendStdin attaches to the container and sends it the payload, which has size bytes.
+func (h *helper) sendStdin(ctx context.Context, file io.ReaderAt, size int64) (err error) {
 	h.report(unit.Event{Kind: unit.Prepare, Detail: unit.DetailSendingStdin, Size: unit.KeepSize})
-	p := &payload{Reader: file, ended: h.running}
+	var p *payload
 	for try := 1; ; try++ {
-		if err = h.attach(ctx, p); err == nil || p.begun || try == tries {
+		p = &payload{Reader: io.NewSectionReader(file, 0, size), ended: h.running} // The one of the last try may still be read.
+		if err = h.attach(ctx, p); err == nil || p.begun.Load() || try == tries {
 			break
 		}
 		if err := pause(ctx, sendPause); err != nil {
@@ -185,7 +178,7 @@ func (h *helper) sendStdin(ctx context.Context) error {
 	if pod, lookErr := h.look(ctx); lookErr == nil && ended(pod) {
 		return nil // As a command that has ended needs no input.
 	}
-	if p.done {
+	if p.done.Load() {
 		return failed("Error with pod's stdin: %v", err)
 	}
 	return failed("Error streaming stdin to pod %s/%s. Error: %v", h.namespace, h.name, err)
