@@ -66,15 +66,20 @@ func (n *Node) announceFirst() {
 // recomputeLocked schedules a computation of the routes. In a large mesh, where one takes longer and changes come in
 // crowds, it waits longer for the crowd: 42 ms at 1,000 nodes, and at least four times as long as the last one took.
 func (n *Node) recomputeLocked() {
-	wait := max(time.Duration(len(n.updates))*40*time.Microsecond, 4*n.routesTook)
+	wait := max(time.Duration(len(n.updates))*routesPerNode, 4*n.routesTook)
 	soonLocked(&n.routesAt, routingDelay+min(wait, 100*time.Millisecond))
 	n.stale.Store(true)
 	n.kickLocked()
 }
 
+// What one computation of the routes takes at most of a processor, with room for a slow one.
+const (
+	routesAtMost  = 200 * time.Microsecond
+	routesPerNode = 40 * time.Microsecond
+)
+
 // The routes are computed without waiting for the crowd for a packet that would be lost, and for a link that comes or goes,
-// but not without end: peers can make as many of either as they like. With routes that take microseconds it is always
-// done, even if the machine is so busy that some of them seem to take milliseconds.
+// but not without end: peers can make as many of either as they like.
 var (
 	forPackets = thrift{share: 5, burst: 500 * time.Millisecond}
 	forLinks   = thrift{share: 10, burst: 100 * time.Millisecond}
@@ -327,9 +332,11 @@ func (n *Node) logForgeryLocked(nb *neighbour, u wire.RouteUpdate) {
 // computeRoutesLocked computes the shortest paths and publishes the forwarding table.
 func (n *Node) computeRoutesLocked() {
 	start := time.Now()
-	defer func() { n.routesTook = time.Since(start) }()
 	n.routesAt = time.Time{}
 	routes := n.db.Routes()
+	defer func() { // On a busy machine much of the time was spent by others.
+		n.routesTook = min(time.Since(start), routesAtMost+time.Duration(routes.Directory().Size())*routesPerNode)
+	}()
 	t := &forwarding{dir: routes.Directory(), dests: make([]destination, routes.Directory().Size())}
 	for i := range t.dests {
 		d := &t.dests[i]
