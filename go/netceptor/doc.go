@@ -54,13 +54,17 @@
 // Streams are QUIC over a datagram socket of the mesh; what the two ends negotiate (ALPN) decides the rest.
 //
 // With an existing node, "netceptor": every stream is a connection of its own, whose dialer opens the first bidirectional
-// stream and sends one zero byte; the rest is the application's. When both directions are done the connection is closed
-// with application error 0, "normal close", once the peer has everything.
+// stream and sends one zero byte; the rest is the application's. When both directions are done and the peer has everything,
+// this end lets go of the connection. It says so, with application error 0, "normal close", only to a peer that was sent
+// nothing: a QUIC library that is told of the end discards what its program has not read yet. Any other peer finds out by
+// its idle timeout of half a minute; behind 64 KiB and more, this end is kept for up to ten minutes, 128 such at a time.
 //
 // Between two nodes of this implementation, "receptor-mux/1": one connection to a service, for one TLS profile, carries
 // many streams to it (mux.go has the bytes). Firewalls see the service of each. Opening one takes a round trip and no handshake; its end
 // ends nothing else; resets carry the application's code exactly; a slow reader holds back only its own stream; a path
-// on which nothing arrives for six seconds ends its streams with a [ResetError], never with a clean end.
+// on which nothing arrives for six seconds ends its streams with a [ResetError], never with a clean end. What has arrived
+// by then can be read before that for as long as the QUIC connection lives, half a minute after its last packet; that is so too
+// when the peer's node ends or is started again.
 //
 // The end of a service is told to those who dial it at that moment by [ErrServiceClosing], to an existing node by application
 // error 500, "Listener Closed". Streams that the program has not accepted yet are reset with code 500.

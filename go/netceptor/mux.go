@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -25,6 +26,9 @@ import (
 //	1  a service stream: u8 length, service name. The answer is u8 status; 0 opens the stream, and what follows in both
 //	   directions is the application's. Any other status is followed by u8 length and a text, and the stream is over.
 //	2  the liveness stream: one byte every two seconds while there are service streams; never answered.
+//
+// The other side has a liveness stream too, a unidirectional one, on which it writes a byte when it has service streams and
+// hears nothing: the dialer may be done with them, and does not know that their data is still being read.
 //
 // FIN, reset (STOP_SENDING and RESET_STREAM with the application's code) and flow control are those of QUIC. The
 // connection itself ends with application error 0, "normal close", when it has carried nothing for a while.
@@ -49,6 +53,7 @@ const (
 	sharedDial  = 2 * time.Second  // How long a stream waits for a connection that is being made before it makes its own.
 	codePath    = quic.ApplicationErrorCode(501)
 	codeRefused = quic.StreamErrorCode(500)
+	codeEnds    = quic.StreamErrorCode(codePath) // Of a stream whose node ends.
 )
 
 var (
@@ -87,10 +92,14 @@ type mux struct {
 
 	mu       sync.Mutex
 	streams  map[*Stream]struct{}
-	used     bool         // A stream was opened on it.
-	liveness *quic.Stream // Of the dialer, once there was need for it.
-	resting  time.Time    // Since when there are no streams.
-	cause    error        // Why this side gave the connection up.
+	used     bool        // A stream was opened on it.
+	spoke    bool        // The peer's program may not have read yet what was written to a stream that is finished.
+	liveness interface { // Once there was need for it.
+		io.Writer
+		SetWriteDeadline(t time.Time) error
+	}
+	resting time.Time // Since when there are no streams.
+	cause   error     // Why this side gave the connection up.
 }
 
 // newMux takes over a connection and one use of its socket.
@@ -107,6 +116,9 @@ func (m *mux) start() {
 	n.streamsMu.Lock()
 	n.muxes[m] = struct{}{}
 	n.streamsMu.Unlock()
+	if m.dialer {
+		n.wg.Go(m.discardBeats)
+	}
 	n.wg.Go(func() {
 		m.watch()
 		n.streamsMu.Lock()
@@ -118,12 +130,12 @@ func (m *mux) start() {
 }
 
 // watch keeps the connection alive while it has streams, gives it up when its path is lost, and ends it when it is not
-// needed any more.
+// needed any more. The peer may need it for longer, to read what has arrived, and beats as long as it does.
 func (m *mux) watch() {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	var packets uint64
-	heard := time.Now()
+	heard, silent := time.Now(), time.Now() // Since when nothing was heard while there were streams, and since when at all.
 	for {
 		select {
 		case <-m.qc.Context().Done():
@@ -131,33 +143,75 @@ func (m *mux) watch() {
 		case <-tick.C:
 		}
 		m.mu.Lock()
-		busy, resting := len(m.streams) > 0, m.resting
+		busy, resting, lost := len(m.streams) > 0, m.resting, m.cause != nil
 		m.mu.Unlock()
-		if received := m.qc.ConnectionStats().PacketsReceived; received != packets || !busy {
-			packets, heard = received, time.Now()
+		now, received := time.Now(), m.qc.ConnectionStats().PacketsReceived
+		if received != packets {
+			packets, heard, silent = received, now, now
+		}
+		if !busy {
+			heard = now
 		}
 		switch {
-		case busy && time.Since(heard) >= pathLost:
-			m.giveUp(errPathLost)
-		case busy && m.dialer:
+		case lost:
+		case busy && now.Sub(heard) >= pathLost:
+			m.lose(errPathLost)
+		case busy && (m.dialer || now.Sub(heard) >= beatEvery):
 			m.beat()
-		case !busy && m.dialer && time.Since(resting) >= muxRest:
+		case !busy && m.dialer && now.Sub(resting) >= muxRest && now.Sub(silent) >= pathLost:
 			_ = m.qc.CloseWithError(codeNormal, reasonNormal)
 		}
+	}
+}
+
+// discardBeats reads the peer's liveness stream.
+func (m *mux) discardBeats() {
+	for {
+		beats, err := m.qc.AcceptUniStream(m.node.ctx)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, beats)
 	}
 }
 
 // beat writes to the liveness stream, which it opens the first time.
 func (m *mux) beat() {
 	m.mu.Lock()
-	if m.liveness == nil {
-		m.liveness, _ = m.qc.OpenStream() // If all are in use there is a next time.
+	if m.liveness == nil { // If all streams are in use there is a next time.
+		if m.dialer {
+			if s, err := m.qc.OpenStream(); err == nil {
+				m.liveness = s
+			}
+		} else if s, err := m.qc.OpenUniStream(); err == nil {
+			m.liveness = s
+		}
 	}
 	s := m.liveness
 	m.mu.Unlock()
 	if s != nil {
 		_ = s.SetWriteDeadline(time.Now().Add(beatEvery))
 		_, _ = s.Write([]byte{muxBeat})
+	}
+}
+
+// lose gives up the path, but lets the streams read what has arrived: the connection goes on without packets until they
+// are finished, or for its idle timeout.
+func (m *mux) lose(cause error) {
+	m.mu.Lock()
+	if m.cause == nil {
+		m.cause = cause
+	}
+	streams := slices.Collect(maps.Keys(m.streams))
+	m.mu.Unlock()
+	if m.dialer {
+		m.node.unshare(m)
+	}
+	if len(streams) == 0 {
+		m.giveUp(cause)
+	}
+	for _, s := range streams {
+		s.drain()
 	}
 }
 
@@ -207,7 +261,7 @@ func (m *mux) adopt(qs *quic.Stream, local, remote Addr) (*Stream, bool) {
 	s := &Stream{node: m.node, qc: m.qc, qs: qs, mux: m, local: local, remote: remote, done: make(chan struct{})}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.streams == nil {
+	if m.streams == nil || m.cause != nil {
 		return nil, false
 	}
 	m.streams[s] = struct{}{}
@@ -215,12 +269,16 @@ func (m *mux) adopt(qs *quic.Stream, local, remote Addr) (*Stream, bool) {
 	return s, true
 }
 
-// leave takes a finished stream off the connection.
+// leave takes a finished stream, whose lock is held, off the connection.
 func (m *mux) leave(s *Stream) {
 	m.mu.Lock()
 	delete(m.streams, s)
+	m.spoke = m.spoke || s.aborted == nil && s.sent.Load() > 0
 	if len(m.streams) == 0 {
 		m.resting = time.Now()
+		if cause := m.cause; cause != nil { // Nothing is left to read.
+			m.node.wg.Go(func() { m.giveUp(cause) })
+		}
 	}
 	m.mu.Unlock()
 	m.node.dropStream(s)
@@ -386,6 +444,10 @@ func (m *mux) receive(qs *quic.Stream) {
 // dispatch hands a stream to the listener of its service, or refuses it.
 func (m *mux) dispatch(qs *quic.Stream, service string) {
 	n := m.node
+	if cause := m.broken(); cause != nil { // The peer, whose path was lost, is back.
+		m.giveUp(cause)
+		return
+	}
 	n.streamsMu.Lock()
 	l := n.listeners[service]
 	n.streamsMu.Unlock()
@@ -543,19 +605,44 @@ func (n *Node) failMuxes(cause error, which func(*mux) bool) {
 	}
 	n.streamsMu.Unlock()
 	for _, m := range hit {
-		m.giveUp(cause)
+		if leavesData(cause) {
+			m.lose(cause)
+		} else {
+			m.giveUp(cause)
+		}
 	}
 }
 
-// finishMuxes waits, at a node's end, until what was written to shared connections has arrived, within a limit.
-func (n *Node) finishMuxes(limit time.Duration) {
+// finishMuxes ends the shared connections at a node's end, within a limit.
+func (n *Node) finishMuxes(cause error, limit time.Duration) {
 	n.streamsMu.Lock()
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for m := range n.muxes {
-		wg.Go(func() { awaitDelivery(m.qc, ctx.Done(), nil) })
+		wg.Go(func() { m.finish(ctx, cause) })
 	}
 	n.streamsMu.Unlock()
 	wg.Wait()
+}
+
+// finish ends the connection once what was written has arrived. If the peer's program may still have to read some of that,
+// the peer is not told of the end, as in [Stream.letGo]; its streams that are not finished are reset.
+func (m *mux) finish(ctx context.Context, cause error) {
+	m.mu.Lock()
+	if m.cause == nil {
+		m.cause = cause
+	}
+	spoke, open := m.spoke, slices.Collect(maps.Keys(m.streams))
+	m.mu.Unlock()
+	if spoke {
+		for _, s := range open {
+			s.abort(codeEnds)
+		}
+	}
+	awaitDelivery(m.qc, ctx.Done(), nil)
+	if spoke {
+		m.socket.quic.hushConn(m.qc)
+	}
+	m.giveUp(cause)
 }

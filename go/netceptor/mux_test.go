@@ -337,7 +337,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		s.settle("start", 5*time.Second)
 		ln := echoOn(t, b, "echo")
 		exchange(t, a, "b", "echo", "hello")
-		time.Sleep(muxRest + 2*beatEvery + time.Second)
+		time.Sleep(muxRest + pathLost + 2*beatEvery + time.Second)
 		synctest.Wait()
 		for _, n := range []*Node{a, b} {
 			if muxes, streams := n.connections(); muxes != 0 || streams != 0 {

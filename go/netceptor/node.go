@@ -72,8 +72,9 @@ type Node struct {
 	never context.Context // Already done: for sends that must not wait.
 	done  chan struct{}   // Closed once all goroutines are gone.
 	once  sync.Once
-	wg    group // Backends, links and the run loop.
-	tails tails // Streams that are being finished.
+	wg    group         // Backends, links and the run loop.
+	tails tails         // Streams that are being finished,
+	slow  chan struct{} // a token for each of them that waits for a slow reader.
 
 	table   atomic.Pointer[forwarding]
 	untold  atomic.Bool // The mesh has not been told of a new neighbour.
@@ -176,7 +177,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.policy.Store(cfg.Policy)
 	n.tracing.Store(cfg.Trace)
-	n.tails.closing = make(chan struct{})
+	n.tails.closing, n.slow = make(chan struct{}), make(chan struct{}, slowPlaces)
 	n.wg.caught = cfg.OnPanic
 	n.ctx, n.stop = context.WithCancelCause(context.Background())
 	var cancel context.CancelFunc
@@ -234,8 +235,7 @@ func (n *Node) shutdown(cause error) {
 		go func() { // Owned by done: it ends by closing it.
 			defer close(n.done)
 			n.tails.wait(closeLinger)
-			n.finishMuxes(closeLinger)
-			n.failMuxes(cause, func(*mux) bool { return true })
+			n.finishMuxes(cause, closeLinger)
 			n.failStreams(cause, func(s *Stream) bool { return s.mux == nil })
 			n.closeLinks(cause)
 			n.stop(cause)

@@ -41,6 +41,7 @@ type PacketConn struct {
 	ad      *advertised // nil if not advertised.
 	hops    atomic.Uint32
 	notices chan Notice
+	noticed atomic.Pointer[func()]                    // Called when there is a new one; nil: nobody wants to know.
 	refuses atomic.Pointer[func(payload []byte) bool] // Says which packets nobody here wants; nil: none.
 
 	ctx  context.Context // Ends with the socket.
@@ -144,6 +145,9 @@ func (pc *PacketConn) notice(n Notice) {
 	select {
 	case pc.notices <- n:
 	default:
+	}
+	if noticed := pc.noticed.Load(); noticed != nil {
+		(*noticed)()
 	}
 }
 

@@ -28,7 +28,7 @@ type memRun struct {
 	size int
 }
 
-func inMemory() segmentSocket { return segmentSocket{quicSocket: quicSocket{nil, &intake{}}} }
+func inMemory() segmentSocket { return segmentSocket{quicSocket: newPlainSocket(nil)} }
 
 func (m *memPackets) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	if len(m.rest) == 0 {

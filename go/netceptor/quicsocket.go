@@ -1,9 +1,13 @@
 package netceptor
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -59,13 +63,17 @@ func peerOf(a net.Addr) Addr {
 type meshSocket interface {
 	net.PacketConn
 	followConn(qc *quic.Conn)
+	hushConn(qc *quic.Conn)
 }
 
 // quicSocket is a PacketConn for the QUIC library. Its addresses are made by [quicAddr].
 type quicSocket struct {
 	*PacketConn
 	*intake
+	*hushed
 }
+
+func newPlainSocket(pc *PacketConn) quicSocket { return quicSocket{pc, &intake{}, &hushed{}} }
 
 // followConn keeps packets waiting that a connection of this socket is too slow for.
 func (s quicSocket) followConn(qc *quic.Conn) {
@@ -73,6 +81,54 @@ func (s quicSocket) followConn(qc *quic.Conn) {
 		_, hash, service := meshAddress(a)
 		s.follow(qc, packetSource{hash, service})
 	}
+}
+
+// hushed are the far ends that are not told how their connections end.
+type hushed struct {
+	some atomic.Bool // There are any.
+	mu   sync.Mutex
+	ends map[packetSource]struct{}
+}
+
+// hushConn lets a connection that has its far end's address for itself end without a word: that end finds out when it has
+// heard nothing for its idle timeout.
+func (s quicSocket) hushConn(qc *quic.Conn) {
+	a, ok := qc.RemoteAddr().(*net.UDPAddr)
+	if !ok {
+		return
+	}
+	_, hash, service := meshAddress(a)
+	end, stats := packetSource{hash, service}, qc.ConnectionStats()
+	said := closingProbes*(stats.SmoothedRTT+4*stats.MeanDeviation+maxAckDelay) + time.Second
+	s.hushed.add(end)
+	context.AfterFunc(qc.Context(), func() { time.AfterFunc(said, func() { s.hushed.remove(end) }) })
+}
+
+func (h *hushed) add(end packetSource) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ends == nil {
+		h.ends = map[packetSource]struct{}{}
+	}
+	h.ends[end] = struct{}{}
+	h.some.Store(true)
+}
+
+func (h *hushed) remove(end packetSource) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.ends, end)
+	h.some.Store(len(h.ends) > 0)
+}
+
+func (h *hushed) has(end packetSource) bool {
+	if !h.some.Load() {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, is := h.ends[end]
+	return is
 }
 
 // WriteTo sends one packet.
@@ -84,6 +140,9 @@ func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
 // shorter; 0 stands for a single packet. What cannot go now is lost, as on any network: QUIC recovers or times out.
 func (s quicSocket) writeSegments(p []byte, size int, addr *net.UDPAddr) (int, error) {
 	node, hash, service := meshAddress(addr)
+	if s.has(packetSource{hash, service}) {
+		return len(p), nil
+	}
 	h := wire.Header{Hops: uint8(s.hops.Load()), From: s.node.hash, To: hash, FromService: s.service, ToService: service}
 	if size == 0 {
 		size = len(p)

@@ -23,7 +23,7 @@ type segmentSocket struct {
 
 // newQUICSocket makes the socket under a QUIC transport. Where there are no UDP sockets, a plain one has to do.
 func newQUICSocket(pc *PacketConn) meshSocket {
-	plain := quicSocket{pc, &intake{}}
+	plain := newPlainSocket(pc)
 	if withUDPSocket(func(uintptr) {}) != nil {
 		return plain
 	}

@@ -3,4 +3,4 @@
 package netceptor
 
 // newQUICSocket makes the socket under a QUIC transport.
-func newQUICSocket(pc *PacketConn) meshSocket { return quicSocket{pc, &intake{}} }
+func newQUICSocket(pc *PacketConn) meshSocket { return newPlainSocket(pc) }

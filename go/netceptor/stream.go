@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -29,6 +30,12 @@ const (
 	maxStreams                                = 100 // Of one connection; more take another.
 	streamWindow                              = 6 << 20
 	acceptBacklog                             = 128
+	slowFrom                                  = 64 << 10              // So many bytes may take a reader longer than its idle timeout,
+	slowLimit                                 = 10 * time.Minute      // and it gets this long,
+	slowPlaces                                = 128                   // if there are no more such.
+	drainPause                                = 20 * time.Millisecond // How long a Read waits for what can only be there already.
+	closingProbes                             = 3                     // For so many probe timeouts a closed connection answers.
+	maxAckDelay                               = 26 * time.Millisecond
 	acceptors                                 = 16   // The QUIC library refuses what does not fit in its 32 places.
 	maxHandshakes                             = 1024 // Connections of one listener that have not opened their stream yet.
 	quicPacketSize                            = 1408 // What UDP links carry over Ethernet in one piece; an existing node's receive buffer holds 1452.
@@ -78,12 +85,16 @@ type Stream struct {
 	node          *Node
 	qc            *quic.Conn
 	qs            *quic.Stream
-	mux           *mux // nil: the stream has the connection for itself.
+	mux           *mux          // nil: the stream has the connection for itself,
+	socket        *streamSocket // and this is under it.
 	local, remote Addr
 	done          chan struct{} // Closed by markDone.
 	doneOnce      sync.Once
 
 	writeMu sync.Mutex // Held while writing, and to send the FIN.
+	sent    atomic.Uint64
+
+	draining atomic.Bool // See drain.
 
 	mu        sync.Mutex
 	readDone  bool // Read to the end, or given up.
@@ -102,6 +113,9 @@ func (s *Stream) RemoteAddr() net.Addr { return s.remote }
 
 // Read implements net.Conn. io.EOF is a clean end of the peer's data; [ResetError] is not.
 func (s *Stream) Read(p []byte) (int, error) {
+	if s.draining.Load() {
+		_ = s.qs.SetReadDeadline(time.Now().Add(drainPause))
+	}
 	n, err := s.qs.Read(p)
 	if err != nil {
 		err = s.failure("read", err, true)
@@ -120,6 +134,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	n, err := s.qs.Write(p)
+	s.sent.Add(uint64(n))
 	if err != nil {
 		err = s.failure("write", err, false)
 	}
@@ -262,11 +277,29 @@ func (s *Stream) fail(cause error) {
 		s.broken = cause
 	}
 	s.mu.Unlock()
-	if s.mux != nil {
+	switch {
+	case s.mux != nil:
 		s.abort(codeRefused)
-		return
+	case leavesData(cause):
+		s.drain()
+	default:
+		_ = s.qc.CloseWithError(codeAccept, cause.Error())
 	}
-	_ = s.qc.CloseWithError(codeAccept, cause.Error())
+}
+
+// leavesData reports whether what has arrived from a peer can be read although the path to it has ended, which is the case
+// if nobody wanted that.
+func leavesData(cause error) bool {
+	return errors.Is(cause, errPathLost) || errors.Is(cause, errPeerGone) || errors.Is(cause, errPeerRestarted)
+}
+
+// drain ends a stream whose path has ended, the cause of which is known, but lets what has arrived be read, since the QUIC
+// library discards that with the connection. The end of it is its error, or the peer's end of the data if that has arrived.
+func (s *Stream) drain() {
+	s.draining.Store(true)
+	s.qs.CancelWrite(codeEnds)
+	_ = s.qs.SetReadDeadline(time.Now().Add(drainPause)) // For a Read that waits.
+	s.markDone()
 }
 
 // Done is closed when the stream is finished in both directions or its connection is gone, so that one who neither reads
@@ -301,22 +334,62 @@ func (s *Stream) finishLocked() {
 	s.node.tails.add()
 	s.node.wg.Go(func() {
 		defer s.node.tails.done()
-		s.mu.Lock()
-		aborted := s.aborted != nil
-		s.mu.Unlock()
-		if closing := s.node.tails.hurry(); aborted { // A node that ends does not wait for a reset to arrive.
+		aborted, broken := s.ending()
+		switch closing := s.node.tails.hurry(); {
+		case broken != nil: // Nobody is there.
+			_ = s.qc.CloseWithError(codeAccept, broken.Error())
+			return
+		case aborted != nil: // A node that ends does not wait for a reset to arrive.
 			awaitDelivery(s.qc, closing, nil)
-		} else {
+		default:
 			awaitDelivery(s.qc, nil, closing)
+			aborted, _ = s.ending()
 		}
-		s.mu.Lock()
-		code, reason := codeNormal, reasonNormal
-		if s.aborted != nil { // Whoever learns of it only by this must not take it for a clean end.
-			code, reason = *s.aborted, reasonReset
+		if aborted != nil { // Whoever learns of it only by this must not take it for a clean end.
+			_ = s.qc.CloseWithError(*aborted, reasonReset)
+			return
 		}
-		s.mu.Unlock()
-		_ = s.qc.CloseWithError(code, reason)
+		s.letGo()
 	})
+}
+
+func (s *Stream) ending() (aborted *quic.ApplicationErrorCode, broken error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aborted, s.broken
+}
+
+// letGo ends the connection of a stream whose last bytes have arrived. The peer's program may not have read them yet, and a
+// QUIC library that is told of the end of a connection discards what was not read, which existing nodes take for the end
+// of the data. So the peer is told only if there is nothing to read for it. Else it keeps its end, and its program can read,
+// until it has heard nothing for half a minute, its idle timeout; behind much data this end is kept for a slow reader before.
+func (s *Stream) letGo() {
+	if sent := s.sent.Load(); sent > 0 {
+		s.node.dropStream(s)
+		s.markDone()
+		if sent >= slowFrom {
+			s.awaitReader()
+		}
+		s.socket.quic.hushConn(s.qc)
+	}
+	_ = s.qc.CloseWithError(codeNormal, reasonNormal)
+}
+
+// awaitReader keeps the connection for a peer that may still read, as long as it lives and while those kept are not too many.
+func (s *Stream) awaitReader() {
+	select {
+	case s.node.slow <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-s.node.slow }()
+	timer := time.NewTimer(slowLimit)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.node.tails.hurry():
+	case <-s.qc.Context().Done():
+	}
 }
 
 // awaitDelivery waits until the peer has all that was sent: closing the connection would discard the rest. The QUIC
@@ -337,7 +410,7 @@ func awaitDelivery(qc *quic.Conn, give, hurry <-chan struct{}) {
 			return
 		}
 		last = stats.PacketsSent
-		probe := stats.SmoothedRTT + max(4*stats.MeanDeviation, time.Millisecond) + 26*time.Millisecond
+		probe := stats.SmoothedRTT + max(4*stats.MeanDeviation, time.Millisecond) + maxAckDelay
 		wait = max(wait, 2*probe)
 		timer.Reset(wait)
 		select {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -30,22 +31,26 @@ type streamSocket struct {
 	quic meshSocket
 	tr   *quic.Transport
 
+	dialing   atomic.Pointer[dialing] // nil: no dial goes on.
+	attending atomic.Bool             // Somebody reads the notices.
+
 	// Guarded by node.streamsMu.
 	users     int
 	listening bool
 }
 
-func (n *Node) newStreamSocket(pc *PacketConn) *streamSocket {
-	s := n.unwatchedSocket(pc)
-	s.tr.ConnContext = s.begins
-	n.wg.Go(s.watchNotices)
-	return s
+// dialing is a dial that goes on, which notices about the service may end.
+type dialing struct {
+	to   Addr
+	stop context.CancelCauseFunc
 }
 
-// unwatchedSocket makes a socket whose notices the caller reads.
-func (n *Node) unwatchedSocket(pc *PacketConn) *streamSocket {
+func (n *Node) newStreamSocket(pc *PacketConn) *streamSocket {
 	socket := newQUICSocket(pc)
-	return &streamSocket{node: n, pc: pc, quic: socket, tr: &quic.Transport{Conn: socket, ConnectionIDLength: 4}, users: 1}
+	s := &streamSocket{node: n, pc: pc, quic: socket, tr: &quic.Transport{Conn: socket, ConnectionIDLength: 4}, users: 1}
+	noticed := s.noticed
+	pc.noticed.Store(&noticed)
+	return s
 }
 
 // release gives up one use.
@@ -85,38 +90,53 @@ func (s *streamSocket) listenAgain() {
 	s.listening = false
 }
 
-// watchNotices ends streams whose other end does not exist any more, or whose packets a firewall rejects.
-func (s *streamSocket) watchNotices() {
+// noticed sees to it that the notices are read. A socket that gets none has no goroutine for them.
+func (s *streamSocket) noticed() {
+	if s.attending.CompareAndSwap(false, true) {
+		s.node.wg.Go(s.readNotices)
+	}
+}
+
+func (s *streamSocket) readNotices() {
 	for {
 		select {
-		case <-s.pc.Done():
-			return
 		case notice := <-s.pc.notices:
-			var cause error
-			switch notice.Problem {
-			case wire.ProblemServiceUnknown:
-				cause = errPeerGone
-			case wire.ProblemFirewall:
-				cause = ErrFirewall
-			default:
-				continue
-			}
-			peer := Addr{notice.ToNode, notice.ToService}
-			s.node.failStreams(cause, func(st *Stream) bool {
-				return st.mux == nil && st.remote == peer && st.local.Service == notice.FromService
-			})
-			s.node.failMuxes(cause, func(m *mux) bool { return m.socket == s && m.remote == peer })
+			s.heed(notice)
+			continue
+		default:
+		}
+		s.attending.Store(false)
+		if len(s.pc.notices) == 0 || !s.attending.CompareAndSwap(false, true) {
+			return
 		}
 	}
+}
+
+// heed ends dials and streams whose other end does not exist, or not any more, or whose packets a firewall rejects.
+func (s *streamSocket) heed(notice Notice) {
+	peer, cause := Addr{notice.ToNode, notice.ToService}, problemError(notice.Problem)
+	if !errors.Is(cause, ErrServiceUnknown) && !errors.Is(cause, ErrFirewall) {
+		return
+	}
+	if d := s.dialing.Load(); d != nil && d.to == peer {
+		d.stop(cause)
+		return
+	}
+	if errors.Is(cause, ErrServiceUnknown) {
+		cause = errPeerGone
+	}
+	s.node.failStreams(cause, func(st *Stream) bool {
+		return st.mux == nil && st.remote == peer && st.local.Service == notice.FromService
+	})
+	s.node.failMuxes(cause, func(m *mux) bool { return m.socket == s && m.remote == peer })
 }
 
 // adopt makes a stream of a connection, registers it, and frees what it holds when the connection ends. The caller has
 // taken a use of the socket for it.
 func (s *streamSocket) adopt(qc *quic.Conn, qs *quic.Stream, remote Addr) *Stream {
-	st := &Stream{node: s.node, qc: qc, qs: qs, local: s.pc.LocalAddr().(Addr), remote: remote, done: make(chan struct{})}
+	st := &Stream{node: s.node, qc: qc, qs: qs, socket: s, local: s.pc.LocalAddr().(Addr), remote: remote, done: make(chan struct{})}
 	s.node.addStream(st)
-	s.node.wg.Go(func() {
-		<-qc.Context().Done()
+	s.node.wg.After(qc.Context(), func() {
 		s.node.dropStream(st)
 		st.markDone()
 		s.release()
@@ -236,15 +256,14 @@ func (n *Node) dialNew(ctx context.Context, to Addr, key muxKey) (*Stream, error
 	if err != nil {
 		return nil, err
 	}
-	socket := n.unwatchedSocket(pc)
-	qc, err := n.dialQUIC(ctx, socket.tr, pc, to, n.clientTLS(key.conf))
+	socket := n.newStreamSocket(pc)
+	qc, err := socket.dial(ctx, to, n.clientTLS(key.conf))
 	if err != nil {
 		_ = pc.Close()
 		_ = socket.tr.Close()
 		return nil, err
 	}
 	socket.quic.followConn(qc)
-	n.wg.Go(socket.watchNotices)
 	if qc.ConnectionState().TLS.NegotiatedProtocol != muxALPN {
 		return socket.openOnly(ctx, qc, to)
 	}
@@ -286,35 +305,17 @@ func dialError(to Addr, err error) error {
 	return &DialError{Addr: to, Text: err.Error(), Err: err}
 }
 
-// dialQUIC makes the connection and gives up early on a notice that it cannot be made.
-func (n *Node) dialQUIC(ctx context.Context, tr *quic.Transport, pc *PacketConn, to Addr, conf *tls.Config) (*quic.Conn, error) {
+// dial makes a connection and gives up early on a notice that it cannot be made.
+func (s *streamSocket) dial(ctx context.Context, to Addr, conf *tls.Config) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watching := make(chan struct{})
-	n.wg.Go(func() {
-		defer close(watching)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-n.ctx.Done():
-				cancel(ErrClosed)
-			case notice := <-pc.notices:
-				if notice.ToNode != to.Node || notice.ToService != to.Service {
-					continue
-				}
-				if err := problemError(notice.Problem); errors.Is(err, ErrServiceUnknown) || errors.Is(err, ErrFirewall) {
-					cancel(err)
-				}
-			}
-		}
-	})
-	qc, err := tr.Dial(ctx, quicAddrOf(to), conf, n.quicConfig(true))
+	defer context.AfterFunc(s.node.ctx, func() { cancel(ErrClosed) })()
+	s.dialing.Store(&dialing{to, cancel})
+	defer s.dialing.Store(nil)
+	qc, err := s.tr.Dial(ctx, quicAddrOf(to), conf, s.node.quicConfig(true))
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	cancel(nil)
-	<-watching
 	return qc, err
 }
 
@@ -386,6 +387,7 @@ func (n *Node) listeningSocket(service string, ad *ServiceAd, kind wire.ConnType
 		return nil, err
 	}
 	s := n.newStreamSocket(pc)
+	s.tr.ConnContext = s.begins
 	s.listening = true
 	n.streamSockets[pc.Service()] = s
 	return s, nil
