@@ -395,26 +395,31 @@ func (s *Stream) awaitReader() {
 // awaitDelivery waits until the peer has all that was sent: closing the connection would discard the rest. The QUIC
 // library does not say when a FIN is acknowledged, but it repeats what is not, at times p, 3p, 7p, 15p ... after it
 // was sent (p is the probe time-out). So if nothing at all was sent between t and 3t, for a t of at least 2p,
-// everything has arrived. It returns early when give is closed, and takes shorter steps once hurry is.
+// everything has arrived. Where the machine is so busy that this wakes far too late, the library may be late, too, and the
+// time does not count. It returns early when give is closed, and takes shorter steps once hurry is.
 func awaitDelivery(qc *quic.Conn, give, hurry <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
-	wait := 150 * time.Millisecond
-	if give != nil && hurry == nil {
-		wait = 0
-	}
-	for last := ^uint64(0); ; wait *= 2 {
+	var wait time.Duration
+	last := ^uint64(0)
+	for settling := give == nil; ; settling, wait = false, 2*wait {
 		stats := qc.ConnectionStats()
 		if stats.PacketsSent == last {
 			return
 		}
-		last = stats.PacketsSent
+		if !settling {
+			last = stats.PacketsSent
+		}
 		probe := stats.SmoothedRTT + max(4*stats.MeanDeviation, time.Millisecond) + maxAckDelay
 		wait = max(wait, 2*probe)
 		timer.Reset(wait)
+		due := time.Now().Add(wait)
 		select {
 		case <-timer.C:
+			if time.Since(due) > wait {
+				wait, last = probe, ^uint64(0)
+			}
 		case <-hurry:
 			hurry, wait, last = nil, probe, ^uint64(0)
 		case <-give:
