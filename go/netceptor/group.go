@@ -11,10 +11,7 @@ import (
 // for, and after that: programs close their streams when they like.
 type group struct {
 	caught func(*fault.Error) // See Config.OnPanic.
-
-	mu      sync.Mutex
-	running int
-	none    chan struct{} // Set by Wait.
+	tally
 }
 
 // Go runs f as one of them. Who waited for the last one already does not wait for it.
@@ -35,31 +32,41 @@ func (g *group) run(f func()) {
 	f()
 }
 
-func (g *group) add() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.running++
-}
-
-func (g *group) done() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.running--
-	if g.running == 0 && g.none != nil {
-		close(g.none)
-		g.none = nil
-	}
-}
-
 // Wait waits until there are none. It is called once.
-func (g *group) Wait() {
-	g.mu.Lock()
-	if g.running == 0 {
-		g.mu.Unlock()
-		return
+func (g *group) Wait() { <-g.none() }
+
+// tally counts what goes on.
+type tally struct {
+	mu     sync.Mutex
+	count  int
+	awaits chan struct{} // Set by none.
+}
+
+func (t *tally) add() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count++
+}
+
+func (t *tally) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count--
+	if t.count == 0 && t.awaits != nil {
+		close(t.awaits)
+		t.awaits = nil
 	}
+}
+
+// none is closed when nothing goes on. It is called once.
+func (t *tally) none() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	none := make(chan struct{})
-	g.none = none
-	g.mu.Unlock()
-	<-none
+	if t.count == 0 {
+		close(none)
+	} else {
+		t.awaits = none
+	}
+	return none
 }

@@ -100,6 +100,7 @@ type mux struct {
 	}
 	resting time.Time // Since when there are no streams.
 	cause   error     // Why this side gave the connection up.
+	lost    bool      // See lose.
 }
 
 // newMux takes over a connection and one use of its socket.
@@ -143,7 +144,7 @@ func (m *mux) watch() {
 		case <-tick.C:
 		}
 		m.mu.Lock()
-		busy, resting, lost := len(m.streams) > 0, m.resting, m.cause != nil
+		busy, resting, over := len(m.streams) > 0, m.resting, m.cause != nil
 		m.mu.Unlock()
 		now, received := time.Now(), m.qc.ConnectionStats().PacketsReceived
 		if received != packets {
@@ -153,7 +154,7 @@ func (m *mux) watch() {
 			heard = now
 		}
 		switch {
-		case lost:
+		case over:
 		case busy && now.Sub(heard) >= pathLost:
 			m.lose(errPathLost)
 		case busy && (m.dialer || now.Sub(heard) >= beatEvery):
@@ -202,6 +203,7 @@ func (m *mux) lose(cause error) {
 	if m.cause == nil {
 		m.cause = cause
 	}
+	m.lost = true
 	streams := slices.Collect(maps.Keys(m.streams))
 	m.mu.Unlock()
 	if m.dialer {
@@ -276,7 +278,8 @@ func (m *mux) leave(s *Stream) {
 	m.spoke = m.spoke || s.aborted == nil && s.sent.Load() > 0
 	if len(m.streams) == 0 {
 		m.resting = time.Now()
-		if cause := m.cause; cause != nil { // Nothing is left to read.
+		if m.lost { // Nothing is left to read.
+			cause := m.cause
 			m.node.wg.Go(func() { m.giveUp(cause) })
 		}
 	}

@@ -329,6 +329,16 @@ func TestARestartedNodeIsDialledAnew(t *testing.T) {
 	})
 }
 
+// wantNoConnections checks that the nodes keep nothing of their streams.
+func wantNoConnections(t *testing.T, nodes ...*Node) {
+	t.Helper()
+	for _, n := range nodes {
+		if muxes, streams := n.connections(); muxes != 0 || streams != 0 {
+			t.Errorf("%s still holds %d connections and %d streams", n.ID(), muxes, streams)
+		}
+	}
+}
+
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t)
@@ -339,11 +349,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		exchange(t, a, "b", "echo", "hello")
 		time.Sleep(muxRest + pathLost + 2*beatEvery + time.Second)
 		synctest.Wait()
-		for _, n := range []*Node{a, b} {
-			if muxes, streams := n.connections(); muxes != 0 || streams != 0 {
-				t.Errorf("%s still holds %d connections and %d streams", n.ID(), muxes, streams)
-			}
-		}
+		wantNoConnections(t, a, b)
 		_ = ln.Close()
 		s.close()
 	})

@@ -236,6 +236,7 @@ func (n *Node) shutdown(cause error) {
 			defer close(n.done)
 			n.tails.wait(closeLinger)
 			n.finishMuxes(cause, closeLinger)
+			n.failMuxes(cause, func(*mux) bool { return true }) // Those that have come since.
 			n.failStreams(cause, func(s *Stream) bool { return s.mux == nil })
 			n.closeLinks(cause)
 			n.stop(cause)

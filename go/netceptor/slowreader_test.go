@@ -111,6 +111,42 @@ func TestSlowReadersOutliveTheWritersNode(t *testing.T) {
 	}
 }
 
+// TestTheEndOfANodeCutsOnlyWhatIsOpen: of two streams on a connection, the one that is open is reset at once.
+func TestTheEndOfANodeCutsOnlyWhatIsOpen(t *testing.T) {
+	slowReaders(t, 1<<20-16, func(t *testing.T, r *slowReader, own bool) {
+		ln := listenStream(t, r.reader, "other")
+		if own {
+			r.writer.protocols = []string{streamALPN}
+		}
+		finished, err := r.writer.DialStream(t.Context(), r.reader.ID(), "other", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readers := []*Stream{accept(t, ln)}
+		open, err := r.writer.DialStream(t.Context(), r.reader.ID(), "other", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, accept(t, ln))
+		for _, s := range []*Stream{finished, open} {
+			if _, err := s.Write(r.text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = finished.Close()
+		_ = r.writer.Close()
+		start := time.Now()
+		if _, err := io.Copy(io.Discard, readers[1]); time.Since(start) > time.Second {
+			t.Errorf("the end took %v", time.Since(start))
+		} else if reset, ok := errors.AsType[*ResetError](err); !ok || !reset.Remote || reset.Code != uint64(codePath) && !own {
+			t.Errorf("the open stream ended with %v, want a reset by the peer", err)
+		}
+		time.Sleep(10 * time.Second)
+		r.out = readers[0]
+		r.readsAll(t)
+	})
+}
+
 // TestWhatArrivedIsReadBeforeTheError: a stream that is not closed is a [ResetError] when its path is lost, behind what has
 // arrived of it.
 func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
@@ -142,11 +178,7 @@ func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
 		_ = out.Close()
 		_ = in.Close()
 		synctest.Wait()
-		for _, n := range []*Node{a, b} {
-			if muxes, streams := n.connections(); muxes != 0 || streams != 0 {
-				t.Errorf("%s still holds %d connections and %d streams", n.ID(), muxes, streams)
-			}
-		}
+		wantNoConnections(t, a, b)
 		_ = ln.Close()
 		s.close()
 	})

@@ -174,7 +174,11 @@ func (s *Stream) failure(op string, err error, reading bool) error {
 	}
 	if stream, ok := errors.AsType[*quic.StreamError](err); ok {
 		reset.Code, reset.Remote = uint64(stream.ErrorCode), stream.Remote
-		reset.Err = fmt.Errorf("reset by %s (code %d)", side(stream.Remote), reset.Code)
+		why := ""
+		if s.mux != nil && stream.ErrorCode == codeEnds {
+			why = ", as of a node that ends"
+		}
+		reset.Err = fmt.Errorf("reset by %s (code %d%s)", side(stream.Remote), reset.Code, why)
 		return reset
 	}
 	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
@@ -432,26 +436,8 @@ func awaitDelivery(qc *quic.Conn, give, hurry <-chan struct{}) {
 
 // tails counts the streams whose last bytes are on their way.
 type tails struct {
-	mu      sync.Mutex
-	count   int
+	tally
 	closing chan struct{} // Closed when the node wants to end.
-	none    chan struct{} // Set while somebody waits for the last.
-}
-
-func (t *tails) add() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.count++
-}
-
-func (t *tails) done() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.count--
-	if t.count == 0 && t.none != nil {
-		close(t.none)
-		t.none = nil
-	}
 }
 
 func (t *tails) hurry() <-chan struct{} { return t.closing }
@@ -459,18 +445,10 @@ func (t *tails) hurry() <-chan struct{} { return t.closing }
 // wait asks the tails to hurry and waits for them, at most for limit.
 func (t *tails) wait(limit time.Duration) {
 	close(t.closing)
-	t.mu.Lock()
-	if t.count == 0 {
-		t.mu.Unlock()
-		return
-	}
-	none := make(chan struct{})
-	t.none = none
-	t.mu.Unlock()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-none:
+	case <-t.none():
 	case <-timer.C:
 	}
 }
