@@ -37,6 +37,21 @@ func meshOf(tb testing.TB, nodes, units int) Sources {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = n.Close() })
+	dir := tb.TempDir()
+	record := unit.Record{State: unit.Succeeded, Detail: "exit status 0", WorkType: "cat", Outcome: unit.Exit(0)}
+	record.Created = time.Now().UTC()
+	text := record.Append(nil)
+	for i := range units {
+		path := filepath.Join(dir, "n", fmt.Sprintf("unit%04d", i))
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			tb.Fatal(err)
+		}
+		for name, content := range map[string][]byte{"status": text, "status.lock": nil, "stdin": nil, "stdout": nil} {
+			if err := os.WriteFile(filepath.Join(path, name), content, 0o600); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
 	near, far := link.Pipe()
 	if _, err := n.AddLink(near, netceptor.LinkOptions{Cost: 1}); err != nil {
 		tb.Fatal(err)
@@ -78,21 +93,6 @@ func meshOf(tb testing.TB, nodes, units int) Sources {
 	for id := range neighbours {
 		if _, _, err := n.WaitRoute(tb.Context(), id); err != nil {
 			tb.Fatalf("%s: %v", id, err)
-		}
-	}
-	dir := tb.TempDir()
-	record := unit.Record{State: unit.Succeeded, Detail: "exit status 0", WorkType: "cat", Outcome: unit.Exit(0)}
-	record.Created = time.Now().UTC()
-	text := record.Append(nil)
-	for i := range units {
-		path := filepath.Join(dir, "n", fmt.Sprintf("unit%04d", i))
-		if err := os.MkdirAll(path, 0o700); err != nil {
-			tb.Fatal(err)
-		}
-		for name, content := range map[string][]byte{"status": text, "status.lock": nil, "stdin": nil, "stdout": nil} {
-			if err := os.WriteFile(filepath.Join(path, name), content, 0o600); err != nil {
-				tb.Fatal(err)
-			}
 		}
 	}
 	e, err := workceptor.New(workceptor.Config{Mesh: alone{"n"}, DataDir: dir})
