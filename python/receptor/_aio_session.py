@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -42,7 +43,14 @@ def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # What asyncio sets for the tasks of a gather.
     except AttributeError:
         pass  # A Python without it complains; that is all.
+    weakref.finalize(task, _dismiss, task.get_coro())
     return task
+
+
+def _dismiss(coroutine: Any) -> None:  # Any: what a task may have instead
+    """Close a coroutine that never began, as one whose loop ended in that moment, or Python complains of it."""
+    if not getattr(coroutine, "cr_running", True) and not getattr(coroutine, "cr_suspended", True):
+        coroutine.close()
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
