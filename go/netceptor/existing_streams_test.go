@@ -549,6 +549,11 @@ func TestExistingNodeListens(t *testing.T) {
 		_ = s.Close()
 		wantLetGo(t, s, qc)
 	})
+	t.Run("who has nothing to read is told of the end", func(t *testing.T) {
+		s, qc, _ := dial(t)
+		_ = s.Close()
+		wantClose(t, qc, 0, "normal close")
+	})
 	t.Run("normal close is a clean end", func(t *testing.T) {
 		s, qc, qs := dial(t)
 		_, _ = io.WriteString(qs, "all there is")

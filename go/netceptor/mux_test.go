@@ -274,25 +274,9 @@ func TestTheEndOfANodeIsAReset(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSimulation(t)
-				a, b := s.add("a"), s.add("b")
-				if own {
-					a.protocols = []string{streamALPN}
-				}
-				s.link("a", "b", 1)
-				s.settle("start", 5*time.Second)
-				ln, err := b.ListenStream("svc", nil, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				st, err := a.DialStream(t.Context(), "b", "svc", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := ln.Accept(); err != nil {
-					t.Fatal(err)
-				}
+				_, b, st, _ := s.stream(own)
 				_ = b.Close()
-				_, err = st.Read(make([]byte, 1))
+				_, err := st.Read(make([]byte, 1))
 				reset, ok := errors.AsType[*ResetError](err)
 				if !ok || !reset.Remote || errors.Is(err, net.ErrClosed) {
 					t.Errorf("read %v, want a reset by the peer that is no close of ours", err)

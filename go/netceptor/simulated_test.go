@@ -87,6 +87,23 @@ func (s *simulation) link(a, b wire.NodeID, cost float64) {
 	s.links[[2]wire.NodeID{a, b}] = [2]*Backend{near, far}
 }
 
+// stream makes two linked nodes and a stream from a to b, on a connection of its own or not.
+func (s *simulation) stream(own bool) (a, b *Node, near, far *Stream) {
+	s.t.Helper()
+	a, b = s.add("a"), s.add("b")
+	if own {
+		a.protocols = []string{streamALPN}
+	}
+	s.link("a", "b", 1)
+	s.settle("start", 5*time.Second)
+	ln := listenStream(s.t, b, "svc")
+	near, err := a.DialStream(s.t.Context(), "b", "svc", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return a, b, near, accept(s.t, ln)
+}
+
 func (s *simulation) cut(a, b wire.NodeID) {
 	for _, backend := range s.links[[2]wire.NodeID{a, b}] {
 		if err := backend.Close(); err != nil {

@@ -33,21 +33,7 @@ func slowReaders(t *testing.T, size int, f func(t *testing.T, r *slowReader, own
 			synctest.Test(t, func(t *testing.T) {
 				s := newSimulation(t)
 				s.delay = time.Millisecond
-				a, b := s.add("a"), s.add("b")
-				if way.own {
-					a.protocols = []string{streamALPN}
-				}
-				s.link("a", "b", 1)
-				s.settle("start", 5*time.Second)
-				ln, err := b.ListenStream("svc", nil, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				near, err := a.DialStream(t.Context(), "b", "svc", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				far := accept(t, ln)
+				a, b, near, far := s.stream(way.own)
 				r := &slowReader{s, a, b, near, far, bytes.Repeat([]byte("0123456789abcdef"), size/16)}
 				if way.accepted {
 					r.writer, r.reader, r.in, r.out = b, a, far, near
@@ -58,7 +44,6 @@ func slowReaders(t *testing.T, size int, f func(t *testing.T, r *slowReader, own
 				_ = r.in.Close()
 				f(t, r, way.own)
 				_ = r.out.Close()
-				_ = ln.Close()
 				s.close()
 			})
 		})
@@ -153,15 +138,7 @@ func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t)
 		s.delay = time.Millisecond
-		a, b := s.add("a"), s.add("b")
-		s.link("a", "b", 1)
-		s.settle("start", 5*time.Second)
-		ln := listenStream(t, b, "svc")
-		in, err := a.DialStream(t.Context(), "b", "svc", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := accept(t, ln)
+		a, b, in, out := s.stream(false)
 		if _, err := in.Write(make([]byte, 100_000)); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +156,6 @@ func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
 		_ = in.Close()
 		synctest.Wait()
 		wantNoConnections(t, a, b)
-		_ = ln.Close()
 		s.close()
 	})
 }
