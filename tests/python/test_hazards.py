@@ -4,11 +4,14 @@ Each hazard is a small program that a fresh interpreter runs with warnings as er
 exits under load as often as a release wants them.
 """
 
+import asyncio
+import gc
 import os
 import re
 import shutil
 import signal
 import subprocess
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from pythons import interpreters
 
 import receptor
 from receptor import _library
+from receptor._aio_session import owned
 
 SOURCES = Path(receptor.__file__).parents[1]
 EXITS = int(os.environ.get("RECEPTOR_EXITS", "5"))
@@ -646,3 +650,25 @@ def test_an_unhandled_signal_ends_the_process(python: Interpreter) -> None:
         "with receptor.Node('a') as node: os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
     )
     assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_coroutine_whose_loop_ends_before_it_begins_is_quiet(ours: bool) -> None:
+    """Where a task is a node's. Python complains of any other."""
+
+    async def nothing() -> None:
+        pass
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    task = loop.create_task(nothing())
+    if ours:
+        owned(task)
+    loop.close()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del task
+        gc.collect()
+    assert [str(warning.message) for warning in said if "never awaited" in str(warning.message)] == (
+        [] if ours else [f"coroutine '{nothing.__qualname__}' was never awaited"]
+    )
