@@ -32,6 +32,7 @@ type apiServer struct {
 	attach  func(stdin io.Reader) // nil: it is refused.
 	log     []func(w *logWriter)
 	deleted chan struct{} // Closed when the pod is deleted.
+	asked   chan struct{} // Closed when the pod is first asked for by its name, or deleted.
 	noticed func(request string)
 
 	mu       sync.Mutex
@@ -39,6 +40,7 @@ type apiServer struct {
 	body     map[string]any // Of the request that made the pod.
 	pod      *corev1.Pod
 	changes  chan struct{} // Closed, and replaced, when the pod changes.
+	look     sync.Once     // The pod is asked for.
 	logs     int
 	watches  int
 }
@@ -60,7 +62,7 @@ func (w *logWriter) abort() { panic(http.ErrAbortHandler) }
 func newAPIServer(t *testing.T) *apiServer {
 	a := &apiServer{
 		t: t, version: "v1.30.2", refuse: map[string]string{}, ready: running, noticed: func(string) {},
-		deleted: make(chan struct{}), changes: make(chan struct{}),
+		deleted: make(chan struct{}), asked: make(chan struct{}), changes: make(chan struct{}),
 	}
 	mux := http.NewServeMux()
 	const all, one = "/api/v1/namespaces/{ns}/pods", "/api/v1/namespaces/{ns}/pods/{name}"
@@ -204,6 +206,7 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 func (a *apiServer) get(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.look.Do(func() { close(a.asked) })
 	if a.pod == nil || a.pod.Name != r.PathValue("name") {
 		fail(w, http.StatusNotFound, metav1.StatusReasonNotFound, fmt.Sprintf("pods %q not found", r.PathValue("name")))
 		return

@@ -308,6 +308,7 @@ func TestF167PodCallsBack(t *testing.T) {
 			_, _ = io.WriteString(conn, "pod got it\nbye\n")
 		}, unit.Succeeded, "Finished", "pod got it\nbye\n"},
 		"ends": {"some input", func(_ *testing.T, a *apiServer, _ string) {
+			<-a.asked // An end before that may be seen in place of the start.
 			a.change(exited(1, ""))
 		}, unit.Failed, "Error accepting: the pod has ended and has not connected to ", ""},
 		"no input": {"", nil, unit.Failed, "Error opening stdin file: file is empty", ""},
