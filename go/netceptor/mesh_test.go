@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,41 @@ func chain(tb testing.TB, ids ...wire.NodeID) []*Node {
 	waitRoute(tb, first, last.ID())
 	waitRoute(tb, last, first.ID())
 	return nodes
+}
+
+// TestStreamPacket: streams are made of packets of the size that the configuration says.
+func TestStreamPacket(t *testing.T) {
+	for _, size := range []int{-1, 1199, 1409, 1 << 20} {
+		if n, err := New(Config{ID: "a", StreamPacket: size}); err == nil || !strings.Contains(err.Error(), "want 1200 to 1408") {
+			t.Errorf("%d: got %v, %v", size, n, err)
+		}
+	}
+	for size, want := range map[int]uint64{0: 1408, 1200: 1200} {
+		n, err := New(Config{ID: "a", StreamPacket: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := listenStream(t, n, "sink")
+		s, err := n.DialStream(t.Context(), "a", "sink", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := accept(t, ln)
+		done := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, out)
+			done <- err
+		}()
+		_, err = s.Write(make([]byte, 1<<20))
+		_ = s.CloseWrite()
+		if err = errors.Join(err, <-done); err != nil {
+			t.Error(err)
+		}
+		if sent := s.qc.ConnectionStats(); sent.BytesSent/sent.PacketsSent > want || sent.BytesSent/sent.PacketsSent < want-50 {
+			t.Errorf("%d: %d bytes in %d packets, want about %d in each", size, sent.BytesSent, sent.PacketsSent, want)
+		}
+		_ = n.Close()
+	}
 }
 
 func TestStreamOverTwoHops(t *testing.T) {

@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -45,6 +46,10 @@ type Config struct {
 	// MaxIdle is how long a link may stay silent before it is called dead; 0 means 21 s, which is also the least: peers
 	// speak every 10 s, so this forgives one lost message.
 	MaxIdle time.Duration
+	// StreamPacket is the size in bytes of the packets that this node's streams are made of, without their mesh header of 36:
+	// from 1200 to 1408. 0 means 1408, what UDP links carry over Ethernet in one piece; those through tunnels may want less.
+	// On a simulated clock it must not be more than [SimulatedPacket].
+	StreamPacket int
 	// Policy is the firewall for every packet that the node originates, forwards or receives; nil accepts all. See
 	// [Node.SetPolicy].
 	Policy *policy.Policy
@@ -59,13 +64,14 @@ type Config struct {
 
 // Node is one node of the mesh. All methods are safe for concurrent use.
 type Node struct {
-	id      wire.NodeID
-	hash    wire.NodeHash
-	log     *slog.Logger
-	maxIdle time.Duration
-	qlogDir string
-	epoch   uint64
-	born    time.Time // Where clock begins.
+	id           wire.NodeID
+	hash         wire.NodeHash
+	log          *slog.Logger
+	maxIdle      time.Duration
+	qlogDir      string
+	streamPacket uint16
+	epoch        uint64
+	born         time.Time // Where clock begins.
 
 	ctx   context.Context // Ends when the node does; its cause is Err.
 	stop  context.CancelCauseFunc
@@ -146,13 +152,16 @@ func New(cfg Config) (*Node, error) {
 		return nil, errors.New("node ID: required")
 	case strings.EqualFold(string(cfg.ID), "localhost"):
 		return nil, fmt.Errorf("node ID %q is reserved", cfg.ID)
+	case cfg.StreamPacket != 0 && (cfg.StreamPacket < leastPacket || cfg.StreamPacket > mostPacket):
+		return nil, fmt.Errorf("packets of streams of %d bytes: want %d to %d, or 0 for the default", cfg.StreamPacket, leastPacket, mostPacket)
 	case cfg.MaxIdle != 0 && cfg.MaxIdle < defaultIdle:
 		return nil, fmt.Errorf("maximum idle time %v is less than %v, two routing periods and a second", cfg.MaxIdle, defaultIdle)
 	}
 	born := time.Now()
 	n := &Node{
 		id: cfg.ID, hash: wire.Hash(cfg.ID), log: cfg.Logger, maxIdle: cfg.MaxIdle, qlogDir: cfg.QLogDir,
-		epoch: epochAt(born), born: born, done: make(chan struct{}), kick: make(chan struct{}, 1),
+		streamPacket: uint16(cmp.Or(cfg.StreamPacket, mostPacket)),
+		epoch:        epochAt(born), born: born, done: make(chan struct{}), kick: make(chan struct{}, 1),
 		protocols: streamProtocols,
 		sockets:   map[wire.ServiceName]*PacketConn{},
 		streams:   map[*Stream]struct{}{}, streamSockets: map[string]*streamSocket{},

@@ -16,6 +16,7 @@ import (
 // quicConfig is the configuration of the node's streams.
 func (n *Node) quicConfig(dialer bool) *quic.Config {
 	c := quicConfig(dialer)
+	c.InitialPacketSize = n.streamPacket
 	if n.qlogDir != "" {
 		c.Tracer = n.traceQUIC
 	}

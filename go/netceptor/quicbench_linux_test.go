@@ -105,7 +105,7 @@ func (m *plainPackets) WriteTo(p []byte, _ net.Addr) (int, error) {
 	select {
 	case b = <-m.pool:
 	default:
-		b = make([]byte, 0, quicPacketSize)
+		b = make([]byte, 0, mostPacket)
 	}
 	select {
 	case m.out <- append(b[:0], p...):

@@ -22,37 +22,6 @@ type simulation struct {
 	net   *link.Memory
 	nodes map[wire.NodeID]*Node
 	links map[[2]wire.NodeID][2]*Backend
-	delay time.Duration // Of links made from now on, each way. The QUIC library never gets done with bulk data that takes no time.
-}
-
-// delayed is the dialer of a link that takes its time.
-type delayed struct {
-	link.Dialer
-	delay time.Duration
-}
-
-func (d delayed) Dial(ctx context.Context) (link.Conn, error) {
-	c, err := d.Dialer.Dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return delayedConn{c, d.delay}, nil
-}
-
-type delayedConn struct {
-	link.Conn
-	delay time.Duration
-}
-
-func (c delayedConn) ReadBatch() (wire.Batch, error) {
-	b, err := c.Conn.ReadBatch()
-	time.Sleep(c.delay)
-	return b, err
-}
-
-func (c delayedConn) WriteBatch(parts ...wire.Batch) error {
-	time.Sleep(c.delay)
-	return c.Conn.WriteBatch(parts...)
 }
 
 // newSimulation must be called inside a synctest bubble.
@@ -61,7 +30,7 @@ func newSimulation(t *testing.T) *simulation {
 }
 
 func (s *simulation) add(id wire.NodeID) *Node {
-	n, err := New(Config{ID: id})
+	n, err := New(Config{ID: id, StreamPacket: SimulatedPacket})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -80,7 +49,7 @@ func (s *simulation) link(a, b wire.NodeID, cost float64) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	far, err := s.nodes[b].Dial(delayed{s.net.Dialer(name), s.delay}, LinkOptions{Cost: cost})
+	far, err := s.nodes[b].Dial(s.net.Dialer(name), LinkOptions{Cost: cost})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,7 +32,6 @@ func slowReaders(t *testing.T, size int, f func(t *testing.T, r *slowReader, own
 		t.Run(way.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSimulation(t)
-				s.delay = time.Millisecond
 				a, b, near, far := s.stream(way.own)
 				r := &slowReader{s, a, b, near, far, bytes.Repeat([]byte("0123456789abcdef"), size/16)}
 				if way.accepted {
@@ -137,7 +136,6 @@ func TestTheEndOfANodeCutsOnlyWhatIsOpen(t *testing.T) {
 func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t)
-		s.delay = time.Millisecond
 		a, b, in, out := s.stream(false)
 		if _, err := in.Write(make([]byte, 100_000)); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -59,6 +60,7 @@ func (m *Mesh) Add(ids ...wire.NodeID) error {
 		}
 		cfg := m.cfg.Node
 		cfg.ID = id
+		cfg.StreamPacket = cmp.Or(cfg.StreamPacket, netceptor.SimulatedPacket)
 		n, err := netceptor.New(cfg)
 		if err != nil {
 			return fmt.Errorf("node %s: %w", id, err)

@@ -237,6 +237,35 @@ func TestSlowReaderHoldsTheWriterBack(t *testing.T) {
 	})
 }
 
+// TestStreamsCarryMuch: also over links that take no time.
+func TestStreamsCarryMuch(t *testing.T) {
+	const size = 8 << 20
+	for _, c := range []Conditions{{}, {Delay: 20 * time.Millisecond, BytesPerSecond: 1 << 20}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := mesh(t, Config{Conditions: c}, Line(3))
+			settle(t, m, "start", time.Minute)
+			from, to := m.Node(Name(0)), m.Node(Name(2))
+			ln, err := to.ListenStream("sink", nil, nil)
+			check(t, err)
+			near, err := from.DialStream(t.Context(), to.ID(), "sink", nil)
+			check(t, err)
+			far, err := ln.Accept()
+			check(t, err)
+			go func() {
+				_, _ = near.Write(make([]byte, size))
+				_ = near.Close()
+			}()
+			start := time.Now()
+			if n, err := io.Copy(io.Discard, far); n != size || err != nil {
+				t.Errorf("%+v: %d bytes of %d arrived, %v", c, n, size, err)
+			}
+			t.Logf("%+v: %v", c, time.Since(start))
+			_ = far.Close()
+			_ = ln.Close()
+		})
+	}
+}
+
 // TestSeedRepeats: what gets lost, and when the rest arrives, is the seed's.
 func TestSeedRepeats(t *testing.T) {
 	run := func(seed uint64) (record []byte) {
