@@ -447,8 +447,8 @@ func (m *mux) receive(qs *quic.Stream) {
 // dispatch hands a stream to the listener of its service, or refuses it.
 func (m *mux) dispatch(qs *quic.Stream, service string) {
 	n := m.node
-	if cause := m.broken(); cause != nil { // The peer, whose path was lost, is back.
-		m.giveUp(cause)
+	if m.broken() != nil { // The peer, whose path was lost, is back. Streams of before may have something to be read.
+		refuse(qs, muxIdentity, errOtherMux.Error())
 		return
 	}
 	n.streamsMu.Lock()

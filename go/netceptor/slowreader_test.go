@@ -158,6 +158,41 @@ func TestWhatArrivedIsReadBeforeTheError(t *testing.T) {
 	})
 }
 
+// TestAPeerThatIsBackTakesNothing: a dialer that has not noticed that the path was lost for a while gets another connection
+// for its next stream, and what has arrived on the one that the other side has given up can still be read.
+func TestAPeerThatIsBackTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		a, b, in, out := s.stream(false)
+		ln := b.listeners["svc"]
+		sent := make([]byte, 100_000)
+		if _, err := in.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		_ = in.Close()
+		time.Sleep(time.Second)
+		s.cut("a", "b")
+		<-out.Done()
+		s.link("a", "b", 1)
+		s.settle("again", 5*time.Second)
+		next, err := a.DialStream(t.Context(), "b", "svc", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := accept(t, ln)
+		if next.qc == in.qc {
+			t.Error("the next stream is on the connection that the other side has given up")
+		}
+		if got, err := io.ReadAll(out); err != nil || len(got) != len(sent) {
+			t.Errorf("read %d bytes of %d, %v", len(got), len(sent), err)
+		}
+		for _, st := range []*Stream{next, far, out} {
+			_ = st.Close()
+		}
+		s.close()
+	})
+}
+
 // TestSlowReadersAreBounded: connections are kept for so many of them, and not for ever.
 func TestSlowReadersAreBounded(t *testing.T) {
 	slowReaders(t, slowFrom, func(t *testing.T, r *slowReader, own bool) {
