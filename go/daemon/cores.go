@@ -27,8 +27,8 @@ const (
 	// A stream that is spread over a full machine leaves up to a sixth of it idle: whose turn it is has to wait for data.
 	fullMachine = 0.20 // Less than this part of the machine is idle: it is full.
 	freeMachine = 0.35 // More than this part is idle: there is something to take.
-	moreAfter   = 500 * time.Millisecond
-	moreAtMost  = time.Minute
+	moreAfter   = 200 * time.Millisecond
+	moreAtMost  = 5 * time.Second
 )
 
 // coreShare decides how many cores to use. It is pure: what was measured comes in.
@@ -57,7 +57,9 @@ func (c *coreShare) next(now time.Time, l load) int {
 	switch {
 	case now.Sub(c.bulk) >= bulkEnd:
 		c.now, c.patience, c.took = c.most, moreAfter, false
-	case l.idle < fullMachine && enough < c.now:
+	case c.took && l.used > float64(c.now)-0.5:
+		c.patience, c.took = moreAfter, false // It was of use.
+	case l.idle < fullMachine && enough < c.now && l.packets >= bulkPackets: // What others do while this node rests says nothing.
 		if c.took && now.Sub(c.changed) < 10*c.patience {
 			c.patience = min(2*c.patience, moreAtMost)
 		}

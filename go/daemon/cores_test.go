@@ -28,7 +28,8 @@ func TestCoresFollowTheMachine(t *testing.T) {
 		"half of a full machine":          {{load{much, 2.1, 0.02}, 2}},
 		"idle cores":                      {{load{much, 0.9, 0.6}, 4}},
 		"neither full nor free":           {{load{much, 0.9, 0.3}, 4}},
-		"cores become free":               {{load{much, 0.9, 0}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 2}, {load{much, 1.9, 0.4}, 2}},
+		"cores become free":               {{load{much, 0.9, 0}, 1}, {load{much, 0.95, 0.4}, 1}, {load{much, 0.95, 0.4}, 2}, {load{much, 1.9, 0.4}, 2}, {load{much, 1.9, 0.4}, 3}},
+		"others work while it rests":      {{load{much, 3.8, 0}, 4}, {load{bulkPackets - 1, 0.1, 0}, 4}, {load{much, 3.8, 0}, 4}},
 		"free, but no need for them":      {{load{much, 0.9, 0}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}, {load{much, 0.5, 0.5}, 1}},
 		"the end of much":                 {{load{much, 0.9, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 1}, {load{10, 0.1, 0}, 4}},
 	} {
@@ -61,8 +62,22 @@ func TestCoresThatWereNoUse(t *testing.T) {
 			taken++
 		}
 	}
-	if taken < 5 || taken > 20 {
-		t.Errorf("took a second core %d times in ten minutes, want it to become rare", taken)
+	if most := int(10*time.Minute/moreAtMost) + 10; taken < most/2 || taken > most {
+		t.Errorf("took a second core %d times in ten minutes, want about %d", taken, most)
+	}
+}
+
+// TestCoresThatWereOfUse: what others do now and then takes no more time from a node afterwards.
+func TestCoresThatWereOfUse(t *testing.T) {
+	c := newCoreShare(2)
+	now := time.Unix(1_800_000_000, 0)
+	for range 100 {
+		for i, l := range []load{{2 * bulkPackets, 0.9, 0}, {2 * bulkPackets, 1.05, 0.45}, {2 * bulkPackets, 1.05, 0.45}, {2 * bulkPackets, 1.9, 0}} {
+			now = now.Add(bulkInterval)
+			if got, want := c.next(now, l), []int{1, 1, 2, 2}[i]; got != want {
+				t.Fatalf("look %d: %d cores, want %d", i, got, want)
+			}
+		}
 	}
 }
 
