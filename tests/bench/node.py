@@ -1,6 +1,7 @@
 """The node inside a Python process."""
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ import receptor.testing
 MEGABYTES = 300
 BLOCK = 1 << 18
 UNITS = 300
+PAIRS = 9
 
 
 def figures(rounds: int) -> list[Row]:
@@ -66,25 +68,42 @@ def start_figures(rounds: int) -> list[Row]:
 
 def stream_figures() -> list[Row]:
     """Python to Python, two nodes and one link in this process, as the Go figure they are compared to."""
-    before = go_to_go()
     plain = statistics.median(blocking(*socket.socketpair()) for _ in range(3))
     with receptor.testing.mesh("a", "b") as nodes, nodes["b"].listen("bulk") as listener:
-        rates = [blocking(nodes["a"].connect("b", "bulk"), listener.accept()) for _ in range(5)]
-    mesh = statistics.median(rates)
-    loop = statistics.median(asynchronous() for _ in range(5))
-    apart = statistics.median(between_programs() for _ in range(5))
-    go = (before + go_to_go()) / 2
+        ways: dict[str, Callable[[], float]] = {
+            "stream, Python to Python, one hop": lambda: blocking(nodes["a"].connect("b", "bulk"), listener.accept()),
+            "the same with asyncio": asynchronous,
+            "the same between two programs, blocking": between_programs,
+        }
+        compared = {name: beside(way) for name, way in ways.items()}
     return [
         ("socket pair, Python to Python", f"{plain:.0f} MB/s", ""),
-        ("stream, Python to Python, one hop", f"{mesh:.0f} MB/s", f"{mesh / go:.0%} of Go to Go ({go:.0f} MB/s)"),
-        ("the same with asyncio", f"{loop:.0f} MB/s", f"{loop / go:.0%} of Go to Go"),
-        ("the same between two programs, blocking", f"{apart:.0f} MB/s", f"{apart / go:.0%} of Go to Go, in one"),
+        *(
+            (name, f"{rate:.0f} MB/s", f"{share:.0%} of Go to Go ({go:.0f} MB/s), {PAIRS} pairs")
+            for name, (rate, go, share) in compared.items()
+        ),
     ]
+
+
+def beside(way: Callable[[], float]) -> tuple[float, float, float]:
+    """Medians of the MB/s of ``way``, of those of a Go program that does the same, and of one divided by the other.
+
+    The two take turns, and each of one is compared to the mean of the two of the other around it: how fast the
+    machine is changes within seconds.
+    """
+    way()
+    rates, around = [], [go_to_go()]
+    for _ in range(PAIRS):
+        rates.append(way())
+        around.append(go_to_go())
+    go = [(before + after) / 2 for before, after in itertools.pairwise(around)]
+    shares = [rate / other for rate, other in zip(rates, go, strict=True)]
+    return statistics.median(rates), statistics.median(go), statistics.median(shares)
 
 
 def go_to_go() -> float:
     """MB/s of the same between two nodes in a Go program, as the machine is now."""
-    return go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "2000x", rounds=3)["StreamOneHop"]
+    return go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "1200x", rounds=1)["StreamOneHop"]
 
 
 def between_programs() -> float:

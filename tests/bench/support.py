@@ -1,5 +1,6 @@
 """What the topics share: daemons to measure, Go benchmarks, and the other end of a throughput test."""
 
+import atexit
 import os
 import re
 import shutil
@@ -8,10 +9,12 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,12 +38,23 @@ def program() -> str:
 
 def go_bench(package: str, names: str, unit: str, *options: str, rounds: int = 5) -> dict[str, float]:
     """The median of ``unit`` (``MB/s``, ``ns/op`` or a metric of its own) of each Go benchmark whose name matches."""
-    command = ["go", "test", "-run", "^$", "-bench", f"^Benchmark({names})$", "-count", str(rounds), *options, package]
-    out = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    flags = ["-run", "^$", "-bench", f"^Benchmark({names})$", "-count", str(rounds), *options]
+    command = [bench_program(package), *(re.sub("^-(?=[a-z])", "-test.", flag) for flag in flags)]
+    out = subprocess.run(command, cwd=PROJECT / package, capture_output=True, text=True, check=True).stdout
     found: dict[str, list[float]] = {}
     for name, value in re.findall(rf"^Benchmark(\S+?)(?:-\d+)?\s.*?([\d.]+) {re.escape(unit)}", out, re.MULTILINE):
         found.setdefault(name, []).append(float(value))
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+@cache
+def bench_program(package: str) -> str:
+    """The tests of a Go package, built once."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    path = f"{folder}/{Path(package).name}.test"
+    subprocess.run(["go", "test", "-c", "-o", path, package], cwd=PROJECT, check=True)
+    return path
 
 
 @contextmanager
