@@ -25,6 +25,13 @@ type watched interface {
 // rescanEvery is how often directories are looked at that the kernel would not watch for us.
 const rescanEvery = time.Second
 
+// Of a command that writes without a pause nobody needs to hear at every write.
+const (
+	flowGap  = time.Millisecond     // What comes within this time of the last is without a pause.
+	flowFrom = 16                   // So many times in a row are much.
+	flowRest = 2 * time.Millisecond // How long nothing is heard then, of other units either.
+)
+
 // watcher turns changes of unit directories into calls: one inotify instance and one goroutine for all of them, made
 // when the first directory is to be watched.
 type watcher struct {
@@ -143,8 +150,36 @@ func (w *watcher) control(f func(fd int) error) error {
 	return errors.Join(raw.Control(func(fd uintptr) { inner = f(int(fd)) }), inner)
 }
 
+// flow knows whether a command writes without a pause. It is pure.
+type flow struct {
+	heard time.Time // When the last events had been told of,
+	times int       // and how many times in a row they came at once and said no more than that there is output.
+}
+
+// much notes what has come and reports whether it is worth a rest.
+func (f *flow) much(at time.Time, output bool) bool {
+	if !output || at.Sub(f.heard) >= flowGap {
+		f.times = 0
+		return false
+	}
+	f.times++
+	return f.times >= flowFrom
+}
+
+// rest lets the events of much output come together: every one that is waited for costs the command that writes it more
+// than the writing does.
+func (w *watcher) rest() {
+	timer := time.NewTimer(flowRest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.closed:
+	}
+}
+
 func (w *watcher) run(file *os.File) {
 	buf := make([]byte, 64<<10)
+	var f flow
 	for {
 		n, err := file.Read(buf)
 		switch {
@@ -153,7 +188,11 @@ func (w *watcher) run(file *os.File) {
 		case err != nil:
 			return // Closed.
 		default:
-			w.handle(buf[:n])
+			at := time.Now()
+			if f.much(at, w.handle(buf[:n])) {
+				w.rest()
+			}
+			f.heard = time.Now()
 		}
 	}
 }
@@ -161,7 +200,8 @@ func (w *watcher) run(file *os.File) {
 // what a batch of events says about one directory.
 type news struct{ status, output, runner, gone bool }
 
-func (w *watcher) handle(events []byte) {
+// handle tells of events and reports whether all of them are of output.
+func (w *watcher) handle(events []byte) (output bool) {
 	seen := map[watched]*news{}
 	var order []watched
 	overflow := false
@@ -182,12 +222,15 @@ func (w *watcher) handle(events []byte) {
 		}
 	}
 	w.mu.Unlock()
+	output = !overflow
 	for _, t := range order {
+		output = output && *seen[t] == news{output: true}
 		seen[t].tell(t)
 	}
 	if overflow {
 		w.rescan(true)
 	}
+	return output
 }
 
 func (n *news) note(mask uint32, name string) {

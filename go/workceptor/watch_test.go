@@ -1,10 +1,15 @@
 package workceptor
 
 import (
+	"encoding/binary"
 	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 )
 
 // TestWithoutInotify: where the user's inotify instances are used up units still run, end and are read.
@@ -41,5 +46,70 @@ func TestOverflow(t *testing.T) {
 	w.handle(event)
 	if want := (noted{1, 1, 1, 0}); a != want || b != want {
 		t.Errorf("got %+v and %+v, want %+v", a, b, want)
+	}
+}
+
+// TestEventsOfMuchOutputComeTogether: those of a command that writes without a pause, and of no other.
+func TestEventsOfMuchOutputComeTogether(t *testing.T) {
+	at := time.Unix(1_800_000_000, 0)
+	var f flow
+	comes := func(times int, gap time.Duration, output bool) (rests int) {
+		for range times {
+			at = at.Add(gap)
+			if f.much(at, output) {
+				rests++
+				at = at.Add(flowRest)
+			}
+			f.heard = at
+		}
+		return rests
+	}
+	const soon = flowGap / 10
+	for i, c := range []struct {
+		times  int
+		gap    time.Duration
+		output bool
+		want   int
+	}{
+		{1, time.Second, true, 0},
+		{flowFrom - 1, soon, true, 0},
+		{100, soon, true, 100},
+		{1, soon, false, 0}, // Something else is told at once, and those after it.
+		{flowFrom - 1, soon, true, 0},
+		{100, flowGap, true, 0}, // With pauses.
+		{flowFrom, soon, true, 1},
+	} {
+		if got := comes(c.times, c.gap, c.output); got != c.want {
+			t.Errorf("step %d: %d rests, want %d", i, got, c.want)
+		}
+	}
+}
+
+// TestWhatEventsSay: only batches of nothing but output may wait.
+func TestWhatEventsSay(t *testing.T) {
+	w := newWatcher(slog.New(slog.DiscardHandler))
+	defer w.close()
+	var a noted
+	w.byWD[1], w.wds[&a] = &a, 1
+	event := func(mask uint32, name string) []byte {
+		text := make([]byte, 16) // Names are padded with zeros.
+		copy(text, name)
+		b := binary.NativeEndian.AppendUint32(nil, 1)
+		b = binary.NativeEndian.AppendUint32(b, mask)
+		b = binary.NativeEndian.AppendUint32(b, 0)
+		b = binary.NativeEndian.AppendUint32(b, uint32(len(text)))
+		return append(b, text...)
+	}
+	written, moved := event(unix.IN_MODIFY, store.StdoutFile), event(unix.IN_MOVED_TO, store.StatusFile)
+	for _, c := range []struct {
+		events []byte
+		want   bool
+	}{{written, true}, {slices.Concat(written, written), true}, {moved, false}, {slices.Concat(written, moved), false}} {
+		if got := w.handle(c.events); got != c.want {
+			t.Errorf("%x: got %v", c.events, got)
+		}
+	}
+	if want := (noted{output: 3, status: 2}); a != want {
+		t.Errorf("got %+v, want %+v", a, want)
 	}
 }
