@@ -67,6 +67,7 @@ var causes = []struct {
 	{netceptor.ErrPayloadSize, TooLarge},
 	{wire.ErrServiceLength, BadRequest},
 	{workceptor.ErrUnknownUnit, UnitUnknown},
+	{workceptor.ErrUnknownType, WorkType},
 	{context.DeadlineExceeded, Timeout},
 	{os.ErrDeadlineExceeded, Timeout},
 	{context.Canceled, Cancelled},

@@ -123,13 +123,7 @@ func TestOffers(t *testing.T) {
 	unit = submit(b, "b", "")
 	u = takeUnit(t, offer)
 	_ = offer.Close() // Withdrawn; what has begun goes on.
-	for {
-		_, code, fd := b.call("work.submit", "node", "b", "worktype", "upper")
-		if code == string(WorkType) {
-			break
-		}
-		closeFD(fd)
-	}
+	b.refused(WorkType, "work.submit", "node", "b", "worktype", "upper")
 	_, _ = u.control.Write([]byte(`{"ok":true}`))
 	if ok, _ := b.must("work.wait", "unit", unit, "timeout", 60); ok["StateName"] != "Succeeded" {
 		t.Errorf("status: %v", ok)
@@ -143,4 +137,25 @@ func TestOfferedAgainAtOnce(t *testing.T) {
 		_, offer := b.must("work.offer", "worktype", "upper")
 		_ = offer.Close()
 	}
+}
+
+// TestTakenBackAtOnce: what a program has taken back is unknown to its next submission, whether the node has looked or not.
+func TestTakenBackAtOnce(t *testing.T) {
+	_, b := pair(t)
+	for range 300 {
+		_, offer := b.must("work.offer", "worktype", "upper")
+		_ = offer.Close()
+		b.refused(WorkType, "work.submit", "node", "b", "worktype", "upper")
+	}
+}
+
+// TestTakenBackWhileSubmitted: a type that is gone when the payload has arrived is as unknown as before.
+func TestTakenBackWhileSubmitted(t *testing.T) {
+	_, b := pair(t)
+	_, offer := b.must("work.offer", "worktype", "upper")
+	sub, conn := b.must("work.submit", "node", "b", "worktype", "upper")
+	_ = offer.Close()
+	b.refused(WorkType, "work.submit", "node", "b", "worktype", "upper") // By now it is gone.
+	_ = conn.CloseWrite()
+	b.refused(WorkType, "work.started", "unit", sub["unit"])
 }

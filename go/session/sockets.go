@@ -50,19 +50,35 @@ func (h *host) hold(n name, conn *net.UnixConn) (free func()) {
 // the node has noticed that: a program closes one and opens the next.
 func take[S any](ctx context.Context, h *host, n name, open func() (S, error)) (S, error) {
 	for {
-		h.mu.Lock()
-		held := h.names[n]
-		h.mu.Unlock()
+		held := h.holder(n)
 		s, err := open()
 		taken := errors.Is(err, netceptor.ErrServiceInUse) || errors.Is(err, workceptor.ErrRegistered)
-		if held == nil || !taken || !isHungUp(held.conn) {
+		if !taken || !held.isGone() {
 			return s, err
 		}
-		select {
-		case <-held.done:
-		case <-ctx.Done():
-			return s, ctx.Err()
+		if err := held.awaitFree(ctx); err != nil {
+			return s, err
 		}
+	}
+}
+
+// holder is who keeps a name; nil if nobody does.
+func (h *host) holder(n name) *holding {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.names[n]
+}
+
+// isGone reports whether the program has closed the socket, which the node may not have noticed yet.
+func (held *holding) isGone() bool { return held != nil && isHungUp(held.conn) }
+
+// awaitFree waits until the node has noticed.
+func (held *holding) awaitFree(ctx context.Context) error {
+	select {
+	case <-held.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

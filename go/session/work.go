@@ -16,7 +16,7 @@ import (
 // errPayloadCut is why a unit fails whose program vanished before the payload's end.
 var errPayloadCut = errors.New("the submitting program closed the payload without ending it")
 
-func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
+func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) {
 	node, err := needNode(req)
 	if err != nil {
 		return failed(err)
@@ -30,6 +30,11 @@ func opWorkSubmit(_ context.Context, s *session, req *request) (reply, error) {
 			return failed(badRequest(`key "tls": a unit outlives this session: name a profile of the node's configuration`))
 		}
 		submit.TLSClient = req.TLS.name
+	}
+	if held := s.host.holder(name{workType: req.WorkType}); held.isGone() { // A program takes a work type back and does not expect it to be there.
+		if err := held.awaitFree(ctx); err != nil {
+			return failed(err)
+		}
 	}
 	sub, err := engine.Submit(submit)
 	if err != nil {

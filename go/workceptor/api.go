@@ -34,6 +34,7 @@ var (
 	ErrClosed      = errors.New("work engine is closed")
 	ErrCancelled   = errors.New("work unit was cancelled before it started")
 	ErrRegistered  = errors.New("already registered")
+	ErrUnknownType = errors.New("unknown work type") // Of this node; what another one says of its own is a text.
 )
 
 // ExpiredError answers a submission whose unit has come to the end of its time to live before it could start: "Work unit expired on ...".

@@ -53,7 +53,7 @@ type commandWorker struct {
 func (w *commandWorker) start(context.Context) (string, error) {
 	t, ok := w.j.e.workType(w.j.look().rec.WorkType)
 	if !ok || t.argv == nil {
-		return "", fmt.Errorf("unknown work type %s", w.j.look().rec.WorkType)
+		return "", fmt.Errorf("%w %s", ErrUnknownType, w.j.look().rec.WorkType)
 	}
 	return w.j.admit(t, func() error { return w.launch(t) })
 }

@@ -428,7 +428,7 @@ func (e *Engine) planLocal(req SubmitRequest) (x unit.Extra, verify bool, err er
 	}
 	t, ok := e.workType(req.WorkType)
 	if !ok {
-		return nil, false, fmt.Errorf("unknown work type %s", req.WorkType)
+		return nil, false, fmt.Errorf("%w %s", ErrUnknownType, req.WorkType)
 	}
 	if t.pods != nil {
 		pod, err := t.pods.plan(e.cfg.Mesh.ID(), req.Params)

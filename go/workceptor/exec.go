@@ -48,7 +48,7 @@ func (r ExecRequest) attach() (string, error) {
 func (e *Engine) Exec(req ExecRequest) (*Interactive, error) {
 	t, ok := e.workType(req.WorkType)
 	if !ok {
-		return nil, fmt.Errorf("unknown work type %s", req.WorkType)
+		return nil, fmt.Errorf("%w %s", ErrUnknownType, req.WorkType)
 	}
 	if !t.exec {
 		return nil, fmt.Errorf("work type %s does not allow exec", req.WorkType)

@@ -75,7 +75,7 @@ type functionWorker struct {
 func (w *functionWorker) start(context.Context) (string, error) {
 	t, ok := w.j.e.workType(w.j.look().rec.WorkType)
 	if !ok || t.handler == nil {
-		return "", fmt.Errorf("unknown work type %s", w.j.look().rec.WorkType)
+		return "", fmt.Errorf("%w %s", ErrUnknownType, w.j.look().rec.WorkType)
 	}
 	return w.j.admit(t, func() error { return w.launch(t.handler) })
 }
