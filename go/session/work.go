@@ -31,7 +31,8 @@ func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) 
 		}
 		submit.TLSClient = req.TLS.name
 	}
-	if held := s.host.holder(name{workType: req.WorkType}); held.isGone() { // A program takes a work type back and does not expect it to be there.
+	// A program that takes a work type back does not expect to find it still there.
+	if held := s.host.holder(name{workType: req.WorkType}); held.isGone() {
 		if err := held.awaitFree(ctx); err != nil {
 			return failed(err)
 		}
