@@ -76,6 +76,7 @@ func TestStreamPacket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = n.Close() })
 		ln := listenStream(t, n, "sink")
 		s, err := n.DialStream(t.Context(), "a", "sink", nil)
 		if err != nil {
@@ -95,7 +96,6 @@ func TestStreamPacket(t *testing.T) {
 		if sent := s.qc.ConnectionStats(); sent.BytesSent/sent.PacketsSent > want || sent.BytesSent/sent.PacketsSent < want-50 {
 			t.Errorf("%d: %d bytes in %d packets, want about %d in each", size, sent.BytesSent, sent.PacketsSent, want)
 		}
-		_ = n.Close()
 	}
 }
 

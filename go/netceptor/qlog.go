@@ -13,16 +13,6 @@ import (
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// quicConfig is the configuration of the node's streams.
-func (n *Node) quicConfig(dialer bool) *quic.Config {
-	c := quicConfig(dialer)
-	c.InitialPacketSize = n.streamPacket
-	if n.qlogDir != "" {
-		c.Tracer = n.traceQUIC
-	}
-	return c
-}
-
 // traceQUIC writes what one QUIC connection does to a file of its own, log_ID_client.qlog or log_ID_server.qlog. A file
 // that cannot be made costs the trace, not the connection.
 func (n *Node) traceQUIC(_ context.Context, client bool, id quic.ConnectionID) qlogwriter.Trace {

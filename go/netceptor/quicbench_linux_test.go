@@ -137,12 +137,12 @@ func newInMemoryQUIC(b *testing.B, near, far net.PacketConn) *inMemoryQUIC {
 		b.Fatal(err)
 	}
 	server := &quic.Transport{Conn: far, ConnectionIDLength: 4}
-	if m.ln, err = server.Listen(conf, quicConfig(false)); err != nil {
+	if m.ln, err = server.Listen(conf, n.quicConfig(false)); err != nil {
 		b.Fatal(err)
 	}
 	client := &quic.Transport{Conn: near, ConnectionIDLength: 4}
 	m.dial = func() (*quic.Conn, error) {
-		return client.Dial(b.Context(), near.LocalAddr(), n.clientTLS(nil), quicConfig(true))
+		return client.Dial(b.Context(), near.LocalAddr(), n.clientTLS(nil), n.quicConfig(true))
 	}
 	return m
 }

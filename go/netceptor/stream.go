@@ -47,7 +47,8 @@ const (
 // moved on, as clocks do.
 const SimulatedPacket = 1280
 
-func quicConfig(dialer bool) *quic.Config {
+// quicConfig is the configuration of the node's streams.
+func (n *Node) quicConfig(dialer bool) *quic.Config {
 	c := &quic.Config{
 		HandshakeIdleTimeout:       handshakeIdle,
 		MaxIdleTimeout:             streamIdle,
@@ -57,11 +58,14 @@ func quicConfig(dialer bool) *quic.Config {
 		// Room for every stream of a shared connection to be full: a slow reader then holds back nobody but itself.
 		InitialConnectionReceiveWindow: maxStreams * streamWindow,
 		MaxConnectionReceiveWindow:     maxStreams * streamWindow,
-		InitialPacketSize:              mostPacket,
+		InitialPacketSize:              n.streamPacket,
 		DisablePathMTUDiscovery:        true,
 	}
 	if dialer {
 		c.KeepAlivePeriod = streamKeepAlive
+	}
+	if n.qlogDir != "" {
+		c.Tracer = n.traceQUIC
 	}
 	return c
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pyreceptor/pyreceptor/go/link"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 )
@@ -48,6 +50,21 @@ func init() { // Before there is a session that looks for operations.
 		if err != nil {
 			return failed(err)
 		}
+		return plain(empty)
+	})
+	var notice func()
+	hook("take back", func(s *session) (reply, error) { // The program has closed the offer of cat, and the node has not looked yet.
+		near, far, err := socketPair(unix.SOCK_SEQPACKET)
+		if err != nil {
+			return failed(err)
+		}
+		closeFD(far)
+		free := s.host.hold(name{workType: "cat"}, near)
+		notice = func() { s.host.built().Work.Unregister("cat"); free() }
+		return plain(empty)
+	})
+	hook("notice", func(*session) (reply, error) {
+		notice()
 		return plain(empty)
 	})
 	hook("goroutine", func(s *session) (reply, error) {

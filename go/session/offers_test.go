@@ -139,13 +139,17 @@ func TestOfferedAgainAtOnce(t *testing.T) {
 	}
 }
 
-// TestTakenBackAtOnce: what a program has taken back is unknown to its next submission, whether the node has looked or not.
+// TestTakenBackAtOnce: what a program has taken back is unknown to its next submission, also if the node looks only after that.
 func TestTakenBackAtOnce(t *testing.T) {
 	_, b := pair(t)
-	for range 300 {
-		_, offer := b.must("work.offer", "worktype", "upper")
-		_ = offer.Close()
-		b.refused(WorkType, "work.submit", "node", "b", "worktype", "upper")
+	b.must("test.take back")
+	id := b.send(map[string]any{"op": "work.submit", "node": "b", "worktype": "cat"})
+	for range 20 { // Time for an answer.
+		b.must("status")
+	}
+	b.must("test.notice")
+	if ok, code, _ := b.reply(id); code != string(WorkType) {
+		t.Errorf("got %v, %q, want %s", ok, code, WorkType)
 	}
 }
 

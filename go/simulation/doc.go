@@ -20,7 +20,7 @@
 // Messages on a link keep their order, as on TCP, and each is lost with probability [Conditions].Loss, as on UDP. A link
 // that is cut closes on both sides at once; the dialling node then tries again by itself, after up to 20 s, and succeeds
 // once the link is mended. Between the groups of a partition, messages vanish and dials fail, and nodes learn of it by
-// silence only.
+// silence only. Streams work as ever, of packets of [netceptor.SimulatedPacket] bytes.
 //
 // # Size
 //

@@ -200,7 +200,7 @@ func (w *watcher) run(file *os.File) {
 // what a batch of events says about one directory.
 type news struct{ status, output, runner, gone bool }
 
-// handle tells of events and reports whether all of them are of output.
+// handle tells of events and reports whether they are of output and nothing else.
 func (w *watcher) handle(events []byte) (output bool) {
 	seen := map[watched]*news{}
 	var order []watched
@@ -222,7 +222,7 @@ func (w *watcher) handle(events []byte) (output bool) {
 		}
 	}
 	w.mu.Unlock()
-	output = !overflow
+	output = !overflow && len(order) > 0
 	for _, t := range order {
 		output = output && *seen[t] == news{output: true}
 		seen[t].tell(t)

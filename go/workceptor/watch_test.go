@@ -100,11 +100,12 @@ func TestWhatEventsSay(t *testing.T) {
 		b = binary.NativeEndian.AppendUint32(b, uint32(len(text)))
 		return append(b, text...)
 	}
+	ignored := slices.Concat(binary.NativeEndian.AppendUint32(nil, 9), event(unix.IN_IGNORED, "")[4:]) // Of a directory that is not watched any more.
 	written, moved := event(unix.IN_MODIFY, store.StdoutFile), event(unix.IN_MOVED_TO, store.StatusFile)
 	for _, c := range []struct {
 		events []byte
 		want   bool
-	}{{written, true}, {slices.Concat(written, written), true}, {moved, false}, {slices.Concat(written, moved), false}} {
+	}{{written, true}, {slices.Concat(written, written), true}, {moved, false}, {ignored, false}, {slices.Concat(written, moved), false}} {
 		if got := w.handle(c.events); got != c.want {
 			t.Errorf("%x: got %v", c.events, got)
 		}
