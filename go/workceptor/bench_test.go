@@ -2,14 +2,11 @@ package workceptor
 
 import (
 	"io"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -54,25 +51,6 @@ func benchmarkFirstByte(b *testing.B, e *Engine, node string) {
 	slices.Sort(all)
 	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "ms-median")
 	b.ReportMetric(float64(all[len(all)*95/100].Microseconds())/1000, "ms-p95")
-}
-
-// BenchmarkRunner measures one runner process around the command true.
-func BenchmarkRunner(b *testing.B) {
-	root, err := store.Open(b.TempDir(), "alpha")
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		_, dir, stdin, err := root.Create(unit.Record{WorkType: "true"}, func(UnitID) bool { return false })
-		if err != nil {
-			b.Fatal(err)
-		}
-		stdin.Close()
-		cmd := exec.Command(os.Args[0], runner.Arguments("info", "true", "", dir.Path())...)
-		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
-			b.Fatalf("%v: %s", err, out)
-		}
-	}
 }
 
 // BenchmarkStatusUpdate measures one update of the status file, without and with sync.

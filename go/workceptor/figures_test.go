@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/workceptor/runner"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -219,52 +220,93 @@ func BenchmarkBareOutput(b *testing.B) {
 	}
 }
 
-// BenchmarkRunnerCost is a runner around true, beside true alone; and the memory of one that waits.
+// BenchmarkRunnerCost is what it takes beyond the command true until the node hears of its end from a runner: from a new one, and
+// from the same for its next unit; and the memory of one whose command runs.
 func BenchmarkRunnerCost(b *testing.B) {
-	runner := builtRunner(b)
-	root, err := store.Open(b.TempDir(), "alpha")
-	if err != nil {
-		b.Fatal(err)
-	}
-	start := func(command, params string) *exec.Cmd {
-		_, dir, stdin, err := root.Create(unit.Record{WorkType: "x"}, func(UnitID) bool { return false })
-		if err != nil {
-			b.Fatal(err)
-		}
-		stdin.Close()
-		cmd := exec.Command(runner, "--command-runner", "command="+command, "params="+params, "unitdir="+dir.Path())
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		return cmd
-	}
-	var bare, wrapped []time.Duration
+	e := figureEngine(b)
+	var bare, fresh, again []time.Duration
 	for b.Loop() {
 		began := time.Now()
 		if err := exec.Command("true").Run(); err != nil {
 			b.Fatal(err)
 		}
 		bare = append(bare, time.Since(began))
-		cmd := start("true", "")
+		one, two := newDir(b, e, ""), newDir(b, e, "")
 		began = time.Now()
-		if err := cmd.Run(); err != nil {
-			b.Fatal(err)
-		}
-		wrapped = append(wrapped, time.Since(began))
-	}
-	b.ReportMetric(percentile(wrapped, 50)-percentile(bare, 50), "ms-cost")
-	cmd := start("sleep", "300")
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Signal(syscall.SIGTERM)
-	unitDir := strings.TrimPrefix(cmd.Args[len(cmd.Args)-1], "unitdir=")
-	for r, err := store.At(unitDir).Read(); r.State != Running; r, err = store.At(unitDir).Read() {
+		r, err := e.runners.start(ownState())
 		if err != nil {
 			b.Fatal(err)
 		}
+		runUnit(b, r, one, "true")
+		fresh = append(fresh, time.Since(began))
+		began = time.Now()
+		runUnit(b, r, two, "true")
+		again = append(again, time.Since(began))
+		e.runners.dismiss(r)
+		for _, dir := range []*store.Dir{one, two} {
+			trash, err := dir.Discard()
+			if err != nil {
+				b.Fatal(err)
+			}
+			e.delete(trash, true)
+		}
 	}
-	time.Sleep(500 * time.Millisecond) // What its start took is given back only after it has told that the command runs.
-	b.ReportMetric(resident(b, cmd.Process.Pid), "MB-RSS")
+	b.ReportMetric(percentile(fresh, 50)-percentile(bare, 50), "ms-new")
+	b.ReportMetric(percentile(again, 50)-percentile(bare, 50), "ms-next")
+	r, err := e.runners.start(ownState())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.runners.dismiss(r)
+	dir := newDir(b, e, "300")
+	if err := r.send(runner.RunMessage("sleep", dir.Path())); err != nil {
+		b.Fatal(err)
+	}
+	if told := hear(b, r); told.Program == 0 {
+		b.Fatalf("got %+v", told)
+	}
+	b.ReportMetric(resident(b, r.process.Pid), "MB-RSS")
+	if err := r.send(runner.CancelMessage(dir.Path())); err != nil {
+		b.Fatal(err)
+	}
+	hear(b, r)
+}
+
+// newDir is the directory of a unit without payload that waits for its runner.
+func newDir(b *testing.B, e *Engine, params string) *store.Dir {
+	b.Helper()
+	record := unit.Record{WorkType: "x", Extra: &unit.CommandExtra{Params: params}}
+	_, dir, stdin, err := e.root.Create(record, func(UnitID) bool { return false })
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdin.Close()
+	return dir
+}
+
+// runUnit has r run a command as the unit in dir.
+func runUnit(b *testing.B, r *warmRunner, dir *store.Dir, command string) {
+	b.Helper()
+	if err := r.send(runner.RunMessage(command, dir.Path())); err != nil {
+		b.Fatal(err)
+	}
+	report := hear(b, r)
+	if rec, err := unit.Parse(report.Status); err != nil || !report.Ended || rec.State != Succeeded {
+		b.Fatalf("got %+v, %v", rec, err)
+	}
+}
+
+func hear(b *testing.B, r *warmRunner) runner.Report {
+	b.Helper()
+	n, err := r.conn.Read(r.buf[:])
+	if err != nil {
+		b.Fatal(err)
+	}
+	report, err := runner.ParseReport(r.buf[:n])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return report
 }
 
 // resident is how much memory a process has, in MiB.

@@ -133,8 +133,9 @@ func (w *watcher) remove(t watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.unwatched, t)
-	if wd, ok := w.wds[t]; ok {
-		delete(w.wds, t)
+	wd, ok := w.wds[t]
+	delete(w.wds, t)
+	if ok && w.byWD[wd] == t { // Not another unit's, which has got the file.
 		delete(w.byWD, wd)
 		// An error means that the directory is gone and the watch with it.
 		w.control(func(fd int) error { _, err := unix.InotifyRmWatch(fd, uint32(wd)); return err })

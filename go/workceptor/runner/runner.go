@@ -9,9 +9,8 @@
 //
 // With the argument serve=FD instead of these three, the runner does units for the node at the other end of that descriptor
 // (serve.go has the messages), one at a time, so that a unit costs no start of a program. It tells the node of the end of a
-// command and leaves it to the node to make the result durable. That the command runs is told, and written, if it is not over
-// after 10 ms. A runner whose node has gone ends the unit that it has, makes it durable itself, and ends. It also ends after a
-// unit that was stopped or left processes behind.
+// command and leaves it to the node to make the result durable. A runner whose node has gone ends the unit that it has, makes
+// it durable itself, and ends. It also ends after a unit that was stopped or left processes behind.
 //
 // # What the command gets
 //
@@ -21,7 +20,7 @@
 //
 // # What the runner writes
 //
-// Pending "Not started yet", Running "Running: PID N" as soon as there is a process, the size of the output while it
+// Pending "Not started yet", Running "Running: PID N" if the command is not over after 10 ms, the size of the output while it
 // grows (at most every 250 ms), and the final state with the final size and checksum. Output up to 1 MiB is durable before
 // the state; more of it, together with the state, before the runner ends. The checksum of much output may follow the state. A unit that is finished already is left alone: the runner ends at once.
 //
@@ -131,6 +130,7 @@ func Main(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
+	time.AfterFunc(firstTick, settleDown)
 	if o.serve != "" {
 		fd, err := strconv.Atoi(o.serve)
 		if err != nil || fd < clientFD {
@@ -170,7 +170,8 @@ type runner struct {
 	ended    chan ending
 	began    time.Time    // When the command was started.
 	known    *unit.Record // What the status file said last; nil if it was not read yet.
-	reported int64        // Size of the output in the status file.
+	told     bool         // That the command runs is in the status file.
+	reported int64        // Size of the output there.
 	stopped  unit.Reason
 	unwanted bool             // See released.
 	harder   <-chan time.Time // Fires when a stopped command has gone on for too long.
@@ -245,16 +246,7 @@ func (r *runner) apply(e unit.Event, update func(edit func(*unit.Record) bool) (
 
 // watch reports on the command until it has ended.
 func (r *runner) watch() int {
-	pause := minTick
-	if r.node.lost() {
-		if _, err := r.report(r.running(), false); err != nil {
-			r.complain(err)
-		}
-		forgetProgram() // While the command works.
-	} else {
-		// Nobody needs to know of a command that ends at once.
-		pause, r.reported = firstTick, unit.KeepSize
-	}
+	pause := firstTick // Nobody needs to know of a command that ends at once.
 	tick := time.NewTimer(pause)
 	gone := r.client.gone()
 	for {
@@ -289,18 +281,20 @@ func (r *runner) tick(pause time.Duration) time.Duration {
 		return maxTick
 	}
 	size := r.size()
-	if size == r.reported || size == unit.KeepSize {
+	if r.told && (size == r.reported || size == unit.KeepSize) {
 		return min(2*pause, maxTick)
 	}
-	if r.reported == unit.KeepSize {
+	if !r.told {
 		r.node.send(msgRunning, fmt.Sprint(r.info.Program, " ", r.began.UnixNano()))
 	}
 	if size-r.reported < fastGrowth || r.digest.behind(size) > digestLag {
 		r.digest.follow(size)
 	}
-	if _, err := r.report(r.running(), false); err != nil {
+	_, err := r.report(r.running(), false)
+	if err != nil {
 		r.complain(err)
 	}
+	r.told = r.told || err == nil
 	return minTick
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -173,8 +172,6 @@ func serve(fd int) int {
 	stops := make(chan os.Signal, 4)
 	signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	adoptOrphans()
-	runtime.GOMAXPROCS(1) // It waits most of the time, and more threads would only wake each other.
-	forgetProgram()
 	for {
 		select {
 		case <-stops:

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // How long a lock is waited for. Holders keep it for microseconds, so these tell a stuck one.
@@ -61,8 +59,12 @@ type RunnerInfo struct {
 // MarkLaunched makes runner.lock before a runner has the unit, so that whoever finds the unit knows that its payload is
 // complete, and in which boot. It leaves the file of a unit that is marked already as it is.
 func (d *Dir) MarkLaunched(boot string) error {
-	d.useSpareLock()
-	f, err := os.OpenFile(d.File(RunnerFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	d.useSpare(LockFile) // A unit has none before its start, as a rule: see halfMade.
+	how := os.O_EXCL
+	if d.useSpare(RunnerFile) {
+		how = 0
+	}
+	f, err := os.OpenFile(d.File(RunnerFile), os.O_WRONLY|os.O_CREATE|how, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -73,18 +75,11 @@ func (d *Dir) MarkLaunched(boot string) error {
 	return errors.Join(err, f.Close())
 }
 
-// useSpareLock makes a lock file of the one that a recycled directory has, unless somebody has made one. A unit has none before its
-// start, as a rule: see halfMade.
-func (d *Dir) useSpareLock() {
-	spare := d.File(spareLock)
-	err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, d.File(LockFile), unix.RENAME_NOREPLACE)
-	if err != nil && err != unix.ENOENT {
-		os.Remove(spare)
-	}
-}
-
 // RunnerLock is held by a runner for its life.
-type RunnerLock struct{ f *os.File }
+type RunnerLock struct {
+	f    *os.File
+	size int // Of what is in it.
+}
 
 // LockRunner makes the calling process the unit's runner, or answers ErrLocked if there is one. It returns what the last one told.
 func (d *Dir) LockRunner() (*RunnerLock, RunnerInfo, error) {
@@ -102,7 +97,7 @@ func (d *Dir) LockRunner() (*RunnerLock, RunnerInfo, error) {
 		f.Close()
 		return nil, RunnerInfo{}, err
 	}
-	return &RunnerLock{f}, parseRunnerInfo(text), nil
+	return &RunnerLock{f, len(text)}, parseRunnerInfo(text), nil
 }
 
 // Write replaces what the lock file tells.
@@ -114,7 +109,12 @@ func (l *RunnerLock) Write(info RunnerInfo) error {
 	if _, err := l.f.WriteAt([]byte(text), 0); err != nil { // Before the cut: a reader never finds nothing.
 		return err
 	}
-	return l.f.Truncate(int64(len(text)))
+	before := l.size
+	l.size = len(text)
+	if l.size >= before {
+		return nil
+	}
+	return l.f.Truncate(int64(l.size))
 }
 
 // Close gives the lock up.

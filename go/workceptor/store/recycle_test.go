@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,42 +11,109 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
-// TestRecycle: the next unit gets the directory of a released one, and nothing of what was in it.
+// TestRecycle: the next unit gets the directory and the files of a released one, and nothing of what was in them.
 func TestRecycle(t *testing.T) {
 	root := openRoot(t)
 	_, d := createSoon(t, root, "first")
-	before, err := os.Stat(d.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{StdinFile, StdoutFile, RunnerFile, LockFile, tempFile} {
-		if err := os.WriteFile(d.File(name), []byte("of the first"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	before := fill(t, d)
 	recycle(t, root, d)
 	id, d := createSoon(t, root, "second")
-	after, err := os.Stat(d.path)
-	if err != nil || !os.SameFile(before, after) {
+	if after, err := os.Stat(d.path); err != nil || !os.SameFile(before["."], after) {
 		t.Errorf("the directory was not used again: %v", err)
 	}
-	wantFiles(t, d, spareLock, StatusFile, StdinFile)
-	if info, err := os.Stat(d.File(StdinFile)); err != nil || info.Size() != 0 {
-		t.Errorf("payload of a new unit: %+v, %v", info, err)
-	}
-	lock, err := os.Stat(d.File(spareLock))
-	if err != nil || lock.Size() != 0 {
-		t.Fatalf("spare lock file: %+v, %v", lock, err)
-	}
+	wantFiles(t, d, ".lock", ".runner", ".stdout", ".tmp", StatusFile, StdinFile)
 	if err := d.MarkLaunched("b"); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, d, RunnerFile, StatusFile, LockFile, StdinFile)
-	if used, err := os.Stat(d.File(LockFile)); err != nil || !os.SameFile(lock, used) {
-		t.Errorf("the lock file was not used again: %v", err)
+	wantContent(t, d, RunnerFile, "boot b\n")
+	stdout, err := d.OpenStdout()
+	if err != nil {
+		t.Fatal(err)
 	}
+	stdout.Close()
+	if _, err := d.UpdateSoon(func(rec *unit.Record) bool { rec.Detail = "third"; return true }); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, d, RunnerFile, StatusFile, LockFile, tempFile, StdinFile, StdoutFile)
+	for _, name := range []string{StdinFile, StdoutFile, LockFile} {
+		wantContent(t, d, name, "")
+	}
+	for name, was := range before {
+		switch now, err := os.Stat(d.File(name)); {
+		case err != nil:
+			t.Error(err)
+		case name == StatusFile || name == tempFile: // They have changed places.
+		case !os.SameFile(was, now):
+			t.Errorf("%s was not used again", name)
+		}
+	}
+	if f := restarted(t, root)[id]; f.Err != nil || f.Record.Detail != "third" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// TestRecycledIsAUnit: one that a node had made and not begun with is found by the next.
+func TestRecycledIsAUnit(t *testing.T) {
+	root := openRoot(t)
+	_, d := createSoon(t, root, "first")
+	fill(t, d)
+	recycle(t, root, d)
+	id, _ := createSoon(t, root, "second")
 	if f := restarted(t, root)[id]; f.Err != nil || f.Record.Detail != "second" {
 		t.Errorf("got %+v", f)
+	}
+}
+
+// fill writes something into every file that a unit may have.
+func fill(t *testing.T, d *Dir) map[string]os.FileInfo {
+	t.Helper()
+	found := map[string]os.FileInfo{".": nil}
+	for _, name := range []string{StatusFile, StdinFile, StdoutFile, RunnerFile, LockFile, tempFile} {
+		if err := os.WriteFile(d.File(name), []byte("of the first"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found[name] = nil
+	}
+	for name := range found {
+		info, err := os.Stat(d.File(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[name] = info
+	}
+	return found
+}
+
+func wantContent(t *testing.T, d *Dir, name, want string) {
+	t.Helper()
+	if text, err := os.ReadFile(d.File(name)); err != nil || string(text) != want {
+		t.Errorf("%s has %q, want %q; %v", name, text, want, err)
+	}
+}
+
+// TestOpenFileIsNotRecycled: who still has a file of a released unit open finds what was in it, and nothing of the next unit.
+func TestOpenFileIsNotRecycled(t *testing.T) {
+	root := openRoot(t)
+	_, d := createSoon(t, root, "first")
+	fill(t, d)
+	reader, err := d.ReadStdout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	recycle(t, root, d)
+	_, d = createSoon(t, root, "second")
+	wantFiles(t, d, ".lock", ".runner", ".tmp", StatusFile, StdinFile)
+	stdout, err := d.OpenStdout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	if _, err := stdout.WriteString("of the second, and longer"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(reader); err != nil || string(text) != "of the first" {
+		t.Errorf("the reader of the first unit gets %q, %v", text, err)
 	}
 }
 

@@ -14,8 +14,8 @@
 //     the process; after a power loss the file may be empty, which is then reported as such.
 //   - A unit is there or not: its directory is filled under another name before it gets its own, and renamed away before
 //     it is deleted. [Root.Load] clears what a crash left of either.
-//   - What a released unit had is deleted, but its directory and its lock file, empty, may be used for another unit. Those that wait for
-//     one are few, and are deleted by [Root.Close] and [Root.Load].
+//   - What a released unit had is deleted, but its directory and its files, emptied, may be used for another unit (see recycle.go).
+//     Those that wait for one are few, and are deleted by [Root.Close] and [Root.Load].
 //   - What lies in a unit directory is not trusted: only regular files are read, links are not followed, sizes are
 //     bounded, and a lock that somebody keeps does not block for ever.
 //
@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,6 @@ const (
 	JournalFile = ".journal"
 
 	tempFile      = "status.tmp"
-	spareLock     = ".lock" // Will be LockFile.
 	draftPrefix   = ".new-"
 	removedPrefix = ".released-"
 )
@@ -319,7 +319,7 @@ func (d *Dir) halfMade() bool {
 	files, err := os.ReadDir(d.path)
 	for _, f := range files {
 		info, gone := f.Info()
-		known := f.Name() == StdinFile || f.Name() == StatusFile || f.Name() == spareLock
+		known := f.Name() == StdinFile || f.Name() == StatusFile || isSpare(f.Name())
 		if !known || gone != nil || !info.Mode().IsRegular() || info.Size() > 0 {
 			return false
 		}
@@ -479,11 +479,14 @@ func encode(rec unit.Record) ([]byte, error) {
 }
 
 func (d *Dir) write(name string, data []byte, sync bool) error {
-	f, err := openRegular(d.File(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	d.useSpare(name)
+	f, err := openRegular(d.File(name), os.O_WRONLY|os.O_CREATE)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	if err = cut(f); err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil && sync {
 		err = f.Sync()
 	}
@@ -514,6 +517,7 @@ func (d *Dir) writeInPlace(data []byte) error {
 
 // OpenStdout opens the output for appending and makes it if needed.
 func (d *Dir) OpenStdout() (*os.File, error) {
+	d.useSpare(StdoutFile)
 	return openRegular(d.File(StdoutFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 }
 
@@ -627,7 +631,8 @@ func deleteUnit(path string) error {
 	if info, err := os.Lstat(path); err != nil || !info.IsDir() { // Nothing is deleted through a link.
 		return err
 	}
-	for _, name := range []string{StatusFile, LockFile, StdinFile, StdoutFile, RunnerFile, tempFile, spareLock} {
+	names := []string{StatusFile, LockFile, StdinFile, StdoutFile, RunnerFile, tempFile}
+	for _, name := range slices.AppendSeq(names, maps.Values(spares)) {
 		os.Remove(filepath.Join(path, name))
 	}
 	return os.Remove(path)
@@ -637,6 +642,16 @@ func deleteUnit(path string) error {
 func openRegular(path string, flags int) (*os.File, error) {
 	f, _, err := files.OpenRegular(path, flags|syscall.O_NOFOLLOW)
 	return f, files.Denied(err, path, filepath.Dir(filepath.Dir(path))) // The directory of the node: it is one of many.
+}
+
+// cut leaves nothing in a file. Of an empty one it does not take anything away: ext4 would have what is written next on the disk at
+// once.
+func cut(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	return f.Truncate(0)
 }
 
 func syncDir(path string) error {
