@@ -3,6 +3,7 @@ package workceptor
 import (
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -43,14 +44,29 @@ type watcher struct {
 	started   bool
 	file      *os.File // nil if the user's inotify instances are used up: everything is polled then.
 	byWD      map[int32]watched
-	wds       map[watched]int32
+	watches   map[watched]*watch
 	unwatched map[watched]bool // Polled, because the kernel would not watch it for us.
 }
+
+// watch is one of a directory, or of an output file.
+type watch struct {
+	path string
+	mask uint32
+	wd   int32 // Negative while it rests.
+}
+
+const (
+	resting = -1
+
+	watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_DELETE_SELF |
+		unix.IN_MOVE_SELF | unix.IN_ONLYDIR | unix.IN_DONT_FOLLOW
+	fileMask = unix.IN_MODIFY | unix.IN_DONT_FOLLOW
+)
 
 func newWatcher(log *slog.Logger) *watcher {
 	return &watcher{
 		log: log, closed: make(chan struct{}),
-		byWD: map[int32]watched{}, wds: map[watched]int32{}, unwatched: map[watched]bool{},
+		byWD: map[int32]watched{}, watches: map[watched]*watch{}, unwatched: map[watched]bool{},
 	}
 }
 
@@ -95,18 +111,13 @@ func (w *watcher) poll() {
 	}
 }
 
-const watchMask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MODIFY | unix.IN_DELETE_SELF |
-	unix.IN_MOVE_SELF | unix.IN_ONLYDIR | unix.IN_DONT_FOLLOW
-
 // add begins to watch path for t. What changed before is not told. If the kernel refuses, the directory is polled.
-func (w *watcher) add(path string, t watched) { w.addMask(path, t, watchMask) }
+func (w *watcher) add(path string, t watched) { w.begin(t, &watch{path: path, mask: watchMask}) }
 
 // addFile is add for an output file, of which nothing but new output is told.
-func (w *watcher) addFile(path string, t watched) {
-	w.addMask(path, t, unix.IN_MODIFY|unix.IN_DONT_FOLLOW)
-}
+func (w *watcher) addFile(path string, t watched) { w.begin(t, &watch{path: path, mask: fileMask}) }
 
-func (w *watcher) addMask(path string, t watched, mask uint32) {
+func (w *watcher) begin(t watched, what *watch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.startLocked()
@@ -114,16 +125,28 @@ func (w *watcher) addMask(path string, t watched, mask uint32) {
 		w.unwatched[t] = true
 		return
 	}
-	wd := -1
+	if err := w.listenLocked(t, what); err != nil {
+		w.pollLocked(t, what, err)
+	}
+}
+
+// listenLocked has the kernel tell of what happens.
+func (w *watcher) listenLocked(t watched, what *watch) error {
+	wd := resting
 	err := w.control(func(fd int) (err error) {
-		wd, err = unix.InotifyAddWatch(fd, path, mask)
+		wd, err = unix.InotifyAddWatch(fd, what.path, what.mask)
 		return err
 	})
 	if err == nil {
-		w.byWD[int32(wd)], w.wds[t] = t, int32(wd)
-		return
+		what.wd = int32(wd)
+		w.byWD[what.wd], w.watches[t] = t, what
 	}
-	w.log.Warn("unit directory is polled because it cannot be watched; raise fs.inotify.max_user_watches", "path", path, "err", err)
+	return err
+}
+
+func (w *watcher) pollLocked(t watched, what *watch, err error) {
+	delete(w.watches, t)
+	w.log.Warn("unit is polled because it cannot be watched; raise fs.inotify.max_user_watches", "path", what.path, "err", err)
 	w.unwatched[t] = true
 	w.file.SetReadDeadline(time.Now().Add(rescanEvery))
 }
@@ -133,13 +156,20 @@ func (w *watcher) remove(t watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.unwatched, t)
-	wd, ok := w.wds[t]
-	delete(w.wds, t)
-	if ok && w.byWD[wd] == t { // Not another unit's, which has got the file.
-		delete(w.byWD, wd)
-		// An error means that the directory is gone and the watch with it.
-		w.control(func(fd int) error { _, err := unix.InotifyRmWatch(fd, uint32(wd)); return err })
+	if old := w.watches[t]; old != nil {
+		delete(w.watches, t)
+		w.ignoreLocked(t, old)
 	}
+}
+
+func (w *watcher) ignoreLocked(t watched, old *watch) {
+	if w.byWD[old.wd] != t { // It rests, or the file has become another unit's.
+		return
+	}
+	delete(w.byWD, old.wd)
+	// An error means that what was watched is gone and the watch with it.
+	w.control(func(fd int) error { _, err := unix.InotifyRmWatch(fd, uint32(old.wd)); return err })
+	old.wd = resting
 }
 
 func (w *watcher) control(f func(fd int) error) error {
@@ -168,13 +198,41 @@ func (f *flow) much(at time.Time, output bool) bool {
 }
 
 // rest lets the events of much output come together: every one that is waited for costs the command that writes it more
-// than the writing does.
-func (w *watcher) rest() {
+// than the writing does. Output files are not watched meanwhile: that every write is noted costs it, too.
+func (w *watcher) rest(busy []watched) {
+	w.mu.Lock()
+	for _, t := range busy {
+		if of := w.watches[t]; of != nil && of.mask == fileMask {
+			w.ignoreLocked(t, of)
+		}
+	}
+	w.mu.Unlock()
 	timer := time.NewTimer(flowRest)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		w.resume(busy)
 	case <-w.closed:
+	}
+}
+
+// resume watches again what rested, and tells of the output that may have come meanwhile.
+func (w *watcher) resume(busy []watched) {
+	var again []watched
+	w.mu.Lock()
+	for _, t := range busy {
+		of := w.watches[t]
+		if of == nil || of.wd != resting {
+			continue
+		}
+		again = append(again, t)
+		if err := w.listenLocked(t, of); err != nil && !errors.Is(err, fs.ErrNotExist) { // Else it is being released.
+			w.pollLocked(t, of, err)
+		}
+	}
+	w.mu.Unlock()
+	for _, t := range again {
+		t.outputChanged()
 	}
 }
 
@@ -190,8 +248,8 @@ func (w *watcher) run(file *os.File) {
 			return // Closed.
 		default:
 			at := time.Now()
-			if f.much(at, w.handle(buf[:n])) {
-				w.rest()
+			if busy := w.handle(buf[:n]); f.much(at, len(busy) > 0) {
+				w.rest(busy)
 			}
 			f.heard = time.Now()
 		}
@@ -201,8 +259,8 @@ func (w *watcher) run(file *os.File) {
 // what a batch of events says about one directory.
 type news struct{ status, output, runner, gone bool }
 
-// handle tells of events and reports whether they are of output and nothing else.
-func (w *watcher) handle(events []byte) (output bool) {
+// handle tells of events. If they are of output and nothing else, it returns whose.
+func (w *watcher) handle(events []byte) (busy []watched) {
 	seen := map[watched]*news{}
 	var order []watched
 	overflow := false
@@ -223,7 +281,7 @@ func (w *watcher) handle(events []byte) (output bool) {
 		}
 	}
 	w.mu.Unlock()
-	output = !overflow && len(order) > 0
+	output := !overflow
 	for _, t := range order {
 		output = output && *seen[t] == news{output: true}
 		seen[t].tell(t)
@@ -231,7 +289,10 @@ func (w *watcher) handle(events []byte) (output bool) {
 	if overflow {
 		w.rescan(true)
 	}
-	return output
+	if !output {
+		return nil
+	}
+	return order
 }
 
 func (n *news) note(mask uint32, name string) {
@@ -272,7 +333,7 @@ func (w *watcher) rescan(all bool) {
 		targets = append(targets, t)
 	}
 	if all {
-		for t := range w.wds {
+		for t := range w.watches {
 			targets = append(targets, t)
 		}
 	}

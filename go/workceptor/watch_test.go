@@ -3,6 +3,8 @@ package workceptor
 import (
 	"encoding/binary"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -39,7 +41,7 @@ func TestOverflow(t *testing.T) {
 	w := newWatcher(slog.New(slog.DiscardHandler))
 	defer w.close()
 	var a, b noted
-	w.byWD[1], w.wds[&a] = &a, 1
+	w.byWD[1], w.watches[&a] = &a, &watch{wd: 1}
 	w.unwatched[&b] = true
 	event := make([]byte, unix.SizeofInotifyEvent)
 	event[5] = unix.IN_Q_OVERFLOW >> 8
@@ -90,7 +92,7 @@ func TestWhatEventsSay(t *testing.T) {
 	w := newWatcher(slog.New(slog.DiscardHandler))
 	defer w.close()
 	var a noted
-	w.byWD[1], w.wds[&a] = &a, 1
+	w.byWD[1], w.watches[&a] = &a, &watch{wd: 1}
 	event := func(mask uint32, name string) []byte {
 		text := make([]byte, 16) // Names are padded with zeros.
 		copy(text, name)
@@ -106,11 +108,76 @@ func TestWhatEventsSay(t *testing.T) {
 		events []byte
 		want   bool
 	}{{written, true}, {slices.Concat(written, written), true}, {moved, false}, {ignored, false}, {slices.Concat(written, moved), false}} {
-		if got := w.handle(c.events); got != c.want {
+		if got := w.handle(c.events); c.want != slices.Equal(got, []watched{&a}) || !c.want && got != nil {
 			t.Errorf("%x: got %v", c.events, got)
 		}
 	}
 	if want := (noted{output: 3, status: 2}); a != want {
 		t.Errorf("got %+v, want %+v", a, want)
+	}
+}
+
+// TestNothingIsMissedWhileItRests: output that comes while nobody listens is told afterwards, and so is what comes then; of a unit
+// that is not watched any more nothing is.
+func TestNothingIsMissedWhileItRests(t *testing.T) {
+	w := newWatcher(slog.New(slog.DiscardHandler))
+	defer w.close()
+	one, two, gone := make(listener, 100), make(listener, 100), make(listener, 100)
+	path := func(name string) string { return filepath.Join(t.TempDir(), name) }
+	files := map[listener]string{one: path("one"), two: path("two"), gone: path("gone")}
+	for l, path := range files {
+		write(t, path)
+		w.addFile(path, l)
+	}
+	w.remove(two)
+	if err := os.Remove(files[gone]); err != nil {
+		t.Fatal(err)
+	}
+	w.rest([]watched{one, two, gone})
+	<-one
+	if _, polled := w.unwatched[gone]; polled {
+		t.Error("a file that is gone is polled")
+	}
+	write(t, files[two])
+	write(t, files[one])
+	<-one
+	if len(two) > 0 {
+		t.Error("it is told of what is not watched any more")
+	}
+	w.remove(one)
+	if len(w.byWD) > 0 || len(w.watches) > 1 {
+		t.Errorf("still watched: %v, %v", w.byWD, w.watches)
+	}
+}
+
+// TestFileOfTheNextUnit: the watch of a file that another unit has got is that unit's.
+func TestFileOfTheNextUnit(t *testing.T) {
+	w := newWatcher(slog.New(slog.DiscardHandler))
+	defer w.close()
+	path := filepath.Join(t.TempDir(), "stdout")
+	write(t, path)
+	first, second := make(listener, 100), make(listener, 100)
+	w.addFile(path, first)
+	w.addFile(path, second)
+	w.remove(first)
+	write(t, path)
+	<-second
+	if len(first) > 0 {
+		t.Error("the unit before is told of it")
+	}
+}
+
+// listener gets a token for every time that it is told of output.
+type listener chan struct{}
+
+func (l listener) outputChanged() { l <- struct{}{} }
+func (listener) statusChanged()   {}
+func (listener) runnerChanged()   {}
+func (listener) directoryGone()   {}
+
+func write(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("output"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

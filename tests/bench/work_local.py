@@ -33,13 +33,13 @@ def _clients() -> list[Row]:
 
 
 def _bulk() -> list[Row]:
-    found = go_bench(PACKAGE, "LocalPayload|LocalOutput", "MB/s", "-benchtime", "1x", rounds=3)
+    found = go_bench(PACKAGE, "LocalPayload|LocalOutput|BareOutput", "MB/s", "-benchtime", "1x", rounds=7)
     return [
         ("payload of 256 MiB, local", f"{found['LocalPayload']:.0f} MB/s", "stored, then read by dd"),
         (
             "output of 1 GiB, local",
             f"{found['LocalOutput']:.0f} MB/s",
-            "head of /dev/zero, read as it comes; its checksum follows",
+            f"head of /dev/zero, read as it comes; the command alone writes {found['BareOutput']:.0f} MB/s into a file",
         ),
     ]
 

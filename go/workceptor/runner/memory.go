@@ -2,19 +2,11 @@ package runner
 
 import (
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// settleDown makes little of a runner that is there for longer than a short command: it waits most of the time, and more threads
-// would only wake each other.
-func settleDown() {
-	runtime.GOMAXPROCS(1)
-	forgetProgram()
-}
 
 // forgetProgram gives back the pages of the program that its start has touched: a runner needs few of them, and finds those
 // again in the page cache. It leaves a program with shared libraries alone, whose loader may have changed pages that look

@@ -130,7 +130,7 @@ func Main(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
-	time.AfterFunc(firstTick, settleDown)
+	time.AfterFunc(firstTick, forgetProgram) // A command that ends at once does not wait for that.
 	if o.serve != "" {
 		fd, err := strconv.Atoi(o.serve)
 		if err != nil || fd < clientFD {

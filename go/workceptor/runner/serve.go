@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -172,6 +173,8 @@ func serve(fd int) int {
 	stops := make(chan os.Signal, 4)
 	signal.Notify(stops, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	adoptOrphans()
+	// It waits most of the time, and more threads would only wake each other; but its first unit does not wait for that.
+	time.AfterFunc(firstTick, func() { runtime.GOMAXPROCS(1) })
 	for {
 		select {
 		case <-stops:
