@@ -311,11 +311,13 @@ func (b *Backend) refused(peer wire.NodeID) bool {
 }
 
 // connEnds are both ends of a connection, as errors of package net name them.
-var connEnds = regexp.MustCompile(`\b(?:read|write) (?:tcp|udp)[46]? \S+->(\S+):\d+: `)
+var connEnds = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b(?:read|write) (?:tcp|udp)[46]? \S+->(\S+):\d+: `)
+})
 
 // withoutPorts is the text of err, which names the far host of a connection that failed (it may be one to a name server),
 // not the ports of both ends: they differ each time, so every try would look like a change.
-func withoutPorts(err error) string { return connEnds.ReplaceAllString(err.Error(), "$1: ") }
+func withoutPorts(err error) string { return connEnds().ReplaceAllString(err.Error(), "$1: ") }
 
 // logOnce warns of a failure unless it has done so since the last link that was good.
 func (b *Backend) logOnce(text string, err error) {

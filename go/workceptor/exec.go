@@ -28,7 +28,9 @@ type ExecRequest struct {
 	Term     string       // The type of the terminal; "" is "xterm".
 }
 
-var termName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
+var termName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
+})
 
 func (r ExecRequest) attach() (string, error) {
 	if r.Terminal == nil {
@@ -37,7 +39,7 @@ func (r ExecRequest) attach() (string, error) {
 	if r.Term == "" {
 		r.Term = "xterm"
 	}
-	if !termName.MatchString(r.Term) {
+	if !termName().MatchString(r.Term) {
 		return "", fmt.Errorf("term %q is no type of terminal: letters, digits, and . _ + - are expected", r.Term)
 	}
 	return runner.AttachTerminal(*r.Terminal, r.Term), nil

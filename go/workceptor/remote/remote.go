@@ -157,7 +157,9 @@ type Request struct {
 	Submission                string // "" is for nodes that do not know names of submissions.
 }
 
-var prompt = regexp.MustCompile(`with ID ([a-zA-Z0-9]+)\.`)
+var prompt = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`with ID ([a-zA-Z0-9]+)\.`)
+})
 
 // Submit asks for a unit and returns its ID; the payload is sent next. begun: the other node has all it needs, from an earlier
 // submission of that name; nothing is to be sent. A [*RefusedError] is final. After [ErrNotOffered], which
@@ -190,7 +192,7 @@ func (c *Conn) Submit(req Request) (id unit.ID, begun bool, err error) {
 		c.sending.Store(false)
 		return id, true, nil
 	}
-	match := prompt.FindStringSubmatch(line)
+	match := prompt().FindStringSubmatch(line)
 	if match == nil || !unit.ID(match[1]).Valid() {
 		return "", false, &RefusedError{"could not parse response: " + shorten(line)}
 	}
