@@ -111,7 +111,7 @@ func (t *Trash) empty() bool {
 		return false
 	}
 	for _, name := range []string{StatusFile, tempFile, StdoutFile, RunnerFile} {
-		if d.emptied(name, nobodyElseHas) {
+		if d.emptied(name) {
 			continue
 		}
 		if err := syscall.Unlink(d.File(name)); err != nil && err != syscall.ENOENT {
@@ -128,32 +128,31 @@ func (t *Trash) empty() bool {
 	for _, entry := range entries {
 		name := entry.Name()
 		payload = payload || name == StdinFile
-		if name != StdinFile && name != StatusFile && !isSpare(name) || !d.emptied(name, nobodyHasLocked) {
+		if name != StdinFile && name != StatusFile && !isSpare(name) || !d.emptied(name) {
 			return false
 		}
 	}
 	return err == nil && payload
 }
 
-// emptied reports whether a file is one that can be used again, as free says of it too, and empties it.
-func (d *Dir) emptied(name string, free func(fd int) bool) bool {
+// emptied reports whether a file is one that can be used again, and empties it.
+func (d *Dir) emptied(name string) bool {
 	f, err := openRegular(d.File(name), os.O_WRONLY)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Nlink != 1 || !free(int(f.Fd())) {
+	if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Nlink != 1 || !nobodyElseHas(int(f.Fd())) {
 		return false
 	}
 	return cut(f) == nil
 }
 
-func nobodyHasLocked(fd int) bool { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) == nil }
-
 // nobodyElseHas reports whether no other process has the file open, nor this one a second time: who reads the output of a released
-// unit would read that of the next one. The kernel gives a write lease only then. It is given back when the file is closed; the
-// signal that somebody who opens the file before that would cause is one that does nothing.
+// unit would read that of the next one, and who keeps its lock would hold that one up. The kernel gives a write lease only then, and
+// some file systems never. It is given back when the file is closed; the signal that somebody who opens the file before that would
+// cause is one that does nothing.
 func nobodyElseHas(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETSIG, int(unix.SIGURG))
 	if err == nil {
