@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -233,4 +234,44 @@ func TestEarlyPayloadIsCut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// faultyReader is a mesh whose sessions panic once when output is read.
+type faultyReader struct {
+	Mesh
+	found *atomic.Bool
+}
+
+type faultyReading struct {
+	Stream
+	asked bool
+	found *atomic.Bool
+}
+
+func (m faultyReader) DialStream(ctx context.Context, to wire.NodeID, service, tls string) (Stream, error) {
+	s, err := m.Mesh.DialStream(ctx, to, service, tls)
+	return &faultyReading{s, false, m.found}, err
+}
+
+func (s *faultyReading) Write(p []byte) (int, error) {
+	s.asked = s.asked || bytes.Contains(p, []byte(`"results"`))
+	return s.Stream.Write(p)
+}
+
+func (s *faultyReading) Read(p []byte) (int, error) {
+	if s.asked && s.found.CompareAndSwap(false, true) {
+		panic("a bug")
+	}
+	return s.Stream.Read(p)
+}
+
+// TestABugIsNoEndOfOutput: output whose copying has met a bug here is asked for again.
+func TestABugIsNoEndOfOutput(t *testing.T) {
+	found := new(atomic.Bool)
+	_, alpha, _ := pairWith(t, (*testMesh).serveBase, func(c *Config) { c.Mesh = faultyReader{c.Mesh, found} })
+	id := submit(t, alpha, request("beta", "cat", ""), "payload")
+	if got := output(t, alpha, id, 0); got != "payload" || !found.Load() {
+		t.Errorf("got %q, a bug was met: %v", got, found.Load())
+	}
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 7)
 }

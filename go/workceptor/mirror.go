@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
@@ -419,7 +420,9 @@ func (m *mirror) askedAfter(ctx context.Context) (remote.Status, bool) {
 
 // stream copies one results stream to its end. Only errors of the stream are returned that leave open what it would
 // have brought.
-func (m *mirror) stream(ctx context.Context) error {
+func (m *mirror) stream(ctx context.Context) (err error) {
+	defer func() { fault.Log(m.j.e.log, err, "output of a remote unit", "unit", string(m.j.id)) }()
+	defer fault.Into(&err)
 	ctx, drop := context.WithCancel(ctx)
 	defer drop()
 	m.mu.Lock()
