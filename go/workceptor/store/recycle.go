@@ -107,7 +107,7 @@ func (r *Root) draft(id unit.ID) (*Dir, error) {
 func (t *Trash) empty() bool {
 	d := At(t.path)
 	info, err := os.Lstat(d.path)
-	if err != nil || info.Mode() != os.ModeDir|0o700 {
+	if err != nil || !ownedAs(info, os.ModeDir|0o700) {
 		return false
 	}
 	for _, name := range []string{StatusFile, tempFile, StdoutFile, RunnerFile} {
@@ -143,10 +143,15 @@ func (d *Dir) emptied(name string) bool {
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || info.Mode() != 0o600 || info.Sys().(*syscall.Stat_t).Nlink != 1 || !nobodyElseHas(int(f.Fd())) {
+	if err != nil || !ownedAs(info, 0o600) || info.Sys().(*syscall.Stat_t).Nlink != 1 || !nobodyElseHas(int(f.Fd())) {
 		return false
 	}
 	return cut(f) == nil
+}
+
+// ownedAs reports whether nobody else may read what comes into a file or directory: a command may have given it away.
+func ownedAs(info os.FileInfo, mode os.FileMode) bool {
+	return info.Mode() == mode && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid()
 }
 
 // nobodyElseHas reports whether no other process has the file open, nor this one a second time: who reads the output of a released

@@ -140,6 +140,8 @@ func TestSpareLockIsNotNeeded(t *testing.T) {
 	}
 }
 
+const nobody = 65534
+
 // TestNotRecycled: a directory that is not as it was made is deleted.
 func TestNotRecycled(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
@@ -154,11 +156,16 @@ func TestNotRecycled(t *testing.T) {
 		"another name": func(d *Dir) error {
 			return errors.Join(os.Remove(d.File(StdinFile)), os.Link(other, d.File(StdinFile)))
 		},
-		"no payload file":     func(d *Dir) error { return os.Remove(d.File(StdinFile)) },
-		"open to all":         func(d *Dir) error { return os.Chmod(d.path, 0o777) },
-		"payload open to all": func(d *Dir) error { return os.Chmod(d.File(StdinFile), 0o666) },
+		"no payload file":         func(d *Dir) error { return os.Remove(d.File(StdinFile)) },
+		"open to all":             func(d *Dir) error { return os.Chmod(d.path, 0o777) },
+		"payload open to all":     func(d *Dir) error { return os.Chmod(d.File(StdinFile), 0o666) },
+		"of another user":         func(d *Dir) error { return os.Chown(d.path, nobody, -1) },
+		"payload of another user": func(d *Dir) error { return os.Chown(d.File(StdinFile), nobody, -1) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			if strings.HasSuffix(name, "of another user") && os.Geteuid() != 0 {
+				t.Skip("only root gives files away")
+			}
 			if err := os.WriteFile(other, []byte("kept"), 0o600); err != nil {
 				t.Fatal(err)
 			}
