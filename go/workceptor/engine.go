@@ -383,26 +383,34 @@ func (e *Engine) create(rec unit.Record, stdin **os.File) (*job, error) {
 		return nil, err
 	}
 	j := newJob(e, id, dir, rec)
-	if soon {
-		e.settled.add(j)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed || !e.started {
+	j.started = stdin == nil
+	if !e.enlist(j) {
 		file.Close()
 		e.root.Forget(id)
 		return nil, errors.Join(ErrClosed, dir.Remove())
 	}
-	e.equip(j)
-	j.configured = true
 	if stdin == nil {
-		j.started = true
 		file.Close()
 	} else {
 		*stdin = file
 	}
-	e.units[id] = j
+	if soon {
+		e.settled.add(j)
+	}
 	return j, nil
+}
+
+// enlist lists a unit that was made; false if the engine is closed.
+func (e *Engine) enlist(j *job) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || !e.started {
+		return false
+	}
+	e.equip(j)
+	j.configured = true
+	e.units[j.id] = j
+	return true
 }
 
 // plan checks a request and returns the record of its unit.
