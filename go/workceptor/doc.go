@@ -77,6 +77,9 @@
 // not do that holds up no release, and the log tells what may be left there. The definition of a pod leaves the status
 // file when the cluster has it; the access to the cluster stays there until the release, which needs it.
 //
+// The units of one node are used by one engine at a time. One that is started while another goes on has none, and makes none until that
+// has ended; it takes up those that are there when it is started again.
+//
 // Secret parameters of a unit elsewhere leave its status file when the executor has the unit, or never will. A unit whose type
 // wanted signatures wants them also when the type is not offered any more.
 //

@@ -92,14 +92,21 @@ func New(cfg Config) (*Engine, error) {
 // Start loads the units of the data directory and takes up what is unfinished: running commands are watched again, and
 // remote units go on where they were. It is called once, after all work types are registered.
 func (e *Engine) Start() error {
-	found, err := e.root.Load()
+	var found []store.Found
+	err := e.root.Claim()
+	if err == nil {
+		found, err = e.root.Load()
+	}
 	if err != nil {
 		e.log.Error("data directory cannot be read whole", "path", e.root.Path(), "err", err)
 	}
 	e.mu.Lock()
 	if e.closed || e.started {
-		e.mu.Unlock()
-		return ErrClosed
+		defer e.mu.Unlock()
+		if e.started {
+			return ErrClosed
+		}
+		return errors.Join(ErrClosed, e.root.Close()) // What was claimed a moment ago.
 	}
 	e.started = true
 	var loaded []*job

@@ -197,8 +197,8 @@ func base(text string) string {
 	return strings.ReplaceAll(ownKeys.ReplaceAllString(text, ""), ",}", "}")
 }
 
-// left is what is in the data directory of the node when nothing is being deleted any more, but for the journal of new units and empty
-// directories for them.
+// left is what is in the data directory of the node when nothing is being deleted any more, but for the claim to it, the journal of new
+// units, and empty directories for them.
 func left(t *testing.T, e *Engine) []os.DirEntry {
 	t.Helper()
 	for range deleters {
@@ -213,7 +213,7 @@ func left(t *testing.T, e *Engine) []os.DirEntry {
 	}
 	return slices.DeleteFunc(entries, func(entry os.DirEntry) bool {
 		if !strings.HasPrefix(entry.Name(), ".released-") {
-			return entry.Name() == store.JournalFile
+			return entry.Name() == store.JournalFile || entry.Name() == store.ClaimFile
 		}
 		return isEmpty(filepath.Join(e.root.Path(), entry.Name()))
 	})

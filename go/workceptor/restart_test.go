@@ -389,6 +389,9 @@ func TestPowerLossBeforeSettled(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "alpha", string(waiting.ID())), lost); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Remove(filepath.Join(dir, "alpha", store.ClaimFile)); err != nil { // As the first one does not end in truth.
+		t.Fatal(err)
+	}
 	next := openEngine(t, dir, noMesh{"alpha"})
 	releaseAll(t, next)
 	if all := next.List(); len(all) != 1 {
@@ -438,4 +441,30 @@ func TestUnitsAreSettled(t *testing.T) {
 		t.Errorf("journal of a closed engine: %v", err)
 	}
 	releaseAll(t, openEngine(t, dir, noMesh{"alpha"}))
+}
+
+// TestSecondNode: one that is started while the first one goes on, by mistake for instance, takes nothing from it.
+func TestSecondNode(t *testing.T) {
+	dir := t.TempDir()
+	first := openEngine(t, dir, noMesh{"alpha"})
+	releaseAll(t, first)
+	s, err := first.Submit(request("localhost", "cat", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := openEngine(t, dir, noMesh{"alpha"})
+	if all := second.List(); len(all) != 0 {
+		t.Errorf("the second node has %v", all)
+	}
+	if _, err := second.Submit(request("localhost", "cat", "")); !errors.Is(err, store.ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	second.Close()
+	if err := s.ReadPayload(strings.NewReader("whole")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, wait(t, first, s.ID()), Succeeded, "exit status 0", 5)
 }

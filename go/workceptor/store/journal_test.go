@@ -225,7 +225,7 @@ func TestDamagedJournal(t *testing.T) {
 func TestJournalThatCannotBeReplayed(t *testing.T) {
 	root := openRoot(t)
 	id, d := createSoon(t, root, "first")
-	if err := errors.Join(d.Remove(), os.WriteFile(d.path, nil, 0o600)); err != nil {
+	if err := errors.Join(d.Remove(), os.WriteFile(d.path, nil, 0o600), root.claim.release()); err != nil {
 		t.Fatal(err)
 	}
 	next := &Root{path: root.path, journal: journal{path: root.journal.path}}

@@ -31,17 +31,23 @@ func (d *Dir) lock(wait time.Duration) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// flockWithin polls because flock has no form with a time limit, and a process that keeps the lock must not hang the
-// node.
+// flockWithin takes a lock of a file that somebody may have.
 func flockWithin(f *os.File, wait time.Duration) error {
+	err := patiently(wait, func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	if err == syscall.EWOULDBLOCK {
+		return fmt.Errorf("%s: %w", f.Name(), ErrLocked)
+	}
+	return err
+}
+
+// patiently tries until the answer is another one than EWOULDBLOCK. It polls because locks have no form with a time limit, and a
+// process that keeps one must not hang the node.
+func patiently(wait time.Duration, try func() error) error {
 	deadline := time.Now().Add(wait)
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil || err != syscall.EWOULDBLOCK && err != syscall.EINTR {
+		err := try()
+		if err != syscall.EWOULDBLOCK && err != syscall.EINTR || err == syscall.EWOULDBLOCK && time.Now().After(deadline) {
 			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %w", f.Name(), ErrLocked)
 		}
 		time.Sleep(pause)
 	}

@@ -175,9 +175,7 @@ func TestNotRecycled(t *testing.T) {
 				t.Fatal(err)
 			}
 			recycle(t, root, d)
-			if entries, _ := os.ReadDir(root.Path()); len(entries) != 1 || entries[0].Name() != JournalFile {
-				t.Errorf("left: %v", entries)
-			}
+			wantFiles(t, At(root.Path()), ClaimFile, JournalFile)
 			if text, err := os.ReadFile(other); string(text) != "kept" || err != nil {
 				t.Errorf("what the link leads to has %q, %v", text, err)
 			}

@@ -16,6 +16,7 @@
 //     it is deleted. [Root.Load] clears what a crash left of either.
 //   - What a released unit had is deleted, but its directory and its files, emptied, may be used for another unit (see recycle.go).
 //     Those that wait for one are few, and are deleted by [Root.Close] and [Root.Load].
+//   - Two nodes do not use one directory at once: see [Root.Claim].
 //   - What lies in a unit directory is not trusted: only regular files are read, links are not followed, sizes are
 //     bounded, and a lock that somebody keeps does not block for ever.
 //
@@ -72,6 +73,7 @@ type Root struct {
 	syncs    shared // Of the directory itself.
 	journal  journal
 	recycled recycled
+	claim    claim
 }
 
 // shared is a sync of something that many want to be durable.
@@ -115,6 +117,9 @@ func (r *Root) CreateSoon(rec unit.Record, taken func(unit.ID) bool) (unit.ID, *
 
 func (r *Root) create(rec unit.Record, taken func(unit.ID) bool, soon bool) (unit.ID, *Dir, *os.File, error) {
 	if err := os.MkdirAll(r.path, 0o700); err != nil {
+		return "", nil, nil, err
+	}
+	if err := r.Claim(); err != nil {
 		return "", nil, nil, err
 	}
 	id, err := r.freeID(taken)
@@ -173,13 +178,13 @@ func (r *Root) Forget(id unit.ID) { r.journal.drop(id) }
 // Flush has the disk know of the units that were settled or forgotten, so that none of those is made anew that are gone.
 func (r *Root) Flush() error { return r.journal.flush() }
 
-// Close settles all units, closes the journal, and deletes what was to be recycled.
+// Close settles all units, closes the journal, deletes what was to be recycled, and lets another node have the directory.
 func (r *Root) Close() error {
 	var err error
 	for _, id := range r.journal.ids() {
 		err = errors.Join(err, r.Settle(id))
 	}
-	return errors.Join(err, r.journal.close(), r.recycled.close())
+	return errors.Join(err, r.journal.close(), r.recycled.close(), r.claim.release())
 }
 
 func (r *Root) syncUnit(d *Dir) error {
@@ -257,7 +262,7 @@ type Found struct {
 	Err    error // The record could not be read; ErrNoStatus if there is none, ErrNoUnit if a link or a file has the name of a unit.
 }
 
-// Load reads all units of the node. Entries that cannot be a unit are left out; a node without a directory has no
+// Load reads all units of the node, which [Root.Claim] keeps others from. Entries that cannot be a unit are left out; a node without a directory has no
 // units.
 func (r *Root) Load() ([]Found, error) {
 	replayed := r.replay()

@@ -166,9 +166,7 @@ func TestLoadAndRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if entries, _ := os.ReadDir(root.Path()); len(entries) != 0 {
-		t.Errorf("left: %v", entries)
-	}
+	wantFiles(t, At(root.Path()), ClaimFile)
 	if _, err := d.Read(); !errors.Is(err, ErrNoStatus) {
 		t.Errorf("read of a removed unit: %v", err)
 	}
@@ -186,9 +184,7 @@ func TestCreateThatFailsLeavesNothing(t *testing.T) {
 	if _, _, _, err := root.Create(big, func(unit.ID) bool { return false }); err == nil {
 		t.Error("a record that could not be read again was written")
 	}
-	if entries, _ := os.ReadDir(root.Path()); len(entries) != 0 {
-		t.Errorf("left: %v", entries)
-	}
+	wantFiles(t, At(root.Path()), ClaimFile)
 }
 
 func TestNodeNames(t *testing.T) {
@@ -306,9 +302,7 @@ func TestFullDisk(t *testing.T) {
 	if _, _, _, err := root.Create(unit.Record{}, func(unit.ID) bool { return false }); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("another unit: got %v, want ENOSPC", err)
 	}
-	if entries, _ := os.ReadDir(root.Path()); len(entries) != 1 {
-		t.Errorf("a refused unit left %v", entries)
-	}
+	wantFiles(t, At(root.Path()), ClaimFile, filepath.Base(d.Path()))
 }
 
 // TestNothingIsLeftAtTheLimitOfOpenFiles: what cannot be made leaves nothing, and what is released is deleted, also if no file can be
@@ -343,8 +337,5 @@ func TestNothingIsLeftAtTheLimitOfOpenFiles(t *testing.T) {
 	if !errors.Is(createErr, syscall.EMFILE) || deleteErr != nil {
 		t.Errorf("create: %v, delete: %v", createErr, deleteErr)
 	}
-	left, err := os.ReadDir(r.Path())
-	if err != nil || len(left) > 0 {
-		t.Errorf("left %v, %v", left, err)
-	}
+	wantFiles(t, At(r.Path()), ClaimFile)
 }
