@@ -16,7 +16,6 @@ from receptor import _control_socket as blocking
 from receptor._control_errors import (
     ConnectError,
     ControlClientError,
-    ControlProtocolError,
     ControlTimeout,
     DisconnectedError,
     RefusedError,
@@ -332,30 +331,36 @@ class AsyncSession:
         try:
             if on_created is not None:
                 on_created(unit)
-            started = protocol.parse_started(await _upload(conn, payload, timeout_s))
-        except (RefusedError, ControlProtocolError):
-            conn.close()
-            raise
+            answer = await _upload(conn, payload, timeout_s)
         except BaseException:
             conn.abort()
             raise
         conn.close()
-        return started
+        return protocol.parse_started(answer)
 
 
 async def _upload(conn: AsyncConnection, payload: AsyncPayload, timeout_s: float | None) -> str:
-    """Send the payload and its end, and return the line that answers it."""
-    try:
-        async for block in async_chunks(payload):
-            await conn.send(block)
-        conn.half_close()
-    except DisconnectedError:
-        # A daemon that cannot go on says so before it closes; its words are worth more than "broken pipe".
+    """Send the payload and its end, and return the line that answers it. What the payload raises is raised."""
+    async for block in async_chunks(payload):
         try:
-            async with limited(timeout_s, "no answer from the daemon"):
-                return await conn.read_line()
-        except ControlClientError:
-            pass
-        raise
+            await conn.send(block)
+        except DisconnectedError as lost:
+            return await _last_words(conn, lost, timeout_s)
+    try:
+        conn.half_close()
+    except DisconnectedError as lost:
+        return await _last_words(conn, lost, timeout_s)
+    return await _answer(conn, timeout_s)
+
+
+async def _last_words(conn: AsyncConnection, lost: DisconnectedError, timeout_s: float | None) -> str:
+    """A daemon that cannot go on says so before it closes; its words are worth more than "broken pipe"."""
+    try:
+        return await _answer(conn, timeout_s)
+    except ControlClientError:
+        raise lost from lost.__cause__
+
+
+async def _answer(conn: AsyncConnection, timeout_s: float | None) -> str:
     async with limited(timeout_s, "no answer from the daemon"):
         return await conn.read_line()

@@ -169,14 +169,15 @@ class Work:
         return unit
 
     async def _send(self, sock: socket.socket, payload: AsyncPayload, unit_id: str) -> None:
+        """Send the payload and its end. What the payload raises is raised, also what a socket could have raised."""
         loop = asyncio.get_running_loop()
         text = f"payload of unit {unit_id}"
-        try:
-            async for chunk in async_chunks(payload):
+        async for chunk in async_chunks(payload):
+            try:
                 await within(self._node.timeout_s, text, loop.sock_sendall(sock, chunk))
-            sock.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # The node stopped reading; the reply of work.started says why.
+            except (BrokenPipeError, ConnectionResetError):
+                return  # The node stopped reading; the reply of work.started says why.
+        sock.shutdown(socket.SHUT_WR)
 
     async def _take_back(self, unit: "NodeUnit", sock: socket.socket) -> None:
         """Release ``unit`` before its payload's socket closes, which could pass for its end."""

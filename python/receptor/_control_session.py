@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from receptor import _control_protocol as protocol
-from receptor._control_errors import ControlClientError, ControlProtocolError, DisconnectedError, RefusedError
+from receptor._control_errors import ControlClientError, DisconnectedError, RefusedError
 from receptor._control_socket import Address, Connection, TLSOptions
 
 _T = TypeVar("_T")
@@ -141,15 +141,12 @@ class Session:
         try:
             if on_created is not None:
                 on_created(unit)
-            started = protocol.parse_started(_upload(conn, payload, timeout_s))
-        except (RefusedError, ControlProtocolError):
-            conn.close()
-            raise
+            answer = _upload(conn, payload, timeout_s)
         except BaseException:
             conn.abort()
             raise
         conn.close()
-        return started
+        return protocol.parse_started(answer)
 
 
 def _go_on(conn: Connection, hop: tuple[str, str], timeout_s: float | None) -> str:
@@ -160,19 +157,25 @@ def _go_on(conn: Connection, hop: tuple[str, str], timeout_s: float | None) -> s
 
 
 def _upload(conn: Connection, payload: Payload, timeout_s: float | None) -> str:
-    """Send the payload and its end, and return the line that answers it."""
-    try:
-        for block in _blocks(payload):
-            conn.send(block)
-        conn.half_close()
-    except DisconnectedError:
-        # A daemon that cannot go on says so before it closes; its words are worth more than "broken pipe".
+    """Send the payload and its end, and return the line that answers it. What the payload raises is raised."""
+    for block in _blocks(payload):
         try:
-            return conn.read_line(timeout_s)
-        except ControlClientError:
-            pass
-        raise
+            conn.send(block)
+        except DisconnectedError as lost:
+            return _last_words(conn, lost, timeout_s)
+    try:
+        conn.half_close()
+    except DisconnectedError as lost:
+        return _last_words(conn, lost, timeout_s)
     return conn.read_line(timeout_s)
+
+
+def _last_words(conn: Connection, lost: DisconnectedError, timeout_s: float | None) -> str:
+    """A daemon that cannot go on says so before it closes; its words are worth more than "broken pipe"."""
+    try:
+        return conn.read_line(timeout_s)
+    except ControlClientError:
+        raise lost from lost.__cause__
 
 
 def _blocks(payload: Payload) -> Iterable[bytes | bytearray | memoryview]:

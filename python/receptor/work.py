@@ -199,17 +199,16 @@ class NodeUnit(Unit):
 
 
 def _send(sock: socket.socket, payload: Payload, timeout_s: float | None, unit_id: str) -> None:
+    """Send the payload and its end. What the payload raises is raised, also what a socket could have raised."""
     sock.settimeout(timeout_s)
-    try:
-        for chunk in chunks(payload):
+    for chunk in chunks(payload):
+        try:
             sock.sendall(chunk)
-        sock.shutdown(socket.SHUT_WR)
-    except TimeoutError as error:
-        if type(error) is not TimeoutError:
-            raise
-        raise MeshTimeout(f"payload of unit {unit_id}: the node took nothing for {timeout_s:g} s") from None
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # The node stopped reading; the reply of work.started says why.
+        except TimeoutError:
+            raise MeshTimeout(f"payload of unit {unit_id}: the node took nothing for {timeout_s:g} s") from None
+        except (BrokenPipeError, ConnectionResetError):
+            return  # The node stopped reading; the reply of work.started says why.
+    sock.shutdown(socket.SHUT_WR)
 
 
 def _read(sock: MeshSocket, timeout_s: float | None, what: str) -> Iterator[bytes]:

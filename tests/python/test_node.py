@@ -740,15 +740,25 @@ def test_a_detached_unit_stays(mesh: Mesh) -> None:
     assert unit.release()
 
 
-def test_a_payload_that_breaks_never_runs(mesh: Mesh) -> None:
+# What a socket raises is what a payload raises that is read from another socket.
+BROKEN = [ZeroDivisionError, BrokenPipeError, ConnectionResetError, receptor.StreamResetError, TimeoutError]
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_payload_that_breaks_never_runs(mesh: Mesh, kind: type[Exception]) -> None:
     node = mesh.node("a", work_commands=[CAT])
 
     def broken() -> Iterator[bytes]:
         yield b"half"
-        raise ZeroDivisionError("in the payload")
+        raise kind("in the payload")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(kind, match="^in the payload$"):
         node.work.submit("a", "cat", broken())
+    assert node.work.list() == {}
+
+
+def test_what_is_no_payload_never_runs(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
     with pytest.raises(receptor.ConfigError, match="want bytes in the iterable, got int"):
         node.work.submit("a", "cat", [1])  # type: ignore[list-item]
     assert node.work.list() == {}

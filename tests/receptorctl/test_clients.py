@@ -225,13 +225,21 @@ def test_output_that_never_comes_is_an_error(run: Run, fake: FakeDaemon) -> None
     run(test)
 
 
-def test_a_payload_that_breaks_off_is_a_reset(run: Run, fake: FakeDaemon) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: OSError("the disk is gone"),
+        lambda: control.DisconnectedError("another daemon is gone"),  # As from the output of one of its units.
+        lambda: control.RefusedError("another daemon is gone"),
+    ],
+)
+def test_a_payload_that_breaks_off_is_a_reset(run: Run, fake: FakeDaemon, error: Callable[[], Exception]) -> None:
     def broken() -> Iterator[bytes]:
         yield b"half of the input"
-        raise OSError("the disk is gone")
+        raise error()
 
     async def test(client: Any) -> None:
-        with pytest.raises(OSError, match="the disk is gone"):
+        with pytest.raises(type(error()), match="is gone$"):
             await client.work.submit(None, "cat", broken())
 
     run(test)
