@@ -291,8 +291,8 @@ def _own_frames(trace: "TracebackType | None") -> "TracebackType | None":
 
 
 def encode(verdict: dict[str, Any]) -> bytes:
-    """A message on a unit's control socket."""
-    return json.dumps(verdict).encode()
+    """A message on a unit's control socket, which the node takes up to 64 KiB of: no escapes that need not be."""
+    return json.dumps(verdict, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def is_coroutine_function(function: object) -> bool:

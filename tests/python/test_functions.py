@@ -109,6 +109,9 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
                 raise Mute
             case "odd text":
                 raise ValueError("\udcff")
+            case "much text":
+                unit.progress("\N{GRINNING FACE}" * 9000)
+                raise ValueError("\N{GRINNING FACE}" * 9000)
             case "closed":
                 unit.stdout.close()
         return "text"
@@ -136,6 +139,7 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
     result, output = run("odd text")
     assert result.detail.startswith("ValueError: ")
     assert output.endswith(b"ValueError: \\udcff\n")
+    assert run("much text")[0].detail.startswith("ValueError: \N{GRINNING FACE}")
     result, output = run("closed")
     assert (result.detail, output) == ("ValueError: I/O operation on closed file", b"out\n")
 
