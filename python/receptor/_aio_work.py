@@ -259,6 +259,7 @@ class Output(_process.Local):
         self._timeout_s = timeout_s
         self._sock: MeshSocket | None = None
         self._poll: Pollable | None = None
+        self._ended = False
         self.offset = offset
 
     def __aiter__(self) -> Self:
@@ -272,16 +273,28 @@ class Output(_process.Local):
         return chunk
 
     async def read(self, size: int = _READ_BYTES) -> bytes:
-        """The next at most ``size`` bytes; empty once the unit is complete and all has been read."""
+        """The next at most ``size`` bytes; empty once the unit is complete and all has been read.
+
+        Raises ClosedError once it was closed before that.
+        """
+        if self._ended or not size:
+            return b""
         if self._sock is None or self._poll is None:
             self._sock = await self._unit.open_stdout(self.offset)
             self._poll = Pollable(self._sock)
+        what = f"output of unit {self._unit.id}"
         try:
-            chunk, _ = await within(self._timeout_s, f"output of unit {self._unit.id}", self._poll.receive(size))
+            chunk, _ = await within(self._timeout_s, what, self._poll.receive(size))
         except ConnectionResetError:
             chunk = b""
-        if not chunk and (error := await self._sock._reset()) is not None:
-            raise error
+        except OSError as error:
+            if self._sock.fileno() >= 0:
+                raise
+            raise ClosedError(f"{what} is closed") from error
+        if not chunk:
+            if (reset := await self._sock._reset()) is not None:
+                raise reset
+            self._ended = True
         self.offset += len(chunk)
         return chunk
 

@@ -651,6 +651,27 @@ async def test_output_goes_on_after_a_cancelled_wait(mesh: Mesh) -> None:
             assert [chunk async for chunk in unit.stdout()] == [b"first\n"]
 
 
+async def test_output_that_has_ended_stays_so(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[CAT, SLOW]) as node:
+        async with node.work.submit("a", "cat", b"all") as unit:
+            output = unit.stdout()
+            assert await output.read(0) == b""
+            assert [chunk async for chunk in output] == [b"all"]
+            assert [chunk async for chunk in output] == []
+            assert await output.read() == b""
+        async with node.work.submit("a", "slow") as unit:
+            output = unit.stdout()
+            assert await anext(output) == b"first\n"
+            waiting = asyncio.ensure_future(anext(output))
+            await asyncio.sleep(0)  # It begins to wait.
+            output.close()
+            with pytest.raises(receptor.ClosedError, match=f"^output of unit {unit.id} is closed$"):
+                await waiting
+            with pytest.raises(receptor.ClosedError):
+                await output.read()
+
+
 async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a") as node:
