@@ -171,16 +171,24 @@ class Node(_process.Local):
         self._session: AsyncSession | None = None
         self._sidecar: _modes.Sidecar | None = None
         self._closed = False
+        self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()  # Any: their results are not used
         self._protocols: set[StreamProtocol] = set()  # Of the asyncio streams that are open.
         self._wanted: list[Callable[[], Coroutine[Any, Any, Offer]]] = []  # Offers to be made at the start.
         self.timeout_s = timeout_s
 
     async def start(self) -> Self:
-        """Start it; ``async with`` and ``await`` do that. Without effect on one that runs."""
-        self._check(started=False)
-        if self._session is not None:
-            return self
+        """Start it; ``async with`` and ``await`` do that. Without effect on one that runs.
+
+        Raises ClosedError if it is closed meanwhile.
+        """
+        async with self._starting:
+            self._check(started=False)
+            if self._session is None:
+                await self._start()
+        return self
+
+    async def _start(self) -> None:
         op, sock, sidecar = await self._begin_in_thread() if self._takes_time else self._begin()
         session = AsyncSession(sock)
         try:
@@ -195,6 +203,7 @@ class Node(_process.Local):
             self._id = hello.node or self._id
             if op is not None:
                 self._id = str(op.decode((await session.call(op)).result()).get("node"))
+            self._check(started=False)
         except BaseException:
             session.close()
             if sidecar is not None:
@@ -209,7 +218,6 @@ class Node(_process.Local):
             await self.close()
             raise
         _process.track_node(self)
-        return self
 
     def _begin(self) -> tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]:
         op = self._op() if self._op is not None else None

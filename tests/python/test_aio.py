@@ -58,6 +58,26 @@ async def test_a_node_can_be_awaited(mesh: Mesh) -> None:
     await node.close()
 
 
+async def test_a_node_that_is_started_twice_is_one(mesh: Mesh) -> None:
+    mesh.node("hub")
+    node = mesh.aio_node("a")
+    first, second = await asyncio.gather(node.start(), node.start())
+    assert first is second is node
+    assert (await node.status()).node == "a"
+    await node.close()
+
+
+async def test_a_node_that_is_closed_while_it_starts_does_not_run(mesh: Mesh) -> None:
+    mesh.node("hub")
+    node = mesh.aio_node("a")
+    starting = asyncio.ensure_future(node.start())
+    await asyncio.sleep(0)  # It begins.
+    await node.close()
+    with pytest.raises(receptor.ClosedError):
+        await starting
+    assert node.closed
+
+
 async def test_two_thousand_pings_at_once(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a") as node:
