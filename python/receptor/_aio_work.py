@@ -26,7 +26,7 @@ from ._functions import (
 from ._payload import AsyncPayload, async_chunks
 from ._session import Descriptor, Op
 from ._units import AsyncUnit
-from .errors import ClosedError, ReceptorError
+from .errors import ClosedError, ProtocolError, ReceptorError
 from .types import Address, UnitStatus, WorkResult
 
 if TYPE_CHECKING:
@@ -341,8 +341,15 @@ class Offer(Pollable):
     async def _serve(self) -> None:
         units = Units()
         try:
-            while (received := await self.receive(_READ_BYTES))[0]:
-                task = units.take(*received)
+            while True:
+                try:
+                    message, descriptors = await self.receive(_READ_BYTES)
+                except ProtocolError:  # At the limit on open files.
+                    units.lose()
+                    continue
+                if not message:
+                    return
+                task = units.take(message, descriptors)
                 if task is not None:
                     self._node._spawn(self._run(task))
         except OSError:

@@ -144,11 +144,19 @@ class Units:
 
     def __init__(self) -> None:
         self._descriptors: list[Descriptor] = []
+        self._lost = False
+
+    def lose(self) -> None:
+        """Note that descriptors came and could not be received. Their unit has failed: its socket is closed."""
+        self._lost = True
 
     def take(self, message: bytes, descriptors: list[Descriptor]) -> Task | None:
         """Take a message; the unit once all of it is known."""
         if descriptors:
             self._descriptors = descriptors
+            return None
+        if self._lost:
+            self._lost = False
             return None
         descriptors, self._descriptors = self._descriptors, []
         if len(descriptors) != 3:
@@ -188,11 +196,14 @@ class Offer(_process.Local):
             while True:
                 try:
                     message, descriptors = receive(self._sock, _MESSAGE_BYTES)
-                    task = units.take(message, descriptors) if message else None
+                except ProtocolError:  # At the limit on open files.
+                    units.lose()
+                    continue
                 except OSError:
                     return
                 if not message:
                     return
+                task = units.take(message, descriptors)
                 if task is not None:
                     name = f"work-{self.worktype}-{task.about.get('unit')}"
                     threading.Thread(target=task.run, args=(self._function, self._pool), name=name, daemon=True).start()

@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,9 @@ import pytest
 from meshes import InThread, Mesh
 
 import receptor
+from receptor._fds import receive
+from receptor._session import Descriptor
+from receptor.errors import ProtocolError
 
 resource_tracker.ensure_running()  # It lives as long as this process, once a child was spawned.
 
@@ -187,6 +191,44 @@ def test_units_wait_for_their_turn(nodes: Mesh) -> None:
         unit.wait(timeout_s=60)
         unit.release()
     assert most == 2
+
+
+class Losing:
+    """A recvmsg that loses the descriptors of the first unit, as at the limit on open files."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def __call__(self, sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
+        data, descriptors = receive(sock, size)
+        if len(descriptors) == 3 and not self.lost:
+            self.lost = True
+            for descriptor in descriptors:
+                descriptor.close()
+            raise ProtocolError("a descriptor was lost on its way")
+        return data, descriptors
+
+
+def test_a_unit_that_is_lost_at_the_limit_is_the_only_one(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = nodes.node("a")
+    monkeypatch.setattr("receptor._functions.receive", Losing())
+    node.work.offer("shout", shout)
+    with node.work.submit("a", "shout", "hello") as lost, pytest.raises(receptor.WorkFailed, match="without a result"):
+        lost.wait(timeout_s=60)
+    with node.work.submit("a", "shout", "hello") as unit:
+        assert b"".join(unit.stdout(timeout_s=60)) == b"HELLO"
+
+
+async def test_so_it_is_for_asyncio(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        monkeypatch.setattr("receptor._fds.receive", Losing())
+        await node.work.offer("shout", shout)
+        async with node.work.submit("a", "shout", "hello") as lost:
+            with pytest.raises(receptor.WorkFailed, match="without a result"):
+                await lost.wait(timeout_s=60)
+        async with node.work.submit("a", "shout", "hello") as unit:
+            assert b"".join([chunk async for chunk in unit.stdout()]) == b"HELLO"
 
 
 def test_functions_in_processes_of_their_own() -> None:
