@@ -35,7 +35,8 @@ type journal struct {
 	file   *os.File // nil: none is there, or could be made.
 	free   []int
 	places map[unit.ID]int
-	taken  bool // Entries were taken out, and the disk does not know.
+	kept   map[unit.ID]int // Those of units that could not be made anew. The file is not used for others then.
+	taken  bool            // Entries were taken out, and the disk does not know.
 
 	syncs shared
 }
@@ -55,6 +56,16 @@ func (j *journal) sync() error {
 	j.taken = false
 	j.mu.Unlock()
 	return syncData(file)
+}
+
+// keep leaves the file for the next start, but for the entries of units that are released before.
+func (j *journal) keep(entries map[unit.ID]int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.places = map[unit.ID]int{}
+	if file, err := openRegular(j.path, os.O_RDWR); err == nil {
+		j.file, j.kept = file, entries
+	}
 }
 
 // flush makes durable what was taken out.
@@ -139,6 +150,12 @@ func (j *journal) has(id unit.ID) bool {
 func (j *journal) drop(id unit.ID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if place, ok := j.kept[id]; ok {
+		delete(j.kept, id)
+		_, err := j.file.WriteAt([]byte{0}, int64(place)*journalEntry)
+		j.taken = j.taken || err == nil
+		return
+	}
 	place, ok := j.places[id]
 	if !ok {
 		return
@@ -201,20 +218,32 @@ func (j *journal) read() ([]byte, error) {
 }
 
 // replay makes the directories of the units durable that are in the journal of a node that has ended, those anew that the disk has
-// not, and deletes the journal.
+// not, and deletes the journal if it could do that for all.
 func (r *Root) replay() error {
 	text, failed := r.journal.read()
 	if errors.Is(failed, fs.ErrNotExist) {
 		return nil
 	}
-	for at := 0; at+journalEntry <= len(text); at += journalEntry {
-		if id, record := parseEntry(text[at : at+journalEntry]); id != "" {
-			failed = errors.Join(failed, r.restore(r.Dir(id), record))
+	entries := map[unit.ID]int{}
+	var restored []unit.ID
+	for place := 0; (place+1)*journalEntry <= len(text); place++ {
+		id, record := parseEntry(text[place*journalEntry:][:journalEntry])
+		if id == "" {
+			continue
+		}
+		entries[id] = place
+		if err := r.restore(r.Dir(id), record); err != nil {
+			failed = errors.Join(failed, err)
+		} else {
+			restored = append(restored, id)
 		}
 	}
 	if failed != nil {
-		r.journal.places = map[unit.ID]int{} // The file is kept for the next start, and not used until then.
-		return failed
+		r.journal.keep(entries)
+		for _, id := range restored {
+			r.journal.drop(id)
+		}
+		return errors.Join(failed, r.journal.flush())
 	}
 	if err := os.Remove(r.journal.path); err != nil {
 		return err

@@ -243,6 +243,32 @@ func TestJournalThatCannotBeReplayed(t *testing.T) {
 	}
 }
 
+// TestReleasedUnitOfKeptJournal: a unit that is released is not made anew because another one of its journal could not be, nor is that one.
+func TestReleasedUnitOfKeptJournal(t *testing.T) {
+	root := openRoot(t)
+	good, _ := createSoon(t, root, "good")
+	bad, d := createSoon(t, root, "bad")
+	if err := errors.Join(d.Remove(), os.WriteFile(d.path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	next := &Root{path: root.path, journal: journal{path: root.journal.path}}
+	if _, err := next.Load(); err == nil {
+		t.Error("a unit could not be made anew, and nobody was told")
+	}
+	for _, id := range []unit.ID{good, bad} {
+		next.Forget(id)
+		if err := os.RemoveAll(next.Dir(id).path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if all := restarted(t, root); len(all) != 0 {
+		t.Errorf("got %+v, want no unit", all)
+	}
+}
+
 // TestHalfMadeUnits: a directory whose record the disk has lost before anybody was told of it is cleared; one that somebody has
 // locked since is reported.
 func TestHalfMadeUnits(t *testing.T) {
