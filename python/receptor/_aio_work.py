@@ -164,8 +164,7 @@ class Work:
         except BaseException:
             await self._take_back(unit, sock)
             raise
-        finally:
-            sock.close()
+        sock.close()
         return unit
 
     async def _send(self, sock: socket.socket, payload: AsyncPayload, unit_id: str) -> None:
@@ -180,8 +179,13 @@ class Work:
         sock.shutdown(socket.SHUT_WR)
 
     async def _take_back(self, unit: "NodeUnit", sock: socket.socket) -> None:
-        """Release ``unit`` before its payload's socket closes, which could pass for its end."""
-        if not self._node.closed:
+        """Release ``unit`` before its payload's socket closes, which could pass for its end.
+
+        This goes on where whoever waits for it is cancelled once more.
+        """
+        if self._node.closed:
+            sock.close()
+        else:
             await asyncio.shield(self._node._spawn(unit._take_back(sock)))
 
     def _take_back_late(self, request: "asyncio.Task[tuple[Descriptor, str]]") -> None:

@@ -631,6 +631,31 @@ async def test_cancelling_a_submit_at_any_time_takes_the_unit_back(mesh: Mesh, o
         assert await node.work.list() == {}
 
 
+async def test_a_submit_that_is_cancelled_twice_takes_the_unit_back_before_its_payload_ends(mesh: Mesh) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    reached = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"half"
+        reached.set()
+        await asyncio.Event().wait()
+
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        release = fake.hold("work.release")
+        task = asyncio.ensure_future(node.work.submit("a", "cat", endless()))
+        await reached.wait()
+        [unit] = fake.nodes["a"].units.values()
+        task.cancel()
+        await seen(mesh, "work.release")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await node.status()  # The fake has had time to read to the end, if there were one.
+        assert not unit.payload_done.is_set()
+        await asyncio.to_thread(release)
+
+
 # What a socket raises is what a payload raises that is read from another socket.
 BROKEN = [ZeroDivisionError, BrokenPipeError, ConnectionResetError, receptor.StreamResetError, TimeoutError]
 
