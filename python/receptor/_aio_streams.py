@@ -659,6 +659,9 @@ class EventStream(_process.Local):
             await within(self._op.timeout_s, self._op.name, self._reply(request_id))
         except BaseException as error:
             poll.close()
+            self._poll = None  # The next call begins anew.
+            if self._session.ended is None:
+                self._session = Session()
             if type(error) in (BrokenPipeError, ConnectionResetError):
                 raise ClosedError("the node is closed") from error
             raise

@@ -730,6 +730,25 @@ async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
         await reading
 
 
+async def test_events_that_were_waited_for_in_vain_can_be_waited_for_again(mesh: Mesh) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, node.events("service") as before:
+        release = fake.hold("events")
+        events = node.events("service")
+        waiting = asyncio.ensure_future(events.get())
+        await seen(mesh, "events", 3)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.to_thread(release)
+        again = asyncio.ensure_future(events.get())
+        await seen(mesh, "events", 4)
+        async with node.listen("news"):
+            assert await before.get(timeout_s=60) == await again == receptor.ServiceSeen("a", "news")
+        events.close()
+
+
 async def collect(events: receptor.aio.EventStream) -> list[receptor.Event]:
     try:
         return [event async for event in events]
