@@ -455,7 +455,7 @@ class Server:
         try:
             await self._handler(reader, writer)
         except Exception as error:
-            if not (self._node.closed and isinstance(error, OSError)):  # A stream that ended with the node is no news.
+            if not (self._node.closed and isinstance(error, (OSError, ClosedError))):  # What ended with it is no news.
                 self._report(f"handler of service {self._listener.service!r}", error)
             writer.transport.abort()
         finally:

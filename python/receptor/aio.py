@@ -557,6 +557,7 @@ class Node(_process.Local):
             await asyncio.wait(closing, timeout=limit_s)
 
     async def _end_tasks(self) -> None:
+        await asyncio.sleep(0)  # Who waits for an answer gets ClosedError, and who was made just now begins.
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

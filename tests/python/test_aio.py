@@ -656,6 +656,18 @@ async def test_a_submit_that_is_cancelled_twice_takes_the_unit_back_before_its_p
         await asyncio.to_thread(release)
 
 
+async def test_a_submit_whose_node_is_closed_is_not_cancelled(mesh: Mesh) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        fake.hold("work.submit")
+        task = asyncio.ensure_future(node.work.submit("a", "cat"))
+        await seen(mesh, "work.submit")
+        await node.close()
+        with pytest.raises(receptor.ClosedError):
+            await task
+
+
 # What a socket raises is what a payload raises that is read from another socket.
 BROKEN = [ZeroDivisionError, BrokenPipeError, ConnectionResetError, receptor.StreamResetError, TimeoutError]
 
@@ -728,6 +740,21 @@ async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
         with pytest.raises(receptor.ClosedError):
             await waiting
         await reading
+
+
+async def test_no_reader_waits_for_a_node_that_has_ended(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, node.listen("x") as listener:
+        reader, writer = await node.open_connection("a", "x")
+        with await listener.accept():
+            reading = asyncio.ensure_future(reader.read())
+            await asyncio.sleep(0)  # It begins to wait.
+            node._open_session().close()  # The node ends by itself,
+            writer.transport.get_protocol().eof_received()  # type: ignore[attr-defined]  # and so does the stream.
+            await node.close()
+            with pytest.raises(receptor.StreamResetError, match="is closed"):
+                await asyncio.wait_for(reading, 60)
+            writer.close()
 
 
 async def test_events_that_were_waited_for_in_vain_can_be_waited_for_again(mesh: Mesh) -> None:
