@@ -78,3 +78,11 @@ func (e clientError) Error() string {
 	}
 	return e.error.Error()
 }
+
+// Reason is for people: the words that clients know say "context canceled" of a service that does not listen, for example.
+func (e clientError) Reason() string {
+	if d, ok := errors.AsType[*netceptor.DialError](e.error); ok && d.Err != nil {
+		return d.Err.Error()
+	}
+	return e.error.Error()
+}

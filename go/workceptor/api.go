@@ -62,7 +62,8 @@ type Stream interface {
 type Mesh interface {
 	ID() wire.NodeID
 	// DialStream opens a stream to a service; tlsClient names a TLS client profile, "" for none. The error's text is
-	// shown to clients; that of a failed TLS handshake contains "CRYPTO_ERROR".
+	// shown to clients; that of a failed TLS handshake contains "CRYPTO_ERROR". If it has a method Reason() string, that is
+	// what [Status].Trouble says.
 	DialStream(ctx context.Context, node wire.NodeID, service, tlsClient string) (Stream, error)
 	// WaitRoute returns nil once node is reachable, or an error when ctx ends.
 	WaitRoute(ctx context.Context, node wire.NodeID) error

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,8 +149,13 @@ func (s snapshot) statusAt(position int) Status {
 // meets notes what keeps the unit from the node that does it; nil if nothing does.
 func (j *job) meets(err error) {
 	text := ""
-	if err != nil {
-		text = strings.TrimPrefix(err.Error(), "INTERNAL_ERROR (local): ") // As existing nodes begin what they find out themselves.
+	if reasoned, ok := errors.AsType[interface {
+		error
+		Reason() string
+	}](err); ok {
+		text = reasoned.Reason()
+	} else if err != nil {
+		text = err.Error()
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

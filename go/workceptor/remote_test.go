@@ -1278,6 +1278,26 @@ func TestExecutorThatEndedBeforeTheStart(t *testing.T) {
 	}
 }
 
+// noService is a mesh in which nobody listens.
+type noService struct{ noMesh }
+
+func (noService) DialStream(context.Context, wire.NodeID, string, string) (Stream, error) {
+	return nil, reasoned{errors.New("context canceled")}
+}
+
+type reasoned struct{ error }
+
+func (reasoned) Reason() string { return "service unknown" }
+
+// TestTroubleIsForPeople: it is not told in the words that clients of existing nodes know.
+func TestTroubleIsForPeople(t *testing.T) {
+	e := openEngine(t, t.TempDir(), noService{noMesh{"alpha"}})
+	id := submit(t, e, request("beta", "cat", ""), "")
+	if s := until(t, e, id, "trouble", func(s Status) bool { return s.Trouble != "" }); s.Trouble != "service unknown" {
+		t.Errorf("got %q", s.Trouble)
+	}
+}
+
 // TestARemoteUnitSaysWhatKeepsItFromItsNode: its state and detail stay those of existing nodes, and clients that know it see why
 // it does not get on.
 func TestARemoteUnitSaysWhatKeepsItFromItsNode(t *testing.T) {
