@@ -22,6 +22,7 @@ from receptor._control_errors import (
 )
 from receptor._control_socket import Address, TLSOptions
 from receptor._payload import AsyncPayload, async_chunks
+from receptor._session import check_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -34,6 +35,7 @@ _BLOCK_BYTES = 64 * 1024
 @asynccontextmanager
 async def limited(timeout_s: float | None, what: str) -> AsyncIterator[None]:
     """Raise ControlTimeout if the block takes longer."""
+    check_seconds("timeout_s", timeout_s)
     try:
         async with asyncio.timeout(timeout_s) as scope:
             yield

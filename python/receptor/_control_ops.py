@@ -25,6 +25,7 @@ from receptor._control_errors import (
     RefusedError,
     refusal,
 )
+from receptor._session import check_seconds
 
 if TYPE_CHECKING:  # at run time they are loaded by what needs them: a third of the start of receptorctl
     from datetime import timedelta
@@ -348,6 +349,7 @@ class Waiting:
     """
 
     def __init__(self, unit: str, timeout_s: float | None) -> None:
+        check_seconds("timeout_s", timeout_s)
         self.unit = unit
         self.timeout_s = timeout_s
         self.patience = Patience()

@@ -23,6 +23,7 @@ from receptor._control_errors import (
     DisconnectedError,
     OptionsError,
 )
+from receptor._session import check_seconds
 
 if TYPE_CHECKING:  # the module costs 15 ms, which a Unix socket must not pay
     import ssl
@@ -149,6 +150,7 @@ class Deadline:
     """A point in time that several waits share. ``timeout_s`` None means no limit."""
 
     def __init__(self, timeout_s: float | None) -> None:
+        check_seconds("timeout_s", timeout_s)
         self.timeout_s = timeout_s
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
 
@@ -190,8 +192,9 @@ class Connection:
 
     def send(self, data: bytes | bytearray | memoryview, timeout_s: float | None = None) -> None:
         """Send all of ``data``."""
+        deadline = Deadline(timeout_s)
         try:
-            self.sock.settimeout(timeout_s)
+            self.sock.settimeout(deadline.left_s())
             self.sock.sendall(data)
         except TimeoutError:
             raise ControlTimeout(f"the daemon took no data within {timeout_s:g} s", hint=SLOW) from None

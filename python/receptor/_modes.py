@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from . import _daemon, _library, _process
+from ._session import check_seconds
 from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
 
 Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]
@@ -16,6 +17,7 @@ MODES = ("auto", "in-process", "sidecar")
 _SESSION_FD = 3  # Of the child.
 _GREETING = b"Receptor Control, node "
 _LINE_BYTES = 4096
+_LEAST_S = 0.001  # 0 would mean non-blocking to a socket.
 
 
 class Sidecar:
@@ -132,9 +134,10 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
     """
     _process.check_program()
     name = os.fspath(path)
+    check_seconds("timeout_s", timeout_s)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout_s)
+        sock.settimeout(None if timeout_s is None else max(timeout_s, _LEAST_S))
         sock.connect(name)
         greeting = _line(sock)
         if not greeting.startswith(_GREETING):

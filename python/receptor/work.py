@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import _ops, _sockets
 from ._functions import Function, FunctionMode, Offer, WorkContext, checked, new_pool
 from ._payload import Payload, chunks
+from ._session import check_seconds
 from ._units import Unit
 from .errors import MeshTimeout, ReceptorError
 from .node import MeshSocket
@@ -158,6 +159,7 @@ class NodeUnit(Unit):
 
         timeout_s: seconds to wait for the next chunk. Raises MeshTimeout, or StreamResetError where output was lost.
         """
+        check_seconds("timeout_s", timeout_s)
         sock = self.open_stdout(offset)
         return _read(sock, timeout_s, f"output of unit {self._id}")
 
@@ -217,7 +219,7 @@ def _read(sock: MeshSocket, timeout_s: float | None, what: str) -> Iterator[byte
         while True:
             try:
                 chunk = sock.recv(_READ_BYTES)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 raise MeshTimeout(f"{what}: nothing came for {timeout_s:g} s") from None
             if not chunk:
                 return

@@ -420,6 +420,11 @@ async def test_what_is_no_time_to_wait(nodes: Mesh, wrong: Any) -> None:
     async with nodes.aio_node("a") as a, a.listen("y") as other:
         with pytest.raises(receptor.ConfigError, match="timeout_s="):
             await other.accept(timeout_s=wrong)
+    with node.work.offer("f", print), node.work.submit("hub", "f") as unit:
+        with pytest.raises(receptor.ConfigError, match="timeout_s="):
+            unit.stdout(timeout_s=wrong)
+    with pytest.raises(receptor.ConfigError, match="timeout_s="):
+        receptor.Node.attach("/nowhere", timeout_s=wrong)
 
 
 @pytest.mark.parametrize("wrong", [True, float("inf"), 1e300])
@@ -431,6 +436,12 @@ async def test_how_long_nobody_waits(nodes: Mesh, wrong: Any) -> None:
                 call("hub", timeout_s=wrong)
         with pytest.raises(receptor.ConfigError, match="timeout_s="):
             await a.ping("a", timeout_s=wrong)
+
+
+def test_output_that_is_not_waited_for(nodes: Mesh) -> None:
+    node = nodes.node("a", work_commands=[receptor.WorkCommand("sleep", "sleep", "60")])
+    with node.work.submit("a", "sleep") as unit, pytest.raises(receptor.MeshTimeout, match="nothing came for 0 s"):
+        next(unit.stdout(timeout_s=0))
 
 
 WRONG_NUMBERS: list[tuple[str, Callable[[Any, Any], Any], list[Any]]] = [

@@ -248,6 +248,19 @@ def test_a_payload_that_breaks_off_is_a_reset(run: Run, fake: FakeDaemon, error:
     assert (unit.state, fake.uploads_broken) == (3, 1), "the daemon took half a payload for a whole one"
 
 
+@pytest.mark.parametrize("wrong", [-1, float("nan"), 1e300, "1"])
+def test_what_is_no_time_to_wait(run: Run, connect: Connect, fake_socket: str, wrong: Any) -> None:
+    async def test(client: Any) -> None:
+        for wait in (client.status, client.work.unit("x").wait):
+            with pytest.raises(receptor.ConfigError, match="timeout_s="):
+                await wait(timeout_s=wrong)
+        with pytest.raises(receptor.ConfigError, match="timeout_s="):
+            async with connect(fake_socket, timeout_s=wrong):
+                pass
+
+    run(test)
+
+
 def test_another_node_through_this_one(run: Run) -> None:
     async def test(client: Any) -> None:
         async with client.at("beta") as beta:
