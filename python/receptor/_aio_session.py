@@ -75,6 +75,7 @@ class AsyncSession:
         self.on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Reply]] = {}
+        self._unclaimed: dict[int, Reply] = {}  # Of calls that are cancelled and have not heard of it yet.
         self._unsent = bytearray()
         self._error: ReceptorError | None = None
         self._loop.add_reader(sock.fileno(), self._on_readable)
@@ -133,8 +134,10 @@ class AsyncSession:
         self._futures.pop(request_id, None)
         if self._error is None:
             self._write(self.session.abandon(request_id, op.undo))
+        reply = self._unclaimed.pop(request_id, None)
         if future.done() and not future.cancelled() and future.exception() is None:
-            reply = future.result()  # It came in the moment in which the call was cancelled.
+            reply = future.result()
+        if reply is not None:  # It came in the moment in which the call was cancelled.
             if reply.fd is not None:
                 reply.fd.close()
             if op.undo is not None and reply.error is None and self._error is None:
@@ -193,6 +196,8 @@ class AsyncSession:
         future = self._futures.pop(item.id, None)
         if future is not None and not future.done():
             future.set_result(item)
+        elif future is not None:
+            self._unclaimed[item.id] = item
 
 
 class Pollable(_process.Local):
