@@ -264,7 +264,7 @@ func (w *commandWorker) settle(exit *os.ProcessState) {
 	case !j.complete():
 		w.killOrphans()
 		w.deletePod()
-	case j.wasCancelled() && w.python(): // It has told its process group only.
+	case j.look().rec.State == Canceled && w.alone(): // Python work has told its process group only, also if its type was taken back.
 		w.endTree(syscall.SIGTERM, treeGrace)
 	}
 	detail, reason := unit.DetailRunnerDied, unit.ReasonRunnerDied
@@ -344,6 +344,13 @@ func (w *commandWorker) endTree(first syscall.Signal, grace time.Duration) {
 func (w *commandWorker) interpreter() string {
 	t, _ := w.j.e.workType(w.j.look().rec.WorkType)
 	return t.interpreter
+}
+
+// alone reports whether the unit had a process of its own, and not a runner of the pool that goes on with others.
+func (w *commandWorker) alone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.runner != nil
 }
 
 func (w *commandWorker) python() bool { return w.interpreter() != "" }

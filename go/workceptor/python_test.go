@@ -158,12 +158,16 @@ func TestF225InterpreterWithoutWorker(t *testing.T) {
 func TestF151PythonWholeTree(t *testing.T) {
 	e := pythonEngine(t)
 	e.stubborn = 0
-	for _, workType := range []string{"deaf:bears", "bears"} {
+	for _, workType := range []string{"deaf:bears", "bears", "bears, taken back"} {
+		workType, takenBack := strings.CutSuffix(workType, ", taken back")
 		id := submit(t, e, request("localhost", workType, ""), "")
 		until(t, e, id, "the children", func(s Status) bool { return s.State == Running && s.StdoutSize > 0 })
 		var pids []int
 		if err := json.Unmarshal([]byte(file(t, e, id, "stdout")), &pids); err != nil {
 			t.Fatal(err)
+		}
+		if takenBack {
+			e.Unregister(workType)
 		}
 		if _, err := e.Cancel(testContext(t), id); err != nil {
 			t.Errorf("%s: cancel: %v", workType, err)
