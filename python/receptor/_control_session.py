@@ -5,12 +5,15 @@ It connects when needed, keeps the two sides in step, and runs the requests that
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from receptor import _control_protocol as protocol
 from receptor._control_errors import ControlClientError, DisconnectedError, RefusedError
 from receptor._control_socket import Address, Connection, TLSOptions
+from receptor._payload import Buffer, some
 
 _T = TypeVar("_T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
@@ -26,7 +29,7 @@ class Readable(Protocol):
         ...
 
 
-Payload = bytes | bytearray | memoryview | str | Readable | Iterable[bytes]
+Payload = Buffer | str | Readable | Iterable[Buffer]
 
 
 class Session:
@@ -178,7 +181,7 @@ def _last_words(conn: Connection, lost: DisconnectedError, timeout_s: float | No
         raise lost from lost.__cause__
 
 
-def _blocks(payload: Payload) -> Iterable[bytes | bytearray | memoryview]:
+def _blocks(payload: Payload) -> Iterable[Buffer]:
     if isinstance(payload, str):
         yield protocol.as_given(payload)
     elif isinstance(payload, (bytes, bytearray, memoryview)):
@@ -192,7 +195,16 @@ def _blocks(payload: Payload) -> Iterable[bytes | bytearray | memoryview]:
 
 
 def _file_blocks(file: Readable) -> Iterable[bytes]:
-    # read1 hands over what a pipe has now; read would sit on it until a block is full.
-    read = getattr(file, "read1", file.read)
+    read = reader(file)
     while block := read(_BLOCK_BYTES):
         yield protocol.as_given(block) if isinstance(block, str) else block
+
+
+def reader(file: Readable) -> Callable[[int], bytes | str]:
+    """What reads up to so many bytes of ``file``, empty only at the end; ConfigError if it is not ready to be read."""
+    # read1 hands over what a pipe has now; read would sit on it until a block is full. But where a non-blocking file
+    # has nothing, only read tells that from its end.
+    raw = getattr(file, "raw", None)
+    waits = not isinstance(raw, io.FileIO) or os.get_blocking(raw.fileno())
+    read = getattr(file, "read1", file.read) if waits else file.read
+    return lambda size: some(read(size))

@@ -1,13 +1,14 @@
 """Payloads of work units: whatever a caller has, as chunks of bounded size."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from .errors import ConfigError
 
 CHUNK_BYTES = 256 << 10
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
 class Readable(Protocol):
@@ -16,8 +17,8 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-Payload: TypeAlias = Buffer | str | Readable | Iterable[bytes]
-AsyncPayload: TypeAlias = Payload | AsyncIterable[bytes]
+Payload: TypeAlias = Buffer | str | Readable | Iterable[Buffer]
+AsyncPayload: TypeAlias = Payload | AsyncIterable[Buffer]
 
 
 def chunks(payload: Payload) -> Iterator[memoryview]:
@@ -39,13 +40,20 @@ def _pieces(payload: Payload) -> Iterator[Buffer]:
     elif isinstance(payload, (bytes, bytearray, memoryview)):
         yield payload
     elif callable(read := getattr(payload, "read", None)):
-        while piece := read(CHUNK_BYTES):
+        while piece := some(read(CHUNK_BYTES)):
             yield checked(piece, 'from the file; open it in mode "rb"')
     elif isinstance(payload, Iterable):
         for piece in payload:
             yield checked(piece, "in the iterable")
     else:
         raise ConfigError(f"payload: want bytes, str, a file or an iterable of bytes, got {type(payload).__name__}")
+
+
+def some(piece: T | None) -> T:
+    """What was read from a file, and not None, which a non-blocking one gives where it is not at its end."""
+    if piece is None:
+        raise ConfigError("payload: the file has nothing to read now and is not at its end: make it blocking")
+    return piece
 
 
 def checked(piece: object, where: str) -> Buffer:

@@ -768,6 +768,17 @@ def test_a_payload_that_breaks_never_runs(mesh: Mesh, kind: type[Exception]) -> 
     assert node.work.list() == {}
 
 
+def test_a_file_that_has_nothing_yet_is_not_at_its_end(mesh: Mesh) -> None:
+    node = mesh.node("a", work_commands=[CAT])
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    with open(out, "rb") as file, open(into, "wb", buffering=0) as far:
+        far.write(b"half")
+        with pytest.raises(receptor.ConfigError, match="nothing to read now"):
+            node.work.submit("a", "cat", file)
+    assert node.work.list() == {}
+
+
 def test_what_is_no_payload_never_runs(mesh: Mesh) -> None:
     node = mesh.node("a", work_commands=[CAT])
     with pytest.raises(receptor.ConfigError, match="want bytes in the iterable, got int"):

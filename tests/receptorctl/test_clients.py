@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -246,6 +247,20 @@ def test_a_payload_that_breaks_off_is_a_reset(run: Run, fake: FakeDaemon, error:
     [unit] = fake.units.values()
     unit.wait_complete()
     assert (unit.state, fake.uploads_broken) == (3, 1), "the daemon took half a payload for a whole one"
+
+
+def test_a_file_that_has_nothing_yet_is_not_at_its_end(run: Run, fake: FakeDaemon) -> None:
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+
+    async def test(client: Any) -> None:
+        with open(out, "rb") as file, open(into, "wb", buffering=0) as far:
+            far.write(b"half")
+            with pytest.raises(receptor.ConfigError, match="nothing to read now"):
+                await client.work.submit(None, "cat", file)
+
+    run(test)
+    assert fake.uploads_broken == 1
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), 1e300, "1"])

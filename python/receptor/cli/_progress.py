@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from receptor.control import Readable
+from receptor._control_session import Readable, reader
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -72,7 +72,7 @@ class Counted:
     """A binary file that tells how much was read of it."""
 
     def __init__(self, file: Readable, advance: Advance) -> None:
-        self._read: Callable[[int], bytes | str] = getattr(file, "read1", file.read)
+        self._read = reader(file)
         self._advance = advance
 
     def read(self, size: int, /) -> bytes | str:
