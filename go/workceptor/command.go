@@ -44,10 +44,11 @@ type commandWorker struct {
 	over     bool        // No runner will be started any more.
 	stopping bool        // Somebody sees to it that the runner ends.
 	ended    chan struct{}
-	helpers  int           // How many helpers were started because the one before had died. Belongs to who waits for their end.
-	warm     *warmRunner   // Not nil: the runner is one of the pool, and does this unit.
-	attended atomic.Bool   // The runner tells of the status; the file may be behind.
-	pollLock chan struct{} // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
+	helpers  int                            // How many helpers were started because the one before had died. Belongs to who waits for their end.
+	warm     *warmRunner                    // Not nil: the runner is one of the pool, and does this unit.
+	attended atomic.Bool                    // The runner tells of the status; the file may be behind.
+	podType  atomic.Pointer[KubernetesType] // See pods.
+	pollLock chan struct{}                  // Not nil: the kernel cannot tell when the runner ends; this tells when to look.
 }
 
 func (w *commandWorker) start(context.Context) (string, error) {

@@ -186,7 +186,9 @@ func (e *Engine) equip(j *job) {
 	case j.rec.Command() != nil && j.rec.Command().InProcess:
 		j.work = &functionWorker{j: j, ended: make(chan struct{})}
 	case j.rec.Command() != nil, j.rec.Extra == nil, j.rec.Pod() != nil && t.pods != nil:
-		j.work = &commandWorker{j: j, ended: make(chan struct{})}
+		w := &commandWorker{j: j, ended: make(chan struct{})}
+		w.podType.Store(t.pods)
+		j.work = w
 	}
 }
 
@@ -391,10 +393,10 @@ func (e *Engine) create(rec unit.Record, stdin **os.File) (*job, error) {
 	}
 	j := newJob(e, id, dir, rec)
 	j.started = stdin == nil
-	if !e.enlist(j) {
+	if err := e.enlist(j); err != nil {
 		file.Close()
 		e.root.Forget(id)
-		return nil, errors.Join(ErrClosed, dir.Remove())
+		return nil, errors.Join(err, dir.Remove())
 	}
 	if stdin == nil {
 		file.Close()
@@ -407,17 +409,20 @@ func (e *Engine) create(rec unit.Record, stdin **os.File) (*job, error) {
 	return j, nil
 }
 
-// enlist lists a unit that was made; false if the engine is closed.
-func (e *Engine) enlist(j *job) bool {
+// enlist lists a unit that was made, unless there is nobody to do it.
+func (e *Engine) enlist(j *job) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || !e.started {
-		return false
+		return ErrClosed
 	}
 	e.equip(j)
+	if j.work == nil { // A type of pods was taken back a moment ago.
+		return fmt.Errorf("%w %s", ErrUnknownType, j.rec.WorkType)
+	}
 	j.configured = true
 	e.units[j.id] = j
-	return true
+	return nil
 }
 
 // plan checks a request and returns the record of its unit.

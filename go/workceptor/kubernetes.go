@@ -132,14 +132,17 @@ func (t *KubernetesType) check(params map[string]string) error {
 // maxHelpers is how many helpers in a row may die before a unit whose pod runs is given up.
 const maxHelpers = 3
 
-// pods is the work type of a unit that runs as a pod; nil for other units, and while the type is not offered.
+// pods is the work type of a unit that runs as a pod, the one that it had last if it was taken back; nil for other units, and if the
+// type was not offered since the start of the engine.
 func (w *commandWorker) pods() *KubernetesType {
 	rec := w.j.look().rec
-	t, _ := w.j.e.workType(rec.WorkType)
 	if rec.Pod() == nil {
 		return nil
 	}
-	return t.pods
+	if t, _ := w.j.e.workType(rec.WorkType); t.pods != nil {
+		w.podType.Store(t.pods)
+	}
+	return w.podType.Load()
 }
 
 // podGoesOn starts another helper for a unit whose pod runs although its helper has ended; false if there is nothing to go on with.

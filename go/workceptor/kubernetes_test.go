@@ -1,6 +1,7 @@
 package workceptor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,5 +64,16 @@ func TestF166KubernetesTypesNeedAWay(t *testing.T) {
 	e := openEngine(t, t.TempDir(), noMesh{"a"})
 	if err := e.RegisterKubernetes(KubernetesType{Settings: pods.Settings{WorkType: "pod"}}); err == nil || !strings.Contains(err.Error(), `work type "pod": a name, a way to the cluster`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestPodTypeTakenBackMeanwhile: a unit whose type was taken back while it was made is refused, and leaves nothing.
+func TestPodTypeTakenBackMeanwhile(t *testing.T) {
+	e := localEngine(t)
+	if _, err := e.create(unit.Record{WorkType: "pod", Extra: &unit.PodExtra{}}, nil); !errors.Is(err, ErrUnknownType) {
+		t.Errorf("got %v, want ErrUnknownType", err)
+	}
+	if found := left(t, e); len(found) != 0 || len(e.List()) != 0 {
+		t.Errorf("left: %v, %v", found, e.List())
 	}
 }

@@ -124,6 +124,23 @@ func TestF163UnitOfANode(t *testing.T) {
 	gone(t, a)
 }
 
+// A unit takes its pod with it also when its type was taken back.
+func TestTypeThatWasTakenBack(t *testing.T) {
+	a := newAPIServer(t)
+	a.log = []func(*logWriter){helloLog(a)}
+	data := t.TempDir()
+	e := engine(t, data, workceptor.KubernetesType{})
+	id := submit(t, e, a, "")
+	wantEnd(t, e, id, unit.Succeeded, "Finished")
+	e.Close()
+	e = engine(t, data, workceptor.KubernetesType{})
+	e.Unregister("Kube")
+	if _, err := e.Release(t.Context(), id, false); err != nil {
+		t.Error(err)
+	}
+	gone(t, a)
+}
+
 func TestF167PayloadOfANode(t *testing.T) {
 	a := newAPIServer(t)
 	got := make(chan string, 1)
