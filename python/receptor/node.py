@@ -24,6 +24,7 @@ import os
 import socket
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -149,7 +150,7 @@ class Node(_process.Local):
         self._busy: set[Channel] = set()
         self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
         self._logs: _LogForwarder | None = None
-        self._offers: list[Offer] = []
+        self._offers: weakref.WeakSet[Offer] = weakref.WeakSet()  # One that is open is kept by its thread.
         self._sidecar = None
         self.timeout_s = timeout_s
 
@@ -473,7 +474,7 @@ class Node(_process.Local):
         self._drop_idle()
         if self._logs is not None:
             self._logs.close()
-        for offer in self._offers:
+        for offer in list(self._offers):
             offer.close()
         if self._sidecar is not None and interrupted:
             self._sidecar.forget()

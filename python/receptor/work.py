@@ -106,7 +106,7 @@ class Work:
         op = _ops.offer(worktype, concurrency, verify_signature, self._node.timeout_s)
         descriptor, _ = self._node._run_descriptor(op)
         offer = Offer(descriptor, worktype, function, new_pool(mode))
-        self._node._offers.append(offer)
+        self._node._offers.add(offer)
         return offer
 
     def handler(

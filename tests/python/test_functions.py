@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -191,6 +192,16 @@ def test_units_wait_for_their_turn(nodes: Mesh) -> None:
         unit.wait(timeout_s=60)
         unit.release()
     assert most == 2
+
+
+def test_an_offer_that_was_closed_is_forgotten(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    offer = node.work.offer("shout", shout)
+    left = weakref.ref(offer)
+    offer.close()
+    del offer
+    gc.collect()
+    assert left() is None
 
 
 class Losing:
