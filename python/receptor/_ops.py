@@ -66,7 +66,7 @@ def open_node(
         if isinstance(value, str):
             raise ConfigError(f"{name}: want a list of addresses, got the string {value!r}")
     commands = [_command(command).to_json() for command in work_commands]
-    settings: JSON = {"environ": dict(environ)}
+    settings: JSON = {"environ": _environ(environ)}
     if log_level is not None:
         settings["log_level"] = log_level
     if node is not None:
@@ -532,6 +532,13 @@ def _texts(what: str, texts: Mapping[str, Any]) -> dict[str, str]:  # Any: what 
     if not isinstance(texts, Mapping):
         raise ConfigError(f"{what}={texts!r}: want a mapping of names to texts")
     return {name: str(text) for name, text in texts.items()}
+
+
+def _environ(environ: Mapping[str, str]) -> dict[str, str]:
+    for name, value in environ.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"environ: {name!r}: {value!r}: want a mapping of str to str")
+    return dict(environ)
 
 
 def _tags(tags: Mapping[str, str] | None) -> JSON:

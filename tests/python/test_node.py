@@ -68,6 +68,7 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: node.work.offer("f", 5), "work function 5: want something"),  # type: ignore[arg-type]
             (lambda: node.ping("a", hops=0), "hops=0: want 1 to 255"),
             (lambda: node.add_peer(2222), "peer 2222: want a receptor.Peer or an address"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", environ={"A": 5}), "environ: 'A': 5: want a mapping of str to str"),  # type: ignore[dict-item]
             (lambda: receptor.Node("b", work_commands=["cat"]), "'cat': want a receptor.WorkCommand"),  # type: ignore[list-item]
             (lambda: node.listen("x", tls=tls), "want a receptor.TLS or the name of a profile"),  # type: ignore[arg-type]
             (lambda: receptor.TLS(cert="a.crt"), "cert and key go together, and key is missing"),
