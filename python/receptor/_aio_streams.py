@@ -5,6 +5,7 @@ import functools
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeAlias
 
@@ -457,6 +458,8 @@ class Server:
         except Exception as error:
             if not (self._node.closed and isinstance(error, (OSError, ClosedError))):  # What ended with it is no news.
                 self._report(f"handler of service {self._listener.service!r}", error)
+            with suppress(ReceptorError):  # It ended before.
+                await sock.abort()  # What the handler did not finish has no end of file.
             writer.transport.abort()
         finally:
             if not loop.is_closed():  # It is where a program has ended without closing its node.

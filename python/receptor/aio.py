@@ -380,7 +380,8 @@ class Node(_process.Local):
     ) -> Server:
         """Serve ``service``: ``handler(reader, writer)`` runs in a task of its own for each stream.
 
-        As ``asyncio.start_server``, but the writer is closed when the handler ends. Raises AddressInUse.
+        As ``asyncio.start_server``, but the writer is closed when the handler ends, and the stream is reset if that was
+        with an exception. Raises AddressInUse.
         """
         listener = await self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))
         return Server(listener, handler, limit)

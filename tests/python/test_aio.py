@@ -459,6 +459,22 @@ async def test_handlers_that_fail_are_reported(mesh: Mesh) -> None:
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+async def test_half_of_an_answer_has_no_end_of_file(mesh: Mesh) -> None:
+    mesh.node("hub")
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+
+    async def fails(_: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+        writer.write(b"half of the answer")
+        await writer.drain()
+        raise ZeroDivisionError
+
+    async with mesh.aio_node("a") as node, await node.start_server(fails, "fails"):
+        reader, writer = await node.open_connection("a", "fails")
+        with pytest.raises(receptor.StreamResetError):
+            await reader.read()
+        writer.close()
+
+
 async def test_closing_the_node_ends_handlers(mesh: Mesh) -> None:
     mesh.node("hub")
     ended = asyncio.Event()
