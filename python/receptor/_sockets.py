@@ -101,9 +101,13 @@ def host_port(address: str) -> tuple[str, int]:
 
 def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> bytes:
     """Lay a datagram out for sending."""
-    if isinstance(address, str) or len(address) != 2:  # The parts of a text are its characters.
-        raise ConfigError(f"address {address!r}: want a node and a service, such as {('db-1', 'logs')}")
-    return b"".join((_header(*address), payload))
+    try:
+        if isinstance(address, str):  # Its parts are its characters.
+            raise TypeError
+        header = _header(*address)
+    except (TypeError, AttributeError, UnicodeEncodeError):
+        raise ConfigError(f"address {address!r}: want a node and a service, such as {('db-1', 'logs')}") from None
+    return b"".join((header, payload))
 
 
 @functools.lru_cache(256)

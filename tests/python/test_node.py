@@ -65,6 +65,10 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: node.ping("a", timeout_s=-1), "timeout_s=-1: want seconds, 0 or more"),
             (lambda: sock.send_to(b"x", "ab"), "address 'ab': want a node and a service"),  # type: ignore[arg-type]
             (lambda: sock.send_to(b"x", ("a", "b", "c")), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to(b"x", ("a", 7)), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to(b"x", ("a", ["b"])), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to(b"x", 7), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to(b"x", ("a", "\udcff")), "want a node and a service"),
             (lambda: node.work.offer("f", 5), "work function 5: want something"),  # type: ignore[arg-type]
             (lambda: node.ping("a", hops=0), "hops=0: want 1 to 255"),
             (lambda: node.add_peer(2222), "peer 2222: want a receptor.Peer or an address"),  # type: ignore[arg-type]
