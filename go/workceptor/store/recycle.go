@@ -156,12 +156,15 @@ func ownedAs(info os.FileInfo, mode os.FileMode) bool {
 
 // nobodyElseHas reports whether no other process has the file open, nor this one a second time: who reads the output of a released
 // unit would read that of the next one, and who keeps its lock would hold that one up. The kernel gives a write lease only then, and
-// some file systems never. It is given back when the file is closed; the signal that somebody who opens the file before that would
-// cause is one that does nothing.
+// some file systems never. The signal that somebody who opens the file meanwhile would cause is one that does nothing.
+//
+// The lease is given back at once, and not with the file: a process that is being started has that, too, until it runs its program.
 func nobodyElseHas(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETSIG, int(unix.SIGURG))
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
+	for _, lease := range []int{unix.F_WRLCK, unix.F_UNLCK} {
+		if err == nil {
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, lease)
+		}
 	}
 	return err == nil
 }

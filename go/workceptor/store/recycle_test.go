@@ -258,3 +258,24 @@ func TestLockThatIsKeptIsNotRecycled(t *testing.T) {
 	_, d = createSoon(t, root, "second")
 	wantFiles(t, d, StatusFile, StdinFile)
 }
+
+// TestNobodyElseHas: a file that has been looked at can be opened although a copy of the descriptor is still there, as a process
+// that is being started has one.
+func TestNobodyElseHas(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if !nobodyElseHas(int(f.Fd())) {
+		t.Fatal("somebody else has a new file, or the file system gives no leases")
+	}
+	other, err := openRegular(f.Name(), os.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nobodyElseHas(int(f.Fd())) {
+		t.Error("the other one does not count")
+	}
+	other.Close()
+}
