@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from support import READY_S, Row, daemon, port_of
-from work_local import local_figures
+from work_local import bulk_figures, local_figures
 from work_remote import remote_figures
 
 import receptor
 
 
 def figures(rounds: int) -> list[Row]:
-    return first_byte_figures(rounds) + local_figures(rounds) + remote_figures(rounds)
+    return first_byte_figures(rounds) + local_figures(rounds) + remote_figures(rounds) + bulk_figures()
 
 
 def first_byte(node: receptor.Node, where: str) -> float:
