@@ -615,17 +615,18 @@ async def test_a_large_payload_does_not_block_the_loop(mesh: Mesh) -> None:
             counting.cancel()
 
 
+async def half(reached: asyncio.Event) -> AsyncIterator[bytes]:
+    """A payload that never ends. ``reached`` is set when half of it was taken."""
+    yield b"half"
+    reached.set()
+    await asyncio.Event().wait()
+
+
 async def test_cancelling_a_submit_takes_the_unit_back(mesh: Mesh) -> None:
     mesh.node("hub")
     reached = asyncio.Event()
-
-    async def endless() -> AsyncIterator[bytes]:
-        yield b"half"
-        reached.set()
-        await asyncio.Event().wait()
-
     async with mesh.aio_node("a", work_commands=[CAT]) as node:
-        task = asyncio.ensure_future(node.work.submit("a", "cat", endless()))
+        task = asyncio.ensure_future(node.work.submit("a", "cat", half(reached)))
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -653,15 +654,9 @@ async def test_a_submit_that_is_cancelled_twice_takes_the_unit_back_before_its_p
     fake = mesh.fake
     mesh.node("hub")
     reached = asyncio.Event()
-
-    async def endless() -> AsyncIterator[bytes]:
-        yield b"half"
-        reached.set()
-        await asyncio.Event().wait()
-
     async with mesh.aio_node("a", work_commands=[CAT]) as node:
         release = fake.hold("work.release")
-        task = asyncio.ensure_future(node.work.submit("a", "cat", endless()))
+        task = asyncio.ensure_future(node.work.submit("a", "cat", half(reached)))
         await reached.wait()
         [unit] = fake.nodes["a"].units.values()
         task.cancel()
