@@ -22,7 +22,7 @@ from receptor._control_errors import (
 )
 from receptor._control_socket import Address, TLSOptions
 from receptor._payload import AsyncPayload, async_chunks
-from receptor._session import check_seconds
+from receptor._seconds import check_seconds
 
 if TYPE_CHECKING:
     import ssl

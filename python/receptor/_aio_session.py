@@ -10,7 +10,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from . import _fds, _process
 from ._channel import GRACE_S
-from ._session import Descriptor, Op, Reply, Session, check_seconds
+from ._seconds import check_seconds
+from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 from .types import Event
 

@@ -11,7 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from . import _fds
-from ._session import Op, Reply, Session, check_seconds
+from ._seconds import check_seconds
+from ._session import Op, Reply, Session
 from .errors import ClosedError, MeshTimeout
 
 if TYPE_CHECKING:

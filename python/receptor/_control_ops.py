@@ -25,7 +25,7 @@ from receptor._control_errors import (
     RefusedError,
     refusal,
 )
-from receptor._session import check_seconds
+from receptor._seconds import check_seconds
 
 if TYPE_CHECKING:  # at run time they are loaded by what needs them: a third of the start of receptorctl
     from datetime import timedelta

@@ -23,7 +23,7 @@ from receptor._control_errors import (
     DisconnectedError,
     OptionsError,
 )
-from receptor._session import check_seconds
+from receptor._seconds import check_seconds
 
 if TYPE_CHECKING:  # the module costs 15 ms, which a Unix socket must not pay
     import ssl

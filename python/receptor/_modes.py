@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from . import _daemon, _library, _process
-from ._session import check_seconds
+from ._seconds import check_seconds
 from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
 
 Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _daemon
 from ._address import Address
-from ._session import Descriptor, Op, check_seconds
+from ._seconds import check_seconds
+from ._session import Descriptor, Op
 from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
 
 if TYPE_CHECKING:

@@ -25,7 +25,6 @@ MAX_PENDING_DESCRIPTORS = 64  # Received, their frames not yet complete; the nod
 
 _LENGTH = struct.Struct(">I")
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-MAX_SECONDS = 1e9  # Clocks do not reach much further.
 T = TypeVar("T")
 
 
@@ -286,11 +285,3 @@ def _decode(body: bytes) -> JSON:
     if not isinstance(value, dict):
         raise ProtocolError(f"frame is a JSON {type(value).__name__}, not an object")
     return value
-
-
-def check_seconds(name: str, seconds: float | None) -> None:
-    """Refuse what is no time to wait: raises ConfigError."""
-    if seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SECONDS:
-        raise ConfigError(f"{name}={seconds!r}: want seconds, 0 or more, up to {MAX_SECONDS:g}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import _ops, _sockets
 from ._functions import Function, FunctionMode, Offer, WorkContext, checked, new_pool
 from ._payload import Payload, chunks
-from ._session import check_seconds
+from ._seconds import check_seconds
 from ._units import Unit
 from .errors import MeshTimeout, ReceptorError
 from .node import MeshSocket
