@@ -260,7 +260,9 @@ def test_a_file_that_has_nothing_yet_is_not_at_its_end(run: Run, fake: FakeDaemo
                 await client.work.submit(None, "cat", file)
 
     run(test)
-    assert fake.uploads_broken == 1
+    [unit] = fake.units.values()
+    unit.wait_complete()
+    assert (unit.state, fake.uploads_broken) == (3, 1), "the daemon took half a payload for a whole one"
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), 1e300, "1"])
