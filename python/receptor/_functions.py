@@ -174,6 +174,7 @@ class Offer(_process.Local):
         self._pool = pool
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._serve, name=f"receptor-work-{worktype}", daemon=True)
+        self.when_closed: Callable[[Offer], None] | None = None
         _process.track(self)
         self._thread.start()
 
@@ -189,6 +190,8 @@ class Offer(_process.Local):
             self._thread.join()
         if self._pool is not None:
             self._pool.close()
+        if self.when_closed is not None:
+            self.when_closed(self)
 
     def _serve(self) -> None:
         units = Units()

@@ -24,7 +24,6 @@ import os
 import socket
 import threading
 import warnings
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -150,7 +149,7 @@ class Node(_process.Local):
         self._busy: set[Channel] = set()
         self._lock = threading.Lock()  # Guards growth: _main may carry one exchange at a time.
         self._logs: _LogForwarder | None = None
-        self._offers: weakref.WeakSet[Offer] = weakref.WeakSet()  # One that is open is kept by its thread.
+        self._offers: set[Offer] = set()  # Those that nobody has closed.
         self._sidecar = None
         self.timeout_s = timeout_s
 

@@ -107,6 +107,7 @@ class Work:
         descriptor, _ = self._node._run_descriptor(op)
         offer = Offer(descriptor, worktype, function, new_pool(mode))
         self._node._offers.add(offer)
+        offer.when_closed = self._node._offers.discard
         return offer
 
     def handler(
