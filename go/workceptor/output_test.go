@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -434,4 +435,15 @@ func TestReboot(t *testing.T) {
 	}
 	syscall.Kill(info.Runner, syscall.SIGINT)
 	gone(t, info.Runner)
+}
+
+// TestABugIsNoEndOfOutput: output whose copying has met a bug here is asked for again.
+func TestABugIsNoEndOfOutput(t *testing.T) {
+	found := new(atomic.Bool)
+	_, alpha, _ := pairWith(t, (*testMesh).serveBase, func(c *Config) { c.Mesh = faulty{Mesh: c.Mesh, found: found, inOutput: true} })
+	id := submit(t, alpha, request("beta", "cat", ""), "payload")
+	if got := output(t, alpha, id, 0); got != "payload" || !found.Load() {
+		t.Errorf("got %q, a bug was met: %v", got, found.Load())
+	}
+	wantStatus(t, wait(t, alpha, id), Succeeded, "exit status 0", 7)
 }

@@ -204,6 +204,17 @@ def test_an_offer_that_was_closed_is_forgotten(nodes: Mesh) -> None:
     assert left() is None
 
 
+def test_an_offer_that_nobody_has_closed_is_kept(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    offer = node.work.offer("shout", shout)
+    left = weakref.ref(offer)
+    offer._sock.shutdown(socket.SHUT_RDWR)
+    offer._thread.join()
+    del offer
+    gc.collect()
+    assert left() is not None, "nobody would end its processes"
+
+
 class Losing:
     """A recvmsg that loses the descriptors of the first unit, as at the limit on open files."""
 

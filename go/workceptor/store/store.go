@@ -262,8 +262,8 @@ type Found struct {
 	Err    error // The record could not be read; ErrNoStatus if there is none, ErrNoUnit if a link or a file has the name of a unit.
 }
 
-// Load reads all units of the node, which [Root.Claim] keeps others from. Entries that cannot be a unit are left out; a node without a directory has no
-// units.
+// Load reads all units of the node, which [Root.Claim] keeps others from. Entries that cannot be a unit are left out; a node without
+// a directory has no units.
 func (r *Root) Load() ([]Found, error) {
 	replayed := r.replay()
 	entries, err := os.ReadDir(r.path)
