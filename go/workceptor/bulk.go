@@ -12,8 +12,6 @@ const (
 
 	// fillTime is how long what has come waits for more.
 	fillTime = 10 * time.Millisecond
-
-	cacheLine = 64
 )
 
 // pieces hold what is on its way into a file; who copies has one while there is something to copy.

@@ -59,7 +59,8 @@ type job struct {
 	ahead bool        // The memory says what the file does not yet: see later. Guarded by files.
 	stale atomic.Bool // The status file has changed: who has files locked reads it before the unlock.
 
-	fetched atomic.Int64 // How much of the output the last who read some had then.
+	fetched  atomic.Int64            // How much of the output the last who read some had then,
+	fetching atomic.Pointer[os.File] // and the file of who is reading it: see hasRead.
 
 	mu        sync.Mutex
 	rec       unit.Record

@@ -508,7 +508,7 @@ func (m *mirror) store(p []byte) (full bool, err error) {
 	n, err := m.stdout.Write(p)
 	m.mu.Lock()
 	m.size += int64(n)
-	m.behind.Grown(m.stdout, m.size, m.j.fetched.Load())
+	m.behind.Grown(m.stdout, m.size, m.j.hasRead())
 	m.progress = time.Now()
 	m.trouble = ""
 	if err != nil {

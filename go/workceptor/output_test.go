@@ -63,6 +63,33 @@ func TestOutputLimit(t *testing.T) {
 	}
 }
 
+// TestHowMuchWasReadIsKnown while it is read, as what has been read need not stay in memory.
+func TestHowMuchWasReadIsKnown(t *testing.T) {
+	const size = 1 << 20
+	e := localEngine(t)
+	id := submit(t, e, request("localhost", "shraw", `-c "head -c `+strconv.Itoa(size)+` /dev/zero"`), "")
+	wait(t, e, id)
+	j, err := e.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.Results(testContext(t), id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	read := int64(0)
+	n, err := r.(io.WriterTo).WriteTo(&tapped{write: func(p []byte) {
+		read += int64(len(p))
+		if known := j.hasRead(); known != read {
+			t.Errorf("%d bytes were read, and %d are known to be", read, known)
+		}
+	}})
+	if known := j.hasRead(); err != nil || n != size || read != size || known != size {
+		t.Errorf("got %d bytes and %d, %v, and %d are known, want %d", n, read, err, known, size)
+	}
+}
+
 // TestMemoryIsBounded: neither the node nor a runner gets larger with what passes through.
 func TestMemoryIsBounded(t *testing.T) {
 	const output, payload, most = 2 << 30, 128 << 20, 48 << 20

@@ -100,12 +100,12 @@ func (m *mirror) take(f *remote.Following) error {
 	buf := pieces.Get().(*[pieceSize]byte)
 	defer pieces.Put(buf)
 	for {
-		piece := buf[m.size%cacheLine:] // The kernel copies faster what lies as in the file.
+		piece := buf[m.size%pieceSize:] // The kernel copies faster what lies as in the file, and caches whole pieces as one.
 		n, err := filler{f}.Read(piece)
 		if n > 0 {
 			written, err := m.stdout.Write(piece[:n])
 			m.size += int64(written)
-			m.behind.Grown(m.stdout, m.size, m.j.fetched.Load())
+			m.behind.Grown(m.stdout, m.size, m.j.hasRead())
 			if err != nil {
 				return m.cannotStore(err)
 			}

@@ -231,7 +231,7 @@ func TestF173RemoteBytes(t *testing.T) {
 	if got := output(t, alpha, id, 0); got != "HELLO\nWORLD\n" {
 		t.Errorf("got output %q", got)
 	}
-	if j, err := alpha.find(id); err != nil || j.fetched.Load() != 12 {
+	if j, err := alpha.find(id); err != nil || j.hasRead() != 12 {
 		t.Errorf("%v: the unit does not know how much of its output was read", err)
 	}
 	if _, err := alpha.Release(testContext(t), id, false); err != nil {

@@ -59,6 +59,8 @@ func (r *results) WriteTo(w io.Writer) (int64, error) {
 		if _, err := r.file.Seek(r.pos, io.SeekStart); err != nil {
 			return 0, err
 		}
+		r.j.fetching.Store(r.file)
+		defer r.j.fetching.CompareAndSwap(r.file, nil)
 		return io.Copy(w, r.file)
 	}, func(int64) bool { return false })
 	if err == io.EOF {
@@ -106,6 +108,17 @@ func (r *results) follow(copy func() (int64, error), enough func(got int64) bool
 		case <-r.ctx.Done():
 		}
 	}
+}
+
+// hasRead is how much of the output the last who read some has by now.
+func (j *job) hasRead() int64 {
+	// A copy has no end for long where output grows as fast as it is read; it moves the position of the file.
+	if f := j.fetching.Load(); f != nil {
+		if at, err := f.Seek(0, io.SeekCurrent); err == nil {
+			return at
+		}
+	}
+	return j.fetched.Load()
 }
 
 func (r *results) open() (err error) {

@@ -51,8 +51,8 @@ func (f *FollowWriter) Ended(text []byte) error {
 var outputs = sync.Pool{New: func() any { return new([outputHead + outputSize]byte) }}
 
 const (
-	outputSize = 128 << 10 // The longest output record that is written.
-	outputHead = 32
+	outputSize = 128 << 10 // The longest output record that is written. It ends where a multiple of that does in the file.
+	outputHead = 64
 )
 
 // Output passes on a part of what file has from byte from on, up to byte end: as much as one record holds. It returns how many
@@ -60,7 +60,7 @@ const (
 func (f *FollowWriter) Output(file io.ReaderAt, from, end int64) (int, error) {
 	buf := outputs.Get().(*[outputHead + outputSize]byte)
 	defer outputs.Put(buf)
-	n, err := file.ReadAt(buf[outputHead:][:min(outputSize, end-from)], from)
+	n, err := file.ReadAt(buf[outputHead:][:min(outputSize-from%outputSize, end-from)], from)
 	if n == 0 {
 		if err == io.EOF {
 			err = nil

@@ -208,6 +208,20 @@ func FuzzFollow(f *testing.F) {
 	})
 }
 
+// TestOutputRecordsEndTogether wherever they have begun, so that whoever stores them writes whole blocks.
+func TestOutputRecordsEndTogether(t *testing.T) {
+	out, err := NewFollowWriter(io.Discard, "X")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := strings.NewReader(strings.Repeat("x", 3*outputSize))
+	for from, want := range map[int64]int{0: outputSize, 1: outputSize - 1, outputSize - 1: 1, outputSize: outputSize, 2*outputSize + 5: outputSize - 5} {
+		if n, err := out.Output(file, from, file.Size()); n != want || err != nil {
+			t.Errorf("from %d: got a record of %d bytes, %v, want %d", from, n, err, want)
+		}
+	}
+}
+
 func TestFollowRecords(t *testing.T) {
 	var said bytes.Buffer
 	out, err := NewFollowWriter(&said, "X")
