@@ -99,7 +99,7 @@ func closeRead(src any) {
 
 const (
 	idleBuffer = 1 << 10   // What a direction without traffic holds.
-	busyBuffer = 128 << 10 // What one with traffic borrows.
+	busyBuffer = 256 << 10 // What one with traffic borrows.
 )
 
 var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
@@ -139,8 +139,9 @@ func copyBusy(dst io.Writer, src io.Reader, n *int64) (readErr, writeErr error) 
 	}
 }
 
-// bulkBuffers is how many large buffers one direction uses at a time.
-const bulkBuffers = 4
+// bulkBuffers is how many large buffers one direction of a bulk copy has: one is filled, the other written. With more of
+// them every byte costs more, as they do not fit into the cache of a core with what else is on its way.
+const bulkBuffers = 2
 
 // piece is what a Read of copyBulk returned.
 type piece struct {

@@ -223,6 +223,11 @@ class MeshWriter(asyncio.StreamWriter):
         super().__init__(transport, protocol, reader, asyncio.get_running_loop())
         self._extra = {"mesh_peer": sock.peer, "mesh_local": sock.local, "mesh_socket": sock}
 
+    def write(self, data: Buffer) -> None:
+        """As ``StreamWriter.write``."""
+        # What does not fit into the socket is cut off, which copies bytes (Python 3.11), and then kept.
+        super().write(memoryview(data) if isinstance(data, bytes) else data)
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # Any: as asyncio has it
         """As ``StreamWriter.get_extra_info``; "mesh_peer", "mesh_local": Address; "mesh_socket": MeshSocket."""
         return self._extra[name] if name in self._extra else super().get_extra_info(name, default)

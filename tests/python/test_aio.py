@@ -287,6 +287,23 @@ async def test_streams(mesh: Mesh) -> None:
                         await writer.wait_closed()
 
 
+async def test_everything_that_holds_bytes_is_written(nodes: Mesh) -> None:
+    """More than the socket takes at once, so that some of each waits for the rest."""
+    nodes.node("hub")
+    async with nodes.aio_node("a") as node, await node.listen("x") as listener:
+        _, writer = await node.open_connection("a", "x")
+        async with asyncio.timeout(60):
+            far_reader, far = await (await listener.accept()).streams()
+            block = os.urandom(5_000_000)
+            for data in (block, bytearray(block), memoryview(block)[1:], b"", b"end"):
+                writer.write(data)
+            with pytest.raises(TypeError, match="bytes-like"):
+                writer.write("text")  # type: ignore[arg-type]
+            writer.close()
+            assert await far_reader.read() == block + block + block[1:] + b"end"
+            far.close()
+
+
 async def test_reads_get_every_byte_once_and_in_order(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a") as node, await node.listen("x") as listener:
