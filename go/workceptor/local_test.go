@@ -529,7 +529,9 @@ func TestDamagedStatusOfARunningUnit(t *testing.T) {
 		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"garbage": func(path string) error { return os.WriteFile(path, []byte("garbage"), 0o600) },
 		"gone":    os.Remove,
-		"a link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)) },
+		"a link": func(path string) error { // At once: the runner may be about to write that the command runs.
+			return errors.Join(os.Symlink("/dev/zero", path+".link"), os.Rename(path+".link", path))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
