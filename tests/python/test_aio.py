@@ -8,9 +8,9 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from meshes import Mesh
@@ -20,6 +20,8 @@ from receptor import _modes
 
 CAT = receptor.WorkCommand("cat", "cat")
 SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')
+
+Ends: TypeAlias = tuple[receptor.aio.MeshReader, receptor.aio.MeshWriter]
 
 
 async def seen(mesh: Mesh, what: str, count: int = 1) -> None:
@@ -287,60 +289,62 @@ async def test_streams(mesh: Mesh) -> None:
                         await writer.wait_closed()
 
 
+@asynccontextmanager
+async def both_ends(mesh: Mesh) -> AsyncIterator[tuple[Ends, Ends]]:
+    """A stream of a node to itself; what is done with it has a minute."""
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, await node.listen("x") as listener:
+        near = await node.open_connection("a", "x")
+        async with asyncio.timeout(60):
+            yield near, await (await listener.accept()).streams()
+
+
 async def test_everything_that_holds_bytes_is_written(nodes: Mesh) -> None:
     """More than the socket takes at once, so that some of each waits for the rest."""
-    nodes.node("hub")
-    async with nodes.aio_node("a") as node, await node.listen("x") as listener:
-        _, writer = await node.open_connection("a", "x")
-        async with asyncio.timeout(60):
-            far_reader, far = await (await listener.accept()).streams()
-            block = os.urandom(5_000_000)
-            for data in (block, bytearray(block), memoryview(block)[1:], b"", b"end"):
-                writer.write(data)
-            with pytest.raises(TypeError, match="bytes-like"):
-                writer.write("text")  # type: ignore[arg-type]
-            writer.close()
-            assert await far_reader.read() == block + block + block[1:] + b"end"
-            far.close()
+    async with both_ends(nodes) as ((_, writer), (far_reader, far)):
+        block = os.urandom(5_000_000)
+        for data in (block, bytearray(block), memoryview(block)[1:], b"", b"end"):
+            writer.write(data)
+        with pytest.raises(TypeError, match="bytes-like"):
+            writer.write("text")  # type: ignore[arg-type]
+        writer.close()
+        assert await far_reader.read() == block + block + block[1:] + b"end"
+        far.close()
 
 
 async def test_reads_get_every_byte_once_and_in_order(mesh: Mesh) -> None:
-    mesh.node("hub")
-    async with mesh.aio_node("a") as node, await node.listen("x") as listener:
-        reader, writer = await node.open_connection("a", "x")
-        async with asyncio.timeout(60):
-            far_reader, far = await (await listener.accept()).streams()
-            steps: list[tuple[Callable[[], Coroutine[Any, Any, bytes]], list[bytes], bytes]] = [
-                (lambda: reader.read(4), [b"abcd", b"ef"], b"abcd"),  # What fits is taken as it came,
-                (lambda: reader.read(4), [], b"ef"),  # and the rest is for the next.
-                (lambda: reader.read(4), [b"abcdef"], b"abcd"),
-                (lambda: reader.readexactly(5), [b"g", b"hi"], b"efghi"),
-                (lambda: reader.readline(), [b"jk", b"l\nm"], b"jkl\n"),
-                (lambda: reader.read(4), [b"n"], b"m"),
-            ]
-            for take, arrivals, expected in steps:
-                task = asyncio.create_task(take())
-                await asyncio.sleep(0)  # Until it waits, if it has to.
-                for data in arrivals:
-                    reader.feed_data(data)  # As a transport does.
-                assert await task == expected
-            assert await reader.read(4) == b"n"
+    async with both_ends(mesh) as ((reader, writer), (far_reader, far)):
+        steps: list[tuple[Callable[[], Coroutine[Any, Any, bytes]], list[bytes], bytes]] = [
+            (lambda: reader.read(4), [b"abcd", b"ef"], b"abcd"),  # What fits is taken as it came,
+            (lambda: reader.read(4), [], b"ef"),  # and the rest is for the next.
+            (lambda: reader.read(4), [b"abcdef"], b"abcd"),
+            (lambda: reader.readexactly(5), [b"g", b"hi"], b"efghi"),
+            (lambda: reader.readline(), [b"jk", b"l\nm"], b"jkl\n"),
+            (lambda: reader.read(4), [b"n"], b"m"),
+        ]
+        for take, arrivals, expected in steps:
+            task = asyncio.create_task(take())
+            await asyncio.sleep(0)  # Until it waits, if it has to.
+            for data in arrivals:
+                reader.feed_data(data)  # As a transport does.
+            assert await task == expected
+        assert await reader.read(4) == b"n"
 
-            cancelled = asyncio.create_task(reader.read(4))
-            await asyncio.sleep(0)
-            reader.feed_data(b"o")
-            reader.feed_data(b"p")
-            cancelled.cancel()  # When its data is there, and before it runs.
-            with pytest.raises(asyncio.CancelledError):
-                await cancelled
-            assert await reader.read(4) == b"op"
+        cancelled = asyncio.create_task(reader.read(4))
+        await asyncio.sleep(0)
+        reader.feed_data(b"o")
+        reader.feed_data(b"p")
+        cancelled.cancel()  # When its data is there, and before it runs.
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert await reader.read(4) == b"op"
 
-            far.write(b"q" * 300_000)
-            far.write_eof()
-            assert await reader.read() == b"q" * 300_000
-            writer.close()
-            assert await far_reader.read() == b""
-            far.close()
+        far.write(b"q" * 300_000)
+        far.write_eof()
+        assert await reader.read() == b"q" * 300_000
+        writer.close()
+        assert await far_reader.read() == b""
+        far.close()
 
 
 async def test_only_one_task_reads_at_a_time(mesh: Mesh) -> None:
