@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 const (
 	bulkPackets  = 20_000                 // Packets a second that count as much: about 30 MB/s of streams.
 	bulkInterval = 100 * time.Millisecond // Between looks while much passes.
+	bulkSlots    = 10                     // Parts of that, of which each tells how many cores the process had: see slots.
 	bulkEnd      = time.Second            // For so long less has to pass before all cores are taken again.
 
 	// A stream that is spread over a full machine leaves up to a sixth of it idle: whose turn it is has to wait for data.
@@ -44,8 +46,28 @@ type coreShare struct {
 // load is what happened between two looks.
 type load struct {
 	packets float64 // A second.
-	used    float64 // Cores that this process kept busy,
+	used    float64 // Cores that this process kept busy while it was at work, see slots,
 	idle    float64 // and the part of the machine that had nothing to do, from 0 to 1.
+}
+
+// atWork is how many cores a process keeps busy that is not at rest.
+const atWork = 0.25
+
+// slots are the cores that this process kept busy in the short times between two looks. What counts are those in which it
+// was at work: a program that moves data for a moment and then rests, while others use the machine, got all that it
+// asked for.
+type slots []float64
+
+// used is what a slot in which the process was at work is like: their median. If there is none, that of all.
+func (s slots) used() float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	slices.Sort(s)
+	if first, _ := slices.BinarySearch(s, atWork); first < len(s) {
+		s = s[first:]
+	}
+	return s[len(s)/2]
 }
 
 // next returns how many cores to use from now on.
@@ -80,6 +102,7 @@ type cores struct {
 	stretches <-chan struct{}                      // See [netceptor.Node.Stretches].
 	packets   func() uint64                        // What has passed through all nodes.
 	measure   func(packets uint64) (moment, error) // See measure.
+	worked    func() time.Duration                 // See worked.
 	use       func(cores, most int)                // See use.
 }
 
@@ -103,7 +126,7 @@ func ShareCores(n *netceptor.Node, log *slog.Logger) (leave func()) {
 	if _, set := os.LookupEnv("GOMAXPROCS"); set {
 		return func() {}
 	}
-	return shared.join(n, log, cores{shared.stretches, shared.packets, measure, use})
+	return shared.join(n, log, cores{shared.stretches, shared.packets, measure, worked, use})
 }
 
 func (s *sharing) join(n *netceptor.Node, log *slog.Logger, m cores) (leave func()) {
@@ -204,20 +227,30 @@ func (m cores) share(ctx context.Context, most int) {
 
 // follow looks again and again until little passes.
 func (m cores) follow(ctx context.Context, c *coreShare, most int) error {
-	timer := time.NewTicker(bulkInterval)
+	timer := time.NewTicker(bulkInterval / bulkSlots)
 	defer timer.Stop()
 	before, err := m.measure(m.packets())
 	for err == nil {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
+		got := make(slots, 0, bulkSlots)
+		for last, worked := time.Now(), m.worked(); len(got) < bulkSlots; {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-timer.C:
+			}
+			if passed := time.Since(last); passed >= bulkInterval/bulkSlots/2 { // Else the last tick was late.
+				work := m.worked()
+				got = append(got, float64(work-worked)/float64(passed))
+				last, worked = last.Add(passed), work
+			}
 		}
 		var now moment
 		if now, err = m.measure(m.packets()); err != nil {
 			break
 		}
-		if used := c.now; c.next(now.at, before.until(now)) != used {
+		l := before.until(now)
+		l.used = got.used()
+		if used := c.now; c.next(now.at, l) != used {
 			m.use(c.now, most)
 		}
 		if !c.busy(now.at) {

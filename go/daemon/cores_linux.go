@@ -14,21 +14,22 @@ import (
 type moment struct {
 	at          time.Time
 	packets     uint64
-	used        time.Duration // By this process.
-	idle, total uint64        // Ticks of all cores.
+	idle, total uint64 // Ticks of all cores.
 }
 
 // measure asks the machine how it is.
 func measure(packets uint64) (moment, error) {
 	m := moment{at: time.Now(), packets: packets}
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		return m, err
-	}
-	m.used = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	var err error
 	m.idle, m.total, err = machineTicks()
 	return m, err
+}
+
+// worked is the time for which this process has kept cores busy. No system refuses to tell.
+func worked() time.Duration {
+	var usage unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // machineTicks reads the first line of /proc/stat (proc_stat(5)): "cpu", then the ticks spent as user, nice, system, idle,
@@ -62,14 +63,9 @@ func machineTicks() (idle, total uint64, err error) {
 	return idle, total, nil
 }
 
-// until is what happened from m to a later moment.
+// until is what happened from m to a later moment, but for what this process used.
 func (m moment) until(later moment) load {
-	seconds := later.at.Sub(m.at).Seconds()
-	l := load{
-		packets: float64(later.packets-m.packets) / seconds,
-		used:    (later.used - m.used).Seconds() / seconds,
-		idle:    1,
-	}
+	l := load{packets: float64(later.packets-m.packets) / later.at.Sub(m.at).Seconds(), idle: 1}
 	if later.total > m.total {
 		l.idle = float64(later.idle-m.idle) / float64(later.total-m.total)
 	}
