@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -89,7 +90,8 @@ func (w *frameWriter) writeLocked(frame []byte, fd int) error {
 // badFrame says which key of a request is wrong, if that is what err is about.
 func badFrame(err error) (string, bool) {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("key %q: %s given, %s expected", t.Field, t.Value, t.Type), true
+		field := strings.TrimPrefix(t.Field, "backendConfig.") // Embedded in the request: no key of the frame.
+		return fmt.Sprintf("key %q: %s given, %s expected", field, t.Value, t.Type), true
 	}
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return "frame is not a JSON object: " + err.Error(), true

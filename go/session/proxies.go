@@ -38,7 +38,7 @@ func opForwardAdd(_ context.Context, s *session, req *request) (reply, error) {
 }
 
 // opExposeAdd offers a service in the mesh whose streams go to a local address.
-func opExposeAdd(_ context.Context, s *session, req *request) (reply, error) {
+func opExposeAdd(ctx context.Context, s *session, req *request) (reply, error) {
 	h := s.host
 	conf, err := h.acceptTLS(req.TLS)
 	if err != nil {
@@ -48,7 +48,9 @@ func opExposeAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
-	l, err := h.built().Node.ListenStream(req.Service, advert(req, true), conf)
+	l, err := take(ctx, h, name{service: req.Service}, func() (*netceptor.StreamListener, error) {
+		return h.built().Node.ListenStream(req.Service, advert(req, true), conf)
+	})
 	if err != nil {
 		return failed(err)
 	}

@@ -186,6 +186,8 @@ func (s *session) answer(ctx context.Context, req *request) {
 	s.mu.Unlock()
 	if err == nil && ctx.Err() != nil && r.undo != nil {
 		err = ctx.Err()
+		r.undo() // Before the answer: the program may ask for the same name or address next.
+		r.undo = nil
 	}
 	if err != nil {
 		if r.fd >= 0 {

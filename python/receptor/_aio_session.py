@@ -6,7 +6,7 @@ import socket
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from . import _fds, _process
 from ._channel import GRACE_S
@@ -77,6 +77,7 @@ class AsyncSession:
         self._loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Reply]] = {}
         self._unclaimed: dict[int, Reply] = {}  # Of calls that are cancelled and have not heard of it yet.
+        self._releases: set[asyncio.Future[None]] = set()  # Of calls that wait until what others gave up is free.
         self._unsent = bytearray()
         self._error: ReceptorError | None = None
         self._loop.add_reader(sock.fileno(), self._on_readable)
@@ -93,6 +94,8 @@ class AsyncSession:
         closed.
         """
         check_loop(self._loop)
+        if op.exclusive and self.session.releasing:
+            await within(op.timeout_s, op.name, self._released())
         request_id, future = self.start(op)
         try:
             return await within(op.timeout_s, op.name, future, GRACE_S if op.own_timeout else 0.0)
@@ -124,6 +127,7 @@ class AsyncSession:
         for future in futures.values():
             if not future.done():
                 future.set_exception(self._error)
+        self._wake_released()
 
     def abandon_after_fork(self) -> None:
         """Close the descriptor and leave the loop alone: its epoll set is the parent's as well."""
@@ -134,7 +138,7 @@ class AsyncSession:
     def _give_up(self, request_id: int, future: asyncio.Future[Reply], op: Op[T]) -> None:
         self._futures.pop(request_id, None)
         if self._error is None:
-            self._write(self.session.abandon(request_id, op.undo))
+            self._write(self.session.abandon(request_id, op.undo, exclusive=op.exclusive))
         reply = self._unclaimed.pop(request_id, None)
         if future.done() and not future.cancelled() and future.exception() is None:
             reply = future.result()
@@ -143,8 +147,23 @@ class AsyncSession:
                 reply.fd.close()
             if op.undo is not None and reply.error is None and self._error is None:
                 undo, _ = self.start(op.undo(reply.ok))
-                self.session.abandon(undo)
+                self.session.abandon(undo, exclusive=op.exclusive)
                 del self._futures[undo]
+
+    async def _released(self) -> None:
+        """Wait until the node has taken back what cancelled calls had asked for: its names would still be in use."""
+        while self.session.releasing and self._error is None:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._releases.add(future)
+            try:
+                await future
+            finally:
+                self._releases.discard(future)
+
+    def _wake_released(self) -> None:
+        for future in self._releases:
+            if not future.done():
+                future.set_result(None)
 
     def _write(self, frame: bytes) -> None:
         if not self._unsent:
@@ -184,6 +203,8 @@ class AsyncSession:
                 self._deliver(item)
             if amends := self.session.amends():
                 self._write(amends)
+            if self._releases and not self.session.releasing:
+                self._wake_released()
             if not data:
                 self.close(self.session.eof())
                 return
@@ -275,8 +296,8 @@ class _Managed(Protocol):
 _M = TypeVar("_M", bound=_Managed)
 
 
-class Opening(Generic[_M]):
-    """Something that is being opened: ``x = await opening``, or ``async with opening as x``."""
+class Opening(Coroutine[Any, Any, _M]):  # Any: as below
+    """Something that is being opened: ``x = await opening``, or ``async with opening as x``, or a task made of it."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, _M]) -> None:  # Any: what coroutines say to their loop
         self._coroutine = coroutine
@@ -284,6 +305,20 @@ class Opening(Generic[_M]):
 
     def __await__(self) -> Generator[Any, Any, _M]:  # Any: as above
         return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:  # Any: as above
+        """As of a coroutine."""
+        return self._coroutine.send(value)
+
+    def throw(self, kind: Any, value: Any = None, trace: Any = None, /) -> Any:  # Any: an exception, or its parts
+        """As of a coroutine."""
+        if value is None and trace is None:
+            return self._coroutine.throw(kind)
+        return self._coroutine.throw(kind, value, trace)
+
+    def close(self) -> None:
+        """As of a coroutine: nothing is opened."""
+        self._coroutine.close()
 
     async def __aenter__(self) -> _M:
         self._opened = await self._coroutine

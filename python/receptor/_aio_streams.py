@@ -55,14 +55,17 @@ class MeshSocket(_sockets.StreamSocket):
 
     async def streams(self, *, limit: int = LIMIT_BYTES) -> tuple["MeshReader", "MeshWriter"]:
         """Hand the socket over to a pair of asyncio streams, which close it."""
-        loop = asyncio.get_running_loop()
-        reader = MeshReader(limit=limit, loop=loop)
-        protocol = StreamProtocol(reader, self)
         try:
-            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=self)
+            return await self._streams(limit)
         except BaseException:
             self.close()
             raise
+
+    async def _streams(self, limit: int) -> tuple["MeshReader", "MeshWriter"]:
+        loop = asyncio.get_running_loop()
+        reader = MeshReader(limit=limit, loop=loop)
+        protocol = StreamProtocol(reader, self)
+        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=self)
         self._transport = transport
         writer = MeshWriter(transport, protocol, reader, self)
         protocol.writer = weakref.ref(writer)
@@ -222,11 +225,22 @@ class MeshWriter(asyncio.StreamWriter):
     ) -> None:
         super().__init__(transport, protocol, reader, asyncio.get_running_loop())
         self._extra = {"mesh_peer": sock.peer, "mesh_local": sock.local, "mesh_socket": sock}
+        self._finished = False
 
     def write(self, data: Buffer) -> None:
         """As ``StreamWriter.write``."""
         # What does not fit into the socket is cut off, which copies bytes (Python 3.11), and then kept.
         super().write(memoryview(data) if isinstance(data, bytes) else data)
+
+    def write_eof(self) -> None:
+        """As ``StreamWriter.write_eof``."""
+        super().write_eof()
+        self._finished = True
+
+    @property
+    def finished(self) -> bool:
+        """The program has said that there is no more to write: it has ended its half, or closed the stream."""
+        return self._finished or self.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # Any: as asyncio has it
         """As ``StreamWriter.get_extra_info``; "mesh_peer", "mesh_local": Address; "mesh_socket": MeshSocket."""
@@ -386,7 +400,8 @@ Handler: TypeAlias = Callable[[MeshReader, MeshWriter], Awaitable[None]]
 class Server:
     """A service whose streams are handled each in a task; see :meth:`Node.start_server`.
 
-    Leaving ``async with server`` stops listening, cancels the handlers and waits for them.
+    Leaving ``async with server`` stops listening, cancels the handlers and waits for them. A stream whose handler had
+    not said that it was done, by ``writer.close()`` or ``writer.write_eof()``, is reset.
     """
 
     def __init__(self, listener: Listener, handler: Handler, limit: int) -> None:
@@ -448,8 +463,15 @@ class Server:
 
     def _handled(self, sock: MeshSocket, task: asyncio.Task[None]) -> None:
         self._handlers.discard(task)
-        if sock._transport is None:  # It was cancelled before it began.
+        if sock._transport is not None:
+            return
+        try:  # It was cancelled before it began.
+            ending = self._node._spawn(self._break_off(sock))
+        except ClosedError:
             sock.close()
+        else:
+            self._handlers.add(ending)
+            ending.add_done_callback(self._handlers.discard)
 
     def _report(self, what: str, error: Exception) -> None:
         loop = asyncio.get_running_loop()
@@ -457,18 +479,38 @@ class Server:
 
     async def _handle(self, sock: MeshSocket) -> None:
         loop = asyncio.get_running_loop()
-        reader, writer = await sock.streams(limit=self._limit)
+        writer: MeshWriter | None = None
         try:
+            reader, writer = await sock._streams(self._limit)
             await self._handler(reader, writer)
-        except Exception as error:
-            if not (self._node.closed and isinstance(error, (OSError, ClosedError))):  # What ended with it is no news.
-                self._report(f"handler of service {self._listener.service!r}", error)
-            with suppress(ReceptorError):  # It ended before.
-                await sock.abort()  # What the handler did not finish has no end of file.
-            writer.transport.abort()
+        except GeneratorExit:  # Its loop has ended.
+            raise
+        except asyncio.CancelledError:
+            if writer is None or not writer.finished:
+                await self._break_off(sock)
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._tell(error)
+            await self._break_off(sock)
+            if not isinstance(error, Exception):
+                raise
         finally:
-            if not loop.is_closed():  # It is where a program has ended without closing its node.
+            if writer is not None and not loop.is_closed():  # It is where a program has ended without closing its node.
                 writer.close()
+
+    def _tell(self, error: Exception) -> None:
+        if not (self._node.closed and isinstance(error, (OSError, ClosedError))):  # What ended with it is no news.
+            self._report(f"handler of service {self._listener.service!r}", error)
+
+    async def _break_off(self, sock: MeshSocket) -> None:
+        """Reset a stream: what its handler did not finish has no end of file."""
+        try:
+            with suppress(ReceptorError):  # It ended before.
+                await sock.abort()
+        finally:
+            if isinstance(sock._transport, asyncio.WriteTransport):
+                sock._transport.abort()
 
 
 class DatagramSocket(Pollable):

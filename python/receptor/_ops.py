@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _daemon
 from ._address import Address
@@ -39,9 +39,12 @@ if TYPE_CHECKING:
     )
 
 EVENT_KINDS = ("peer", "route", "service", "work", "log")
+LOG_LEVELS = ("error", "warning", "info", "debug")
 _MAX_INT = 2**31 - 1
 _MAX_OFFSET = 2**63 - 1
 _MAX_CODE = 2**62 - 1  # Of a QUIC stream's end.
+_SHORTEST_IDLE_S = 21  # Two adverts of a neighbour, and a second.
+T = TypeVar("T")
 _NEVER_S = 10 * 365 * 86_400.0  # What "wait for ever" is to a node whose default is shorter.
 
 
@@ -63,23 +66,25 @@ def open_node(
     """``open``: the node itself. mode: where it will run; a sidecar finds the daemon by itself."""
     if node is None and config is None:
         raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
-    for name, value in (("peers", peers), ("listeners", listeners)):
-        if isinstance(value, str):
-            raise ConfigError(f"{name}: want a list of addresses, got the string {value!r}")
-    commands = [_command(command).to_json() for command in work_commands]
+    if node is not None and config is not None:
+        raise ConfigError(f"id={node!r} and config={config!r} exclude each other: the file gives the ID")
+    commands = [
+        _command(command).to_json() for command in _list("work_commands", work_commands, "receptor.WorkCommand")
+    ]
     settings: JSON = {"environ": _environ(environ)}
     if log_level is not None:
-        settings["log_level"] = log_level
+        settings["log_level"] = _level(log_level)
     if node is not None:
         settings["node"] = _named("id", node)
     if config is not None:
-        settings["file"] = os.path.abspath(config)
+        settings["file"] = _path("config", config)
     if data_dir is not None:
-        settings["data_dir"] = os.path.abspath(data_dir)
-    settings["peers"] = [_peer(peer).to_json() for peer in peers]
-    settings["listeners"] = [_listener(listener).to_json() for listener in listeners]
+        settings["data_dir"] = _path("data_dir", data_dir)
+    settings["peers"] = [_peer(peer).to_json() for peer in _list("peers", peers, "addresses")]
+    settings["listeners"] = [_listener(listener).to_json() for listener in _list("listeners", listeners, "addresses")]
     if tls_profiles:
-        settings["tls_profiles"] = {name: profile.to_json() for name, profile in tls_profiles.items()}
+        profiles = _mapping("tls_profiles", tls_profiles, "receptor.TLS")
+        settings["tls_profiles"] = {name: _profile(name, profile).to_json() for name, profile in profiles.items()}
     if commands:
         settings["work_commands"] = commands
     if mode != "in-process":
@@ -90,6 +95,8 @@ def open_node(
         settings["daemon"] = daemon
     if max_idle_s is not None:
         settings["max_idle"] = _positive("max_idle_s", max_idle_s)
+        if max_idle_s < _SHORTEST_IDLE_S:
+            raise ConfigError(f"max_idle_s={max_idle_s!r}: want {_SHORTEST_IDLE_S} or more")
     return Op("open", {"config": settings}, _same, timeout_s)
 
 
@@ -164,13 +171,15 @@ def forward(
     node: str, service: str, listen: str, tls: TLSProfile | None, timeout_s: float | None
 ) -> Op[tuple[int, str]]:
     """``forward.add``: the proxy's number and the address as bound."""
-    keys = {"node": _named("node", node), "service": _named("service", service), "address": listen, **_tls(tls)}
+    keys = {"node": _named("node", node), "service": _named("service", service), "address": _place("listen", listen)}
+    keys |= _tls(tls)
     return Op(
         "forward.add",
         keys,
         lambda ok: (int(ok["proxy"]), str(ok.get("address", ""))),
         timeout_s,
         undo=lambda ok: remove_proxy(int(ok["proxy"]), timeout_s),
+        exclusive=True,
     )
 
 
@@ -183,7 +192,8 @@ def expose(
     timeout_s: float | None,
 ) -> Op[tuple[int, str]]:
     """``expose.add``: the proxy's number and the service's name."""
-    keys: JSON = {"address": address, "service": _named("service", service, found=True), "advertise": advertise}
+    keys: JSON = {"address": _place("address", address), "service": _named("service", service, found=True)}
+    keys["advertise"] = _flag("advertise", advertise)
     keys |= _tls(tls) | _tags(tags)
     return Op(
         "expose.add",
@@ -191,12 +201,13 @@ def expose(
         lambda ok: (int(ok["proxy"]), _service(ok)),
         timeout_s,
         undo=lambda ok: remove_proxy(int(ok["proxy"]), timeout_s),
+        exclusive=True,
     )
 
 
 def remove_proxy(proxy: int, timeout_s: float | None) -> Op[None]:
     """``proxy.remove``."""
-    return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s)
+    return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s, exclusive=True)
 
 
 def add_peer(
@@ -229,21 +240,25 @@ def add_listener(
     """``listen.add``. A whole LinkListener has its settings with it."""
     from .types import BoundListener
 
-    keys = _listener(address, cost, node_cost or {}, _allowed(allowed_peers), tls).to_json()
+    costs = _mapping("node_cost", node_cost or {}, "numbers")
+    keys = _listener(address, cost, costs, _allowed(allowed_peers), tls).to_json()
     return Op(
         "listen.add",
         keys,
         lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))),
         timeout_s,
         undo=lambda ok: remove(_backend(ok["backend"]), timeout_s),
+        exclusive=True,
     )
 
 
 def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[None]:
     """``backend.remove``."""
     if not isinstance(backend, (int, str)):
-        backend = backend.backend
-    return Op("backend.remove", {"backend": backend}, _nothing, timeout_s)
+        from .types import BoundListener, of_kind
+
+        backend = of_kind(backend, BoundListener, "backend", "what add_peer has returned").backend
+    return Op("backend.remove", {"backend": backend}, _nothing, timeout_s, exclusive=True)
 
 
 def connect(node: str, service: str, tls: TLSProfile | None, timeout_s: float | None) -> Op[tuple[int, Address]]:
@@ -267,20 +282,21 @@ def listen(
     timeout_s: float | None,
 ) -> Op[str]:
     """``stream.listen``: the service's name, found by the node if none was given."""
-    keys: JSON = {"service": _named("service", service, found=True), "advertise": advertise, "confirm": True}
+    keys: JSON = {"service": _named("service", service, found=True), "confirm": True}
+    keys["advertise"] = _flag("advertise", advertise)
     keys["backlog"] = _number("backlog", backlog, 1, _MAX_INT)
     keys |= _tls(tls) | _tags(tags)
-    return Op("stream.listen", keys, _service, timeout_s)
+    return Op("stream.listen", keys, _service, timeout_s, exclusive=True)
 
 
 def datagram(
     service: str | None, advertise: bool, tags: Mapping[str, str] | None, timeout_s: float | None
 ) -> Op[tuple[str, int]]:
     """``datagram.open``: the service's name, and the socket's number."""
-    keys: JSON = {"advertise": advertise, **_tags(tags)}
+    keys: JSON = {"advertise": _flag("advertise", advertise), **_tags(tags)}
     if service is not None:
         keys["service"] = _named("service", service, found=True)
-    return Op("datagram.open", keys, lambda ok: (_service(ok), int(ok.get("datagram", 0))), timeout_s)
+    return Op("datagram.open", keys, lambda ok: (_service(ok), int(ok.get("datagram", 0))), timeout_s, exclusive=True)
 
 
 def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
@@ -370,7 +386,7 @@ def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogL
     unknown = [kind for kind in wanted if kind not in EVENT_KINDS]
     if unknown:
         raise ConfigError(f"event kind {unknown[0]!r}: want one of {', '.join(EVENT_KINDS)}")
-    level = {} if log_level is None else {"log_level": log_level}
+    level = {} if log_level is None else {"log_level": _level(log_level)}
     return Op("events", {"kinds": wanted, **level}, _nothing, timeout_s)
 
 
@@ -379,9 +395,9 @@ def offer(worktype: str, concurrency: int, verify_signature: bool, timeout_s: fl
     keys = {
         "worktype": _named("worktype", worktype),
         "concurrency": _number("concurrency", concurrency, 0, _MAX_INT, ", 0 for no limit"),
-        "verifysignature": verify_signature,
+        "verifysignature": _flag("verify_signature", verify_signature),
     }
-    return Op("work.offer", keys, _nothing, timeout_s)
+    return Op("work.offer", keys, _nothing, timeout_s, exclusive=True)
 
 
 def submit(
@@ -413,7 +429,7 @@ def started(unit: str) -> Op[str]:
 
 def unit_status(unit: str, timeout_s: float | None) -> Op[UnitStatus]:
     """``work.status``."""
-    return Op("work.status", {"unit": unit}, lambda ok: _unit(unit, ok), timeout_s)
+    return Op("work.status", {"unit": _named("unit", unit)}, lambda ok: _unit(unit, ok), timeout_s)
 
 
 def unit_list(timeout_s: float | None) -> Op[dict[str, UnitStatus]]:
@@ -480,9 +496,46 @@ def _command(command: WorkCommand) -> WorkCommand:
 
 
 def _allowed(peers: Iterable[str] | None) -> list[str] | None:
-    if isinstance(peers, str):
-        raise TypeError(f"allowed_peers: want a list, got the string {peers!r}")
-    return None if peers is None else list(peers)
+    return None if peers is None else _list("allowed_peers", peers, "node IDs")
+
+
+def _list(what: str, values: Iterable[T], of: str) -> list[T]:
+    if isinstance(values, str):
+        raise ConfigError(f"{what}: want a list of {of}, got the string {values!r}")
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"{what}={values!r}: want a list of {of}")
+    return list(values)
+
+
+def _mapping(what: str, values: Mapping[str, T], to: str) -> Mapping[str, T]:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{what}={values!r}: want a mapping of str to {to}")
+    return values
+
+
+def _path(what: str, path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.abspath(os.fsdecode(path))
+    except TypeError:
+        raise ConfigError(f"{what}={path!r}: want a path") from None
+
+
+def _profile(name: str, profile: TLS) -> TLS:
+    from .types import TLS, of_kind
+
+    return of_kind(profile, TLS, f"tls_profiles: {name!r}:")
+
+
+def _flag(what: str, flag: bool) -> bool:
+    if not isinstance(flag, bool):
+        raise ConfigError(f"{what}={flag!r}: want True or False")
+    return flag
+
+
+def _level(level: LogLevel) -> LogLevel:
+    if level not in LOG_LEVELS:
+        raise ConfigError(f"log_level={level!r}: want one of {', '.join(LOG_LEVELS)}")
+    return level
 
 
 def _route(node: str, raw: JSON) -> Route:
@@ -522,6 +575,12 @@ def _named(what: str, name: str, *, found: bool = False) -> str:
     return name
 
 
+def _place(what: str, address: str) -> str:
+    if not isinstance(address, str):
+        raise ConfigError(f'{what}={address!r}: want "host:port" or "unix:///path"')
+    return address
+
+
 def _number(what: str, number: int, least: int, most: int, note: str = "") -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
         raise ConfigError(f"{what}={number!r}: want {least} to {most}{note}")
@@ -536,7 +595,7 @@ def _texts(what: str, texts: Mapping[str, Any]) -> dict[str, str]:  # Any: what 
 
 
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:
-    for name, value in environ.items():
+    for name, value in _mapping("environ", environ, "str").items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"environ: {name!r}: {value!r}: want a mapping of str to str")
     return dict(environ)

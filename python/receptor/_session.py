@@ -94,6 +94,7 @@ class Op(NamedTuple, Generic[T]):
     timeout_s: seconds; None waits for ever.
     undo: makes, of the reply's object, the request that takes back what was done for somebody who has given up; None if
         closing the reply's descriptor does, or nothing needs to.
+    exclusive: it takes or frees a name or an address, which only one can have at a time.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Op(NamedTuple, Generic[T]):
     timeout_s: float | None = None
     own_timeout: bool = False
     undo: Callable[[JSON], Op[None]] | None = None
+    exclusive: bool = False
 
 
 class Session:
@@ -118,6 +120,7 @@ class Session:
         self._next_id = 1
         self._waiting: set[int] = set()
         self._abandoned: dict[int, Callable[[JSON], Op[None]] | None] = {}
+        self._releasing: set[int] = set()  # The abandoned that keep a name or an address until they are answered.
         self._amends = bytearray()
 
     def request(self, op: str, keys: Mapping[str, Any]) -> tuple[int, bytes]:
@@ -128,15 +131,25 @@ class Session:
         self._waiting.add(request_id)
         return request_id, frame
 
-    def abandon(self, request_id: int, undo: Callable[[JSON], Op[None]] | None = None) -> bytes:
+    @property
+    def releasing(self) -> bool:
+        """A name or an address of an abandoned request may still be taken; the next replies tell."""
+        return bool(self._releasing)
+
+    def abandon(
+        self, request_id: int, undo: Callable[[JSON], Op[None]] | None = None, *, exclusive: bool = False
+    ) -> bytes:
         """Give a request up: returns the bytes that tell the node, empty if it has answered already.
 
         undo: what is asked of the node if it has done the request all the same; see :meth:`amends`.
+        exclusive: as the request's op has it; see :attr:`releasing`.
         """
         if request_id not in self._waiting:
             return b""
         self._waiting.remove(request_id)
         self._abandoned[request_id] = undo
+        if exclusive:
+            self._releasing.add(request_id)
         return encode({"op": "cancel", "target": request_id})
 
     def receive(self, data: bytes, descriptors: Iterable[Descriptor] = ()) -> list[Reply | Event]:
@@ -220,8 +233,9 @@ class Session:
             if undo is not None and isinstance(frame.get("ok"), dict):
                 op = undo(frame["ok"])
                 again, request = self.request(op.name, op.keys)
-                self.abandon(again)
+                self.abandon(again, exclusive=request_id in self._releasing)
                 self._amends += request
+            self._releasing.discard(request_id)
             return None
         if request_id not in self._waiting:
             raise ProtocolError(f"reply to request {request_id!r}, which was not made or is answered already")

@@ -381,7 +381,7 @@ class Node(_process.Local):
         """Serve ``service``: ``handler(reader, writer)`` runs in a task of its own for each stream.
 
         As ``asyncio.start_server``, but the writer is closed when the handler ends, and the stream is reset if that was
-        with an exception. Raises AddressInUse.
+        with an exception, or if the handler was cancelled and had not closed it. Raises AddressInUse.
         """
         listener = await self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))
         return Server(listener, handler, limit)

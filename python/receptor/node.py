@@ -74,7 +74,7 @@ class Node(_process.Local):
     data_dir: where units of work live; None takes a private temporary directory, removed at close, which ends them.
     work_commands: work types that this node runs for others.
     environ: environment of the node and of its work commands; None takes a copy of ``os.environ`` as it is now.
-    max_idle_s: seconds without a message after which a link is dead; None takes the node's default, 21.
+    max_idle_s: seconds without a message after which a link is dead, at least 21, which None stands for.
     log_level: forward log records of this level and above to the logger ``receptor.node``; None forwards none.
     timeout_s: seconds within which the node must answer calls that have no timeout of their own; None waits.
     mode: where the node runs: "in-process" in a library, "sidecar" in a child process (the receptor daemon, which comes

@@ -588,7 +588,7 @@ def event_from_json(raw: Mapping[str, Any]) -> Event | None:
 
 def _names(what: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
-        raise TypeError(f"{what}: want a list, got the string {names!r}")
+        raise ConfigError(f"{what}: want a list, got the string {names!r}")
     return list(names)
 
 

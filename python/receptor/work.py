@@ -161,8 +161,9 @@ class NodeUnit(Unit):
         timeout_s: seconds to wait for the next chunk. Raises MeshTimeout, or StreamResetError where output was lost.
         """
         check_seconds("timeout_s", timeout_s)
-        sock = self.open_stdout(offset)
-        return _read(sock, timeout_s, f"output of unit {self._id}")
+        chunks = _read(self.open_stdout(offset), timeout_s, f"output of unit {self._id}")
+        next(chunks)  # From here on it closes its socket, also if nobody ever reads.
+        return chunks
 
     def open_stdout(self, offset: int = 0) -> MeshSocket:
         """Its output from byte ``offset`` on as a socket to read from."""
@@ -217,6 +218,7 @@ def _send(sock: socket.socket, payload: Payload, timeout_s: float | None, unit_i
 def _read(sock: MeshSocket, timeout_s: float | None, what: str) -> Iterator[bytes]:
     with sock:
         sock.settimeout(timeout_s)
+        yield b""
         while True:
             try:
                 chunk = sock.recv(_READ_BYTES)

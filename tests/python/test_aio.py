@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -172,6 +172,54 @@ async def test_a_proxy_that_comes_late_is_closed(nodes: Mesh, tmp_path: Path, mo
             await node.status()
 
 
+async def test_what_a_cancelled_call_took_is_free_for_the_next(nodes: Mesh, tmp_path: Path) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        bound = await node.add_listener()
+        await node.remove(bound)
+
+        async def add_listener() -> None:
+            await node.remove(await node.add_listener(bound.address))
+
+        async def offer() -> None:
+            (await node.work.offer("x", lambda unit: None)).close()
+
+        async def enter(opening: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+            async with opening():
+                pass
+
+        calls: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            add_listener,
+            offer,
+            lambda: enter(lambda: node.listen("x")),
+            lambda: enter(lambda: node.datagram("x")),
+            lambda: enter(lambda: node.expose("127.0.0.1:1", "x")),
+            lambda: enter(lambda: node.forward("hub", "x", f"unix://{tmp_path}/door")),
+        ]
+        for call in calls:
+            for moment in [*range(1, 6)] * 20:
+                task = asyncio.create_task(call())
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                await call()
+
+
+async def test_what_is_opened_can_be_opened_in_a_task(nodes: Mesh) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(node.listen("x"))
+            receiving = group.create_task(node.datagram("y"))
+        assert (listening.result().service, receiving.result().service) == ("x", "y")
+        with pytest.raises(receptor.AddressInUse):
+            await asyncio.create_task(node.listen("x"))
+        node.listen("z").close()  # And never awaited.
+        listening.result().close()
+        receiving.result().close()
+
+
 @pytest.mark.parametrize("moment", [0, 1, 2])
 async def test_a_start_that_is_cancelled_leaves_nothing(
     moment: int, monkeypatch: pytest.MonkeyPatch, nodes: Mesh
@@ -223,8 +271,8 @@ async def test_a_server_that_ends_at_once_closes_what_it_has_accepted(nodes: Mes
             connecting = asyncio.create_task(asyncio.to_thread(hub.connect, "a", "x"))
             while not server._handlers:
                 await asyncio.sleep(0)
-        with await connecting as sock:
-            assert await asyncio.to_thread(sock.recv, 1) == b""
+        with await connecting as sock, pytest.raises(receptor.StreamResetError):
+            await asyncio.to_thread(sock.recv, 1)
 
 
 async def test_a_node_belongs_to_its_loop(mesh: Mesh) -> None:
@@ -494,6 +542,51 @@ async def test_half_of_an_answer_has_no_end_of_file(mesh: Mesh) -> None:
         with pytest.raises(receptor.StreamResetError):
             await reader.read()
         writer.close()
+
+
+@pytest.mark.parametrize("said", ["nothing", "an end of file", "closed"])
+async def test_only_what_a_cancelled_handler_has_finished_has_an_end_of_file(mesh: Mesh, said: str) -> None:
+    mesh.node("hub")
+
+    async def answers(_: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+        writer.write(b"answer")
+        if said == "an end of file":
+            writer.write_eof()
+        if said == "closed":
+            writer.close()
+        await asyncio.Event().wait()
+
+    async with mesh.aio_node("a") as node:
+        async with await node.start_server(answers, "x"):
+            reader, writer = await node.open_connection("a", "x")
+            assert await reader.readexactly(6) == b"answer"
+        if said == "nothing":
+            with pytest.raises(receptor.StreamResetError):
+                await reader.read()
+        else:
+            assert await reader.read() == b""
+        writer.close()
+
+
+class OwnExit(BaseException):
+    """Not an Exception."""
+
+
+async def test_a_handler_that_ends_the_program_resets_its_stream(mesh: Mesh) -> None:
+    mesh.node("hub")
+
+    async def ends(_: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None:
+        writer.write(b"half of the answer")
+        raise OwnExit
+
+    async with mesh.aio_node("a") as node, await node.start_server(ends, "x") as server:
+        reader, writer = await node.open_connection("a", "x")
+        with pytest.raises(receptor.StreamResetError):
+            await reader.read()
+        writer.close()
+        for task in list(server._handlers):
+            with pytest.raises(OwnExit):
+                await task
 
 
 async def test_closing_the_node_ends_handlers(mesh: Mesh) -> None:

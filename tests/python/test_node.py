@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from meshes import InThread, Mesh
+from meshes import InThread, Mesh, descriptors
 
 import receptor
 from receptor._channel import Channel
@@ -75,6 +75,22 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: receptor.Node("b", environ={"A": 5}), "environ: 'A': 5: want a mapping of str to str"),  # type: ignore[dict-item]
             (lambda: receptor.Node("b", work_commands=["cat"]), "'cat': want a receptor.WorkCommand"),  # type: ignore[list-item]
             (lambda: node.listen("x", tls=tls), "want a receptor.TLS or the name of a profile"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", environ=5), "environ=5: want a mapping"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", tls_profiles=5), "tls_profiles=5: want a mapping"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", tls_profiles={"x": tls}), "tls_profiles: 'x': {'cert': 'x'}: want a"),  # type: ignore[dict-item]
+            (lambda: receptor.Node("b", peers=5), "peers=5: want a list of addresses"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", work_commands=5), "work_commands=5: want a list"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", data_dir=5), "data_dir=5: want a path"),  # type: ignore[arg-type]
+            (lambda: receptor.Node("b", max_idle_s=5), "max_idle_s=5: want 21 or more"),
+            (lambda: receptor.Node("b", config="b.yml"), "id='b' and config='b.yml' exclude each other"),
+            (lambda: receptor.Node("b", log_level="loud"), "log_level='loud': want one of error, warning"),  # type: ignore[arg-type]
+            (lambda: node.remove(None), "backend None: want a receptor.BoundListener"),  # type: ignore[arg-type]
+            (lambda: node.add_peer("tcp://127.0.0.1:1", allowed_peers="b"), "allowed_peers: want a list"),
+            (lambda: node.add_listener(node_cost=5), "node_cost=5: want a mapping"),  # type: ignore[arg-type]
+            (lambda: node.work.get(""), "unit='': want its name"),
+            (lambda: node.expose(5), 'address=5: want "host:port"'),  # type: ignore[arg-type]
+            (lambda: node.forward("a", "x", 5), 'listen=5: want "host:port"'),  # type: ignore[arg-type]
+            (lambda: node.listen("x", advertise="no"), "advertise='no': want True or False"),  # type: ignore[arg-type]
             (lambda: receptor.TLS(cert="a.crt"), "cert and key go together, and key is missing"),
         ]
         for mistake, says in mistakes:
@@ -311,6 +327,7 @@ def test_a_service_can_be_offered_again_at_once(nodes: Mesh) -> None:
     for _ in range(200):
         node.listen("echo").close()
         node.datagram("echo").close()
+        node.expose("127.0.0.1:1", "echo").close()
     with node.listen("echo"), pytest.raises(receptor.AddressInUse):
         node.datagram("echo")
 
@@ -447,6 +464,15 @@ def test_output_that_is_not_waited_for(nodes: Mesh) -> None:
     node = nodes.node("a", work_commands=[receptor.WorkCommand("sleep", "sleep", "60")])
     with node.work.submit("a", "sleep") as unit, pytest.raises(receptor.MeshTimeout, match="nothing came for 0 s"):
         next(unit.stdout(timeout_s=0))
+
+
+def test_output_that_nobody_reads_leaves_no_socket_open(nodes: Mesh) -> None:
+    node = nodes.node("a", work_commands=[receptor.WorkCommand("true", "true")])
+    with node.work.submit("a", "true") as unit:
+        unit.wait(timeout_s=60)
+        before = descriptors()
+        unit.stdout()
+        assert descriptors().keys() == before.keys()
 
 
 WRONG_NUMBERS: list[tuple[str, Callable[[Any, Any], Any], list[Any]]] = [
