@@ -36,11 +36,21 @@ def require(purpose: str) -> str:
     """Like :func:`find`, for callers who cannot go on without it."""
     path = find()
     if path is None:
+        others = ", ".join(_passed_over())
         raise ConfigError(
             f"{purpose}: needs the receptor daemon {version()}, which is neither in the scripts directory of this "
-            f"Python nor in PATH; reinstall the package, or set {VARIABLE} to its path"
+            f"Python nor in PATH{others and f' (there is {others})'}; reinstall the package, or set {VARIABLE} to its "
+            "path"
         )
     return path
+
+
+def _passed_over() -> Iterator[str]:
+    """The programs of that name which are not the daemon of this version, and what they are."""
+    for path in _candidates():
+        if _executable(path):
+            said = _version_of(path, os.stat(path).st_mtime_ns)
+            yield f"{path}, {'which does not say its version' if said is None else f'version {said[:40]!r}'}"
 
 
 def _candidates() -> Iterator[str]:

@@ -88,6 +88,11 @@ def _load() -> "ctypes.CDLL":
 
 
 def _open() -> "ctypes.CDLL":
+    if not os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
+        raise NativeLibraryError(
+            f"{PATH} is in an archive, and libraries are loaded from files: unpack it (pip install --target), or use "
+            'Node(..., mode="sidecar") with the receptor daemon beside it'
+        )
     if not os.path.exists(PATH):
         raise NativeLibraryError(f"{PATH} is missing: this installation has no node library; {_REBUILD}")
     try:

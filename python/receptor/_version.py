@@ -26,7 +26,11 @@ def version() -> str:
 
 def _installed() -> str:
     """What the metadata beside the package say; importing ``importlib.metadata`` would take longer than all else."""
-    found = [name for name in os.listdir(_PACKAGES) if name.startswith(f"{DISTRIBUTION}-") and name.endswith("-info")]
+    try:
+        names = os.listdir(_PACKAGES)
+    except OSError:
+        names = []  # The package is in an archive, as in a zipapp.
+    found = [name for name in names if name.startswith(f"{DISTRIBUTION}-") and name.endswith("-info")]
     if len(found) == 1:
         try:
             with open(os.path.join(_PACKAGES, found[0], "METADATA"), encoding="utf-8") as metadata:

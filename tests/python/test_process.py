@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -306,6 +307,28 @@ def test_a_package_without_its_metadata(tmp_path: Path) -> None:
     assert "--copy-metadata" in done.stdout
 
 
+def test_a_package_in_an_archive(tmp_path: Path) -> None:
+    """As in a zipapp: no library can be loaded, and the daemon is found where it is."""
+    archive = tmp_path / "app.pyz"
+    with zipfile.ZipFile(archive, "w") as app:
+        for module in (SOURCES / "receptor").rglob("*.py"):
+            app.write(module, module.relative_to(SOURCES))
+        app.writestr("pyreceptor-7.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: pyreceptor\nVersion: 7.0\n")
+    done = python(
+        "import receptor, receptor._daemon\n"
+        "print(receptor.__version__, receptor._daemon.find())\n"
+        "try: receptor.Node('a', mode='in-process')\n"
+        "except receptor.NativeLibraryError as error: print(error)\n",
+        PYTHONPATH=str(archive),
+        PATH=str(program(tmp_path / "bin" / "receptor", "7.0").parent) + os.pathsep + os.environ["PATH"],
+        RECEPTOR_DAEMON="",
+    )
+    assert done.returncode == 0, done.stderr
+    found, refusal = done.stdout.splitlines()
+    assert found == f"7.0 {tmp_path}/bin/receptor"
+    assert "is in an archive" in refusal
+
+
 def test_a_library_that_is_none_of_ours(unloaded: Path) -> None:
     compile_c(unloaded, 1, "", "int x;")
     with pytest.raises(receptor.NativeLibraryError, match="not a library of this package"):
@@ -350,8 +373,12 @@ def test_the_daemon_is_found_by_its_version(monkeypatch: pytest.MonkeyPatch, tmp
     assert _daemon.find() == str(ours)
     monkeypatch.setenv("PATH", f"{foreign.parent}:/bin")
     assert _daemon.find() is None
-    with pytest.raises(receptor.ConfigError, match="work command 'cat': needs the receptor daemon"):
+    with pytest.raises(receptor.ConfigError, match="work command 'cat': needs the receptor daemon") as refusal:
         receptor.Node("a", work_commands=[receptor.WorkCommand("cat", "cat")])
+    assert f"(there is {foreign}, version '1.4.9')" in str(refusal.value)
+    foreign.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(receptor.ConfigError, match=r"one/receptor, which does not say its version\)"):
+        _daemon.require("this")
     installed = program(tmp_path / "scripts" / "receptor", receptor.__version__)
     assert _daemon.find() == str(installed)
     monkeypatch.setenv("RECEPTOR_DAEMON", str(foreign))
