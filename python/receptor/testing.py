@@ -38,7 +38,7 @@ _LISTEN = "tcp://127.0.0.1:0"
 def mesh(*nodes: int | str, shape: Shape = "star", **options: Any) -> Iterator[dict[str, Node]]:
     """Nodes that reach one another, by name.
 
-    nodes: their names, or a number of them, which are called "n0", "n1" and so on.
+    nodes: their names, or a number of them, 1 or more, which are called "n0", "n1" and so on.
     shape: "star" (all dial the first), "line", "ring" or "full" (everybody dials everybody).
     options: further arguments of every :class:`receptor.Node`, for example ``work_commands`` or ``mode``.
     """
@@ -70,11 +70,14 @@ async def aio_mesh(*nodes: int | str, shape: Shape = "star", **options: Any) -> 
 def fixture(
     *nodes: int | str, shape: Shape = "star", scope: Scope = "function", **options: Any
 ) -> Callable[[], Mapping[str, Node]]:
-    """A pytest fixture that is such a mesh. ``scope`` is pytest's."""
+    """A pytest fixture that is such a mesh. ``scope`` is pytest's.
+
+    One for more than a function stands in a module or a conftest.py, also if only one class uses it.
+    """
     import pytest
 
     @pytest.fixture(scope=scope)
-    def of_nodes() -> Iterator[Mapping[str, Node]]:
+    def of_nodes(_: object = None) -> Iterator[Mapping[str, Node]]:  # In a class it is a method.
         with mesh(*nodes, shape=shape, **options) as made:
             yield made
 
@@ -102,7 +105,7 @@ def links(names: Sequence[str], shape: Shape) -> list[tuple[str, str]]:
 
 
 def _names(nodes: Sequence[int | str]) -> list[str]:
-    if len(nodes) == 1 and isinstance(nodes[0], int):
+    if len(nodes) == 1 and isinstance(nodes[0], int) and nodes[0] > 0:
         return [f"n{i}" for i in range(nodes[0])]
     names = [node for node in nodes if isinstance(node, str)]
     if not names or len(set(names)) < len(nodes):

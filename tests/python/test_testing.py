@@ -26,8 +26,21 @@ async def test_the_mesh_for_asyncio() -> None:
         assert (await nodes["a"].ping("b")).from_node == "b"
 
 
+mesh_of_a_class = receptor.testing.fixture("a", "b", scope="class")
+
+
+class TestInAClass:
+    mesh = receptor.testing.fixture("a", "b")
+
+    def test_a_fixture_of_its_body(self, mesh: Mapping[str, receptor.Node]) -> None:
+        assert mesh["b"].ping("a").from_node == "a"
+
+    def test_a_fixture_for_all_of_it(self, mesh_of_a_class: Mapping[str, receptor.Node]) -> None:
+        assert mesh_of_a_class["b"].ping("a").from_node == "a"
+
+
 def test_what_is_no_mesh() -> None:
-    for names in [(), ("a", "a"), ("a", 1)]:
+    for names in [(), ("a", "a"), ("a", 1), (0,), (-1,)]:
         with pytest.raises(ValueError, match="want one number, or names that differ"):
             with receptor.testing.mesh(*names):
                 pass
