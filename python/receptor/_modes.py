@@ -158,6 +158,8 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
             raise
         if isinstance(error, PermissionError):
             hint = "the permissions of the daemon's control-service say who may attach"
+        elif error.errno is None:
+            hint = "attach by a shorter path: a relative one, or a link to its directory"
         else:
             hint = "is a receptor daemon running with this control-service filename?"
         raise ControlError(f"{name}: {error.strerror or error}; {hint}") from error

@@ -322,6 +322,8 @@ def test_attaching_to_what_is_no_daemon(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with pytest.raises(receptor.ControlError, match="is a receptor daemon running"):
         receptor.Node.attach(path)
+    with pytest.raises(receptor.ControlError, match="too long; attach by a shorter path"):
+        receptor.Node.attach(tmp_path / ("d" * 150))
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
