@@ -459,6 +459,25 @@ func TestWork(t *testing.T) {
 	}
 }
 
+// TestNoPlaceForAUnit: the disk is at fault, not the work type that was asked for.
+func TestNoPlaceForAUnit(t *testing.T) {
+	p, dir := open(t), t.TempDir()
+	p.must("open", "config", map[string]any{
+		"node": "p", "data_dir": dir,
+		"work_commands": []any{map[string]any{"worktype": "cat", "command": "cat"}},
+	})
+	units := filepath.Join(dir, "p")
+	if err := os.RemoveAll(units); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(units, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range []string{"p", "far"} {
+		p.refused(Work, "work.submit", "node", node, "worktype", "cat")
+	}
+}
+
 func TestBadFrames(t *testing.T) {
 	p := open(t)
 	for _, body := range []string{"[]", "{", `{"id": "x"}`, "null", `{"id": 1.5}`, `"text"`} {

@@ -39,7 +39,11 @@ func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) 
 	}
 	sub, err := engine.Submit(submit)
 	if err != nil {
-		return failed(toError(err, WorkType))
+		code := WorkType
+		if _, ok := errors.AsType[unix.Errno](err); ok {
+			code = Work // No place for the unit: nothing is wrong with what was asked.
+		}
+		return failed(toError(err, code))
 	}
 	near, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
