@@ -173,7 +173,7 @@ func (l *listener) accept() {
 			continue
 		}
 		l.forget(st.local.offer)
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			return // What the program confirmed before is still to be read.
 		}
 		l.host.log.Error("stream refused: it cannot be handed to the program", "service", l.mesh.Service(), "err", err)
@@ -210,10 +210,20 @@ func announce(to *net.UnixConn, fd int, s *stream, peer address) error {
 func eachMessage(conn *net.UnixConn, f func(message []byte)) {
 	var b [32]byte
 	for {
-		n, err := conn.Read(b[:])
+		n, err := readMessage(conn, b[:])
 		if err != nil || n == 0 {
 			return
 		}
 		f(b[:n])
 	}
+}
+
+// readMessage reads the next message that a program has sent on a SOCK_SEQPACKET. If the program closed its end with
+// something unread, the kernel tells that first, once, and then what the program had sent before.
+func readMessage(conn *net.UnixConn, b []byte) (int, error) {
+	n, err := conn.Read(b)
+	if errors.Is(err, unix.ECONNRESET) {
+		n, err = conn.Read(b)
+	}
+	return n, err
 }

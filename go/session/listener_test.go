@@ -6,9 +6,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // endOf reads to the end, which is to come within a minute.
@@ -57,6 +61,53 @@ func TestStreamsNobodyAccepted(t *testing.T) {
 	}
 	if st, _ := a.must("stream.status", "stream", first["stream"]); st["state"] == "reset" {
 		t.Errorf("the stream that was accepted: %v", st)
+	}
+}
+
+// TestSaidBeforeTheEnd: a program has sent messages, and closed its end while there was something for it to read.
+func TestSaidBeforeTheEnd(t *testing.T) {
+	near, fd, err := socketPair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := adopt(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = near.Write([]byte("for nobody"))
+	_, _ = far.Write([]byte("+1"))
+	_, _ = far.Write([]byte("-2"))
+	_ = far.Close()
+	var said []string
+	eachMessage(near, func(message []byte) { said = append(said, string(message)) })
+	if !slices.Equal(said, []string{"+1", "-2"}) {
+		t.Errorf("heard %q", said)
+	}
+}
+
+// TestDatagramsBeforeTheEnd: what a program has sent leaves, whatever it has not read.
+func TestDatagramsBeforeTheEnd(t *testing.T) {
+	a, b := pair(t)
+	_, in := b.must("datagram.open", "service", "in")
+	opened, out := a.must("datagram.open", "service", "out")
+	_, _ = in.Write([]byte("\x01\x00\x01a\x03outunread"))
+	for received := 0.0; received == 0; {
+		status, _ := a.must("datagram.status", "datagram", opened["datagram"])
+		received, _ = status["received"].(float64)
+	}
+	const count = 100
+	for i := range count {
+		_, _ = fmt.Fprintf(out, "\x01\x00\x01b\x02in%d", i)
+	}
+	_ = out.Close()
+	_ = in.SetReadDeadline(time.Now().Add(time.Minute))
+	buf := make([]byte, 100)
+	for i := range count {
+		n, err := in.Read(buf)
+		if want := fmt.Sprintf("out%d", i); err != nil || !strings.HasSuffix(string(buf[:n]), want) {
+			t.Fatalf("read %q, %v; want %s", buf[:n], err, want)
+		}
 	}
 }
 

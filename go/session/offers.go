@@ -142,7 +142,7 @@ func (o *offer) Run(ctx context.Context, w *workceptor.Work) error {
 	defer stop()
 	buf := make([]byte, maxVerdict)
 	for {
-		n, err := near.Read(buf)
+		n, err := readMessage(near, buf)
 		if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			return errStubborn
 		}

@@ -202,7 +202,7 @@ func (d *datagrams) out() {
 	var last []byte // Programs send many datagrams to one address.
 	var to net.Addr
 	for {
-		n, err := d.conn.Read(buf)
+		n, err := readMessage(d.conn, buf)
 		if err != nil || n == 0 {
 			return
 		}
