@@ -69,9 +69,11 @@ class AsyncSession:
     on_event: called with each event, on the loop.
     """
 
-    def __init__(self, sock: socket.socket, on_event: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(
+        self, sock: socket.socket, session: Session, on_event: Callable[[Event], None] = lambda event: None
+    ) -> None:
         sock.setblocking(False)
-        self.session = Session()
+        self.session = session
         self.sock = sock
         self.on_event = on_event
         self._loop = asyncio.get_running_loop()

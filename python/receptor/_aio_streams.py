@@ -649,7 +649,7 @@ class EventStream(_process.Local):
     def __init__(self, node: "Node", op: Op[None]) -> None:
         self._node = node
         self._op = op
-        self._session = Session()
+        self._session = self._new_session()
         self._events: list[Event] = []
         self._poll: Pollable | None = None
         self._done = False
@@ -694,6 +694,10 @@ class EventStream(_process.Local):
         if self._poll is not None:
             self._poll.close()
 
+    def _new_session(self) -> Session:
+        node = self._node
+        return Session(lambda: node._host.gone())  # The node may not be started yet.
+
     async def _subscribe(self) -> None:
         if self._done:
             raise ClosedError("the event stream is closed")
@@ -711,7 +715,7 @@ class EventStream(_process.Local):
             poll.close()
             self._poll = None  # The next call begins anew.
             if self._session.ended is None:
-                self._session = Session()
+                self._session = self._new_session()
             if type(error) in (BrokenPipeError, ConnectionResetError):
                 raise ClosedError("the node is closed") from error
             raise

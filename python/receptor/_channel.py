@@ -156,7 +156,7 @@ class Channel:
         return error if isinstance(error, ClosedError) else ClosedError(str(error))
 
 
-def from_descriptor(fd: int) -> Channel:
+def from_descriptor(fd: int, session: Session) -> Channel:
     """A channel over a session's descriptor."""
     os.set_blocking(fd, True)
-    return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd))
+    return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd), session)

@@ -17,13 +17,32 @@ MODES = ("auto", "in-process", "sidecar")
 _SESSION_FD = 3  # Of the child.
 _GREETING = b"Receptor Control, node "
 _LINE_BYTES = 4096
+_SOCKET_TO_STATUS_S = 0.2  # A process that ends closes its sockets a little before its status can be asked for.
 _LEAST_S = 0.001  # 0 would mean non-blocking to a socket.
 
 
-class Sidecar:
+class Host:
+    """What a node runs in."""
+
+    closing = False  # This program closes its node.
+
+    def __init__(self, ended: str = "") -> None:
+        self._ended = ended
+
+    def gone(self) -> str:
+        """What became of a node whose sessions have ended without a word."""
+        how = "" if self.closing else self._how()
+        return f"the node is gone: {how}" if how else "the node is closed"
+
+    def _how(self) -> str:
+        return self._ended
+
+
+class Sidecar(Host):
     """The child process that holds a node. It ends by itself when its session's socket does."""
 
     def __init__(self, pid: int) -> None:
+        super().__init__(f"its sidecar, process {pid}, has ended")
         self.pid = pid
         self._parent = os.getpid()
         self._reaped = False
@@ -43,6 +62,19 @@ class Sidecar:
     def forget(self) -> None:
         """Let it end by itself, soon; the zombie that may stay until this process ends takes no resources."""
         self._reaped = True
+
+    def _how(self) -> str:
+        try:
+            status = None
+            if not self._reaped and self._ends(_SOCKET_TO_STATUS_S):
+                status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            pass  # Somebody reaps all children.
+        if status is None:
+            return self._ended
+        if status.si_code == os.CLD_EXITED:
+            return f"{self._ended} with exit status {status.si_status}"
+        return f"{self._ended}, killed by signal {status.si_status}"
 
     def _ends(self, timeout_s: float) -> bool:
         try:
@@ -125,6 +157,11 @@ def _ignored_signals() -> list[int]:
         for number in signal.valid_signals()
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) == signal.SIG_IGN
     ]
+
+
+def daemon_at(path: str | os.PathLike[str]) -> Host:
+    """What the node of an attached program runs in."""
+    return Host(f"the daemon of {os.fspath(path)} has ended, or has closed the connection")
 
 
 def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.socket:

@@ -109,10 +109,13 @@ class Op(NamedTuple, Generic[T]):
 class Session:
     """One end of a session.
 
+    gone: says what became of the node if the socket ends without a word.
+
     Not for several threads at once. After a :class:`ProtocolError` it is of no use: close the socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[], str] = lambda: "the node is closed") -> None:
+        self._gone = gone
         self.hello: Hello | None = None
         self.ended: ReceptorError | None = None  # Set by the event "closed": why the node is no more.
         self._buffer = bytearray()
@@ -181,7 +184,7 @@ class Session:
             return self.ended
         if self._buffer:
             return ProtocolError(f"session ended inside a frame, after {len(self._buffer)} bytes of it")
-        return ClosedError("the node is closed")
+        return ClosedError(self._gone())
 
     def close(self) -> None:
         """Drop what was received in part."""

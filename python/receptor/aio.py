@@ -44,7 +44,7 @@ from ._aio_streams import (
 from ._aio_work import Offer, Output, Work
 from ._channel import Channel
 from ._functions import AsyncWorkContext
-from ._session import Descriptor, Op
+from ._session import Descriptor, Op, Session
 from ._units import AsyncUnit as Unit
 from .errors import ClosedError, MeshTimeout
 from .types import (
@@ -156,6 +156,7 @@ class Node(_process.Local):
         self._prepare("", log_level, timeout_s)
         self._op = None
         self._connect = lambda: (_modes.attach(path, timeout_s), None)
+        self._host = _modes.daemon_at(path)
         self._takes_time = True
         return self
 
@@ -169,6 +170,7 @@ class Node(_process.Local):
         self._mode = ""
         self._log_level = log_level
         self._session: AsyncSession | None = None
+        self._host = _modes.Host()
         self._sidecar: _modes.Sidecar | None = None
         self._closed = False
         self._starting = asyncio.Lock()
@@ -190,7 +192,8 @@ class Node(_process.Local):
 
     async def _start(self) -> None:
         op, sock, sidecar = await self._begin_in_thread() if self._takes_time else self._begin()
-        session = AsyncSession(sock)
+        self._host = sidecar or self._host
+        session = AsyncSession(sock, Session(self._host.gone))
         try:
             if self._log_level is not None:
                 session.on_event = _log_forwarder(self)
@@ -449,7 +452,7 @@ class Node(_process.Local):
                 await asyncio.to_thread(self._close_at_exit, timeout_s)
             return
         check_loop(self._session.loop)
-        self._closed = True
+        self._closed = self._host.closing = True
         end = self._session.loop.time() + timeout_s
         try:
             await self._last_words(min(timeout_s, _LAST_WORDS_S))
@@ -571,7 +574,7 @@ class Node(_process.Local):
         if self._session.loop.is_running():  # In another thread.
             asyncio.run_coroutine_threadsafe(self.close(timeout_s), self._session.loop).result(timeout_s)
             return
-        self._closed = True
+        self._closed = self._host.closing = True
         sock = self._session.sock
         if sock.fileno() >= 0:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sock.detach()) as blocking:

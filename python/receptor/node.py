@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from . import _modes, _ops, _process
 from ._address import Address
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
-from ._session import Descriptor, Op, Reply
+from ._session import Descriptor, Op, Reply, Session
 from ._streams import DatagramSocket, EventStream, Listener, MeshSocket, Proxy
 from .errors import ClosedError, MeshTimeout, ReceptorError
 
@@ -124,6 +124,7 @@ class Node(_process.Local):
             mode=where,
         )
         sock, self._sidecar = _modes.open_session(where, environ)
+        self._host = self._sidecar or _modes.Host()
         self._begin(sock, op, log_level)
 
     @classmethod
@@ -140,6 +141,7 @@ class Node(_process.Local):
         """
         self = cls.__new__(cls)
         self._prepare(timeout_s)
+        self._host = _modes.daemon_at(path)
         self._begin(_modes.attach(path, timeout_s), None, log_level)
         return self
 
@@ -154,7 +156,7 @@ class Node(_process.Local):
         self.timeout_s = timeout_s
 
     def _begin(self, sock: socket.socket, op: Op[JSON] | None, log_level: LogLevel | None) -> None:
-        self._root = self._main = Channel(sock)  # The node lives as long as the root.
+        self._root = self._main = Channel(sock, Session(self._host.gone))  # The node lives as long as the root.
         try:
             if log_level is not None:
                 self._root.call(_ops.events(("log",), self.timeout_s, log_level)).result()  # "open" has much to say.
@@ -345,7 +347,7 @@ class Node(_process.Local):
         """
         if self._closed or os.getpid() != self._pid:
             return
-        self._closed = True
+        self._closed = self._host.closing = True
         try:
             with self._lock:
                 self._main.call(_ops.close(timeout_s))
@@ -459,7 +461,7 @@ class Node(_process.Local):
     def _new_channel(self) -> Channel:
         op = Op("session.new", {}, lambda _: None, self.timeout_s)
         reply = self._main.call(op)
-        channel = from_descriptor(reply.descriptor().detach())
+        channel = from_descriptor(reply.descriptor().detach(), Session(self._host.gone))
         channel.greeting(deadline_of(op))
         return channel
 

@@ -293,6 +293,19 @@ def test_two_programs_share_a_daemons_node(in_thread: InThread) -> None:
         daemon.close()
 
 
+def test_a_killed_daemon_is_told() -> None:
+    daemon = Daemon("host")
+    try:
+        with receptor.Node.attach(daemon.socket) as node:
+            daemon.process.kill()
+            with pytest.raises(
+                receptor.ClosedError, match=f"the node is gone: the daemon of {daemon.socket} has ended"
+            ):
+                node.wait_route("nowhere", timeout_s=60)
+    finally:
+        daemon.close()
+
+
 def test_an_attached_program_hears_the_daemons_log(caplog: pytest.LogCaptureFixture) -> None:
     heard = threading.Event()
 
@@ -353,10 +366,32 @@ def test_a_killed_sidecar_is_told() -> None:
         assert node._sidecar is not None
         with node.events("peer") as events:
             os.kill(node._sidecar.pid, signal.SIGKILL)
-            with pytest.raises(receptor.ClosedError):
+            killed = rf"the node is gone: its sidecar, process {node._sidecar.pid}, has ended, killed by signal 9"
+            with pytest.raises(receptor.ClosedError, match=killed):
                 events.get(timeout_s=60)
-        with pytest.raises(receptor.ClosedError):
+        with pytest.raises(receptor.ClosedError, match=killed):
             node.status()
+    with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
+        node.status()
+
+
+async def test_a_killed_sidecar_is_told_to_tasks() -> None:
+    async with receptor.aio.Node("a", mode="sidecar") as node:
+        assert node._sidecar is not None
+        async with node.events("peer") as events:
+            os.kill(node._sidecar.pid, signal.SIGKILL)
+            for what in (events.get(timeout_s=60), node.status(), node.routes()):
+                with pytest.raises(receptor.ClosedError, match="its sidecar, process .* killed by signal 9"):
+                    await what
+
+
+def test_a_sidecar_that_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "receptor"
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("RECEPTOR_DAEMON", str(program))
+    with pytest.raises(receptor.ClosedError, match="its sidecar, process .* has ended with exit status 7"):
+        receptor.Node("a", mode="sidecar")
 
 
 def test_a_sidecar_ends_with_its_program() -> None:
