@@ -14,6 +14,7 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import zipfile
 from distutils.command.build_scripts import build_scripts  # Setuptools' own; it has no other name for it.
@@ -212,6 +213,8 @@ def build_program(name: str, target: Path, version: str) -> None:
 
 def find_go() -> str:
     """The go program, checked to be new enough for go.mod."""
+    if not sys.platform.startswith("linux"):
+        _fail(f"Linux is needed, and this is {sys.platform}: the package does not run here")
     name = os.environ.get("RECEPTOR_GO") or "go"
     found = shutil.which(name)
     wanted = _wanted_go()

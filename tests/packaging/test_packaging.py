@@ -18,7 +18,9 @@ import pytest
 from building import ROOT, commands
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+TOP = ("pyproject.toml", "MANIFEST.in", "go.mod", "go.sum", "README.md", "LICENSE", "THIRD-PARTY-LICENSES")
 SIZE_BUDGET_BYTES = 10_000_000
+MODULE_AND_FOLDER = "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Dir}}{{end}}{{end}}"
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,8 +52,10 @@ def copy_sources(target: Path) -> Path:
             ignore=shutil.ignore_patterns("__pycache__", "_native", "*.egg-info", "testdata"),
         )
     for path in ROOT.iterdir():
-        if path.is_file() and path.name in ("pyproject.toml", "go.mod", "go.sum", "README.md", "LICENSE"):
+        if path.is_file() and path.name in TOP:
             shutil.copy(path, target)
+    (target / "tests").mkdir()
+    shutil.copy(__file__, target / "tests")
     return target
 
 
@@ -89,6 +93,7 @@ def test_the_source_distribution_builds_without_the_repository(sdist: Path) -> N
     assert {"go.mod", "go.sum", "capi/receptor.h", "capi/main.go", "python/build/commands.py"} <= names
     assert {"python/build/symver.h", "go/cmd/receptor/main.go", "python/receptor/py.typed"} <= names
     assert not [name for name in names if "_native" in name or name.endswith((".so", ".pyc", "_test.go"))]
+    assert not [name for name in names if name.startswith("tests")]  # Some of them, without what they need.
 
 
 def test_the_wheel_holds_the_packages_the_library_and_the_daemon(wheel: Path) -> None:
@@ -102,6 +107,28 @@ def test_the_wheel_holds_the_packages_the_library_and_the_daemon(wheel: Path) ->
     assert top == {"receptor", "receptorctl", f"pyreceptor-{VERSION}.data", f"pyreceptor-{VERSION}.dist-info"}
     assert not [name for name in files if name.endswith((".h", ".go", ".new")) or "/build/" in name]
     assert wheel.stat().st_size < SIZE_BUDGET_BYTES
+
+
+def test_the_wheel_names_its_licences(unpacked: Path) -> None:
+    """Its own, and those of all that is compiled into it."""
+    about = unpacked / f"pyreceptor-{VERSION}.dist-info"
+    assert "\nLicense-Expression: Apache-2.0\n" in (about / "METADATA").read_text()
+    assert (about / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    told = (about / "licenses" / "THIRD-PARTY-LICENSES").read_text()
+    build = commands()
+    listing = subprocess.run(
+        [build.find_go(), "list", "-deps", "-tags", build.TAGS, "-f", MODULE_AND_FOLDER, "./go/cmd/receptor", "./capi"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    modules = dict(line.split("\t") for line in listing.splitlines() if line)
+    assert "github.com/quic-go/quic-go" in modules
+    for module, folder in modules.items():
+        assert f"\n{module}\n" in told
+        for text in Path(folder).glob("LICENSE*"):
+            assert text.read_text().strip("\n") in told, f"{module}: copy {text} into THIRD-PARTY-LICENSES"
 
 
 def test_members_are_as_small_as_their_format_allows(tmp_path: Path) -> None:
@@ -211,6 +238,13 @@ def test_without_the_library_nodes_are_sidecars(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "sidecar a\n", done.stderr
+
+
+def test_other_systems_are_refused_before_anything_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = commands()
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(SystemExit, match="Linux is needed, and this is darwin"):
+        build.find_go()
 
 
 def program(path: Path, text: str) -> Path:
