@@ -56,7 +56,11 @@ def _dismiss(coroutine: Any) -> None:  # Any: what a task may have instead
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Raise RuntimeError, as asyncio does, unless this is ``loop``."""
-    if asyncio.get_running_loop() is not loop:
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:  # None runs in this thread.
+        here = None
+    if here is not loop:
         raise RuntimeError(
             "opened on one event loop, used on another: open a node for each loop, or have the call made on the node's "
             "with asyncio.run_coroutine_threadsafe"

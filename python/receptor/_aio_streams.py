@@ -343,6 +343,9 @@ class Listener(Pollable):
         """Where others reach it."""
         return Address(self._node.id, self.service)
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self.fileno())
+
     async def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
         """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
         _process.check(self._pid)
@@ -538,6 +541,9 @@ class DatagramSocket(Pollable):
     def address(self) -> Address:
         """Where others reach it."""
         return Address(self._node.id, self.service)
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self.fileno())
 
     async def send_to(self, data: Buffer, address: tuple[str, str], *, timeout_s: float | None = None) -> None:
         """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.

@@ -253,6 +253,9 @@ def write_result(stdout: BinaryIO, result: object) -> None:
             stdout.write(result.encode())
         case bytes() | bytearray() | memoryview():
             stdout.write(result)
+        case _ if inspect.iscoroutine(result):
+            result.close()  # Or Python tells of it as well.
+            raise TypeError("a function for work has returned a coroutine: offer one that is made with async def")
         case _:
             raise TypeError(f"a function for work returns bytes, str or None, not {type(result).__name__}")
 

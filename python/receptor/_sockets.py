@@ -86,6 +86,11 @@ class StreamSocket(_process.Local, socket.socket):
         return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
 
 
+def described(thing: object, what: object, fileno: int) -> str:
+    """The ``repr`` of something that has a descriptor."""
+    return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if fileno < 0 else ''}>"
+
+
 def host_port(address: str) -> tuple[str, int]:
     """The two parts of an address like "tcp://[::1]:8080".
 

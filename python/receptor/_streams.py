@@ -207,6 +207,9 @@ class Listener(_process.Local):
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self.fileno())
+
     def _abandon_after_fork(self) -> None:
         self._sock.close()
         self._arrivals.close()
@@ -311,6 +314,9 @@ class DatagramSocket(_process.Local):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self.fileno())
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"datagram socket {self.service!r} is closed")

@@ -87,8 +87,8 @@ class _Process:
         except (EOFError, OSError):
             pass
         self._join(5)
-        code = self._process.exitcode
-        return {"err": f"the process of the function ended with exit code {code}; what it says is on standard error"}
+        end = _end_of(self._process.exitcode)
+        return {"err": f"the process of the function {end}; what it says is on standard error"}
 
     def kill(self) -> None:
         self._pipe.close()
@@ -106,6 +106,16 @@ class _Process:
             wait(self._end, timeout_s)
         else:
             self._process.join(timeout_s)
+
+
+def _end_of(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # One without a name, as of real time.
+        name = str(-code)
+    return f"was ended by signal {name}"
 
 
 @contextmanager

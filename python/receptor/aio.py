@@ -89,6 +89,7 @@ __all__ = [
 
 _SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
 _LAST_WORDS_S = 3.0  # How long a closing node waits until what was written to closed streams is with the engine.
+_END_TASKS_S = 0.1  # What cancelled handlers and functions have at least.
 T = TypeVar("T")
 
 
@@ -461,7 +462,7 @@ class Node(_process.Local):
             pass  # It ended by itself, or it ends with its session, now.
         finally:
             self._session.close()
-            await self._end_tasks()
+            await self._end_tasks(max(end - self._session.loop.time(), _END_TASKS_S))
             if self._sidecar is not None:
                 await asyncio.to_thread(self._sidecar.wait, _SIDECAR_END_S)
 
@@ -532,6 +533,7 @@ class Node(_process.Local):
         """Run a task that ends with the node at the latest."""
         try:
             loop = self._open_session().loop
+            check_loop(loop)
         except BaseException:
             coroutine.close()
             raise
@@ -560,13 +562,14 @@ class Node(_process.Local):
         if closing:
             await asyncio.wait(closing, timeout=limit_s)
 
-    async def _end_tasks(self) -> None:
+    async def _end_tasks(self, limit_s: float) -> None:
+        """Cancel what runs for the node and wait for it. A function that goes on all the same is left alone."""
         await asyncio.sleep(0)  # Who waits for an answer gets ClosedError, and who was made just now begins.
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=limit_s)
 
     def _close_at_exit(self, timeout_s: float) -> None:
         if self._closed or self._session is None:

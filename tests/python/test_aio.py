@@ -213,6 +213,7 @@ async def test_what_is_opened_can_be_opened_in_a_task(nodes: Mesh) -> None:
             listening = group.create_task(node.listen("x"))
             receiving = group.create_task(node.datagram("y"))
         assert (listening.result().service, receiving.result().service) == ("x", "y")
+        assert repr(listening.result()) == "<receptor._aio_streams.Listener a:x>"
         with pytest.raises(receptor.AddressInUse):
             await asyncio.create_task(node.listen("x"))
         node.listen("z").close()  # And never awaited.
@@ -289,6 +290,21 @@ async def test_a_node_belongs_to_its_loop(mesh: Mesh) -> None:
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         assert (await node.status()).node == "a"
+
+
+async def test_no_task_is_made_for_a_node_on_another_loop(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+
+        async def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="opened on one event loop, used on another"):
+                await node.work.submit("a", "cat")
+            with pytest.raises(RuntimeError, match="opened on one event loop, used on another"):
+                node.work.handler("x")(lambda unit: None)
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        with pytest.raises(RuntimeError, match="opened on one event loop, used on another"):
+            await asyncio.to_thread(node.work.handler("x"), lambda unit: None)
 
 
 def test_a_node_whose_loop_has_ended_is_closed_from_another(mesh: Mesh) -> None:
@@ -607,6 +623,30 @@ async def test_closing_the_node_ends_handlers(mesh: Mesh) -> None:
             await started.wait()
             await node.close()
     assert ended.is_set()
+
+
+async def test_closing_the_node_does_not_wait_for_a_stubborn_handler(mesh: Mesh) -> None:
+    mesh.node("hub")
+    started, cancelled, let_go, ended = (asyncio.Event() for _ in range(4))
+
+    async def stubborn(_: receptor.aio.MeshReader, __: receptor.aio.MeshWriter) -> None:
+        started.set()
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+        ended.set()
+
+    async with mesh.aio_node("a") as node:
+        await node.start_server(stubborn, "x")
+        with await node.open_socket("a", "x"):
+            await started.wait()
+            await node.close(timeout_s=0.01)
+    assert cancelled.is_set()
+    assert not ended.is_set()
+    let_go.set()
+    await ended.wait()
 
 
 async def test_datagrams(mesh: Mesh) -> None:

@@ -108,6 +108,8 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
                 sys.exit("nothing to do")
             case "wrong":
                 return 42
+            case "coroutine":
+                return asyncio.sleep(0)
             case "interrupt":
                 raise KeyboardInterrupt
             case "mute":
@@ -139,6 +141,7 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
     result, output = run("exit with words")
     assert (result.exit_code, output) == (1, b"out\nnothing to do\n")
     assert "returns bytes, str or None, not int" in run("wrong")[0].detail
+    assert "offer one that is made with async def" in run("coroutine")[0].detail
     assert run("interrupt")[0].detail == "KeyboardInterrupt"
     assert run("mute")[0].detail == "Mute: its text cannot be told, because of ZeroDivisionError"
     result, output = run("odd text")
@@ -275,11 +278,11 @@ def test_functions_in_processes_of_their_own() -> None:
             time.sleep(0.001)
         node.work.offer("crash", crash, mode="process")
         with node.work.submit("a", "crash") as unit:
-            with pytest.raises(receptor.WorkFailed, match="exit code -9"):
+            with pytest.raises(receptor.WorkFailed, match="ended by signal SIGKILL"):
                 unit.wait(timeout_s=60)
         node.work.offer("leave", crash_leaving_a_child, mode="process")
         with node.work.submit("a", "leave") as unit:
-            with pytest.raises(receptor.WorkFailed, match="exit code -9"):
+            with pytest.raises(receptor.WorkFailed, match="ended by signal SIGKILL"):
                 unit.wait(timeout_s=60)
             os.kill(int(b"".join(unit.stdout(timeout_s=60))), signal.SIGKILL)
         with pytest.raises(receptor.ConfigError, match="top of a module"):

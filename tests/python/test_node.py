@@ -317,8 +317,9 @@ def test_a_service_that_does_not_exist(mesh: Mesh) -> None:
 
 def test_a_service_name_is_taken_once(mesh: Mesh) -> None:
     node = mesh.node("a")
-    with node.listen("echo"), pytest.raises(receptor.AddressInUse):
+    with node.listen("echo") as listener, pytest.raises(receptor.AddressInUse):
         node.listen("echo")
+    assert repr(listener) == "<receptor._streams.Listener a:echo closed>"
 
 
 def test_a_service_can_be_offered_again_at_once(nodes: Mesh) -> None:
