@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -151,7 +152,8 @@ func (h *host) adopt(d *daemon.Daemon) {
 	h.spawn("work events", func() { h.relayWork(d.Work) })
 }
 
-// dataDir is where the units of this node live: where the program says, or in a directory that goes with the node.
+// dataDir is where the units of this node live: where the program says, or in a directory that goes with the node. That is
+// made with the first unit: a node without any needs no place to write, and leaves none behind if its process is killed.
 func (h *host) dataDir(c *openConfig) (string, error) {
 	if c.DataDir != "" || c.File != "" {
 		if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
@@ -159,10 +161,14 @@ func (h *host) dataDir(c *openConfig) (string, error) {
 		}
 		return c.DataDir, nil
 	}
-	dir, err := os.MkdirTemp(daemon.LookupEnv(h.environ, "TMPDIR"), "receptor-")
+	temporary, err := filepath.Abs(cmp.Or(daemon.LookupEnv(h.environ, "TMPDIR"), os.TempDir()))
+	if err == nil {
+		_, err = os.Stat(temporary + "/.")
+	}
 	if err != nil {
 		return "", &Error{Code: BadConfig, Msg: "no directory for work units: " + err.Error()}
 	}
+	dir := filepath.Join(temporary, "receptor-"+rand.Text())
 	h.mu.Lock()
 	h.scratch = dir
 	h.mu.Unlock()

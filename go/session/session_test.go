@@ -459,6 +459,40 @@ func TestWork(t *testing.T) {
 	}
 }
 
+// TestPrivateDirectory: there is one from the first unit to the end of the node.
+func TestPrivateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	start := func(tmpdir string) *program {
+		fd, err := Open(fmt.Appendf(nil, `{"abi": 1, "environ": {"TMPDIR": %q}}`, tmpdir), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return attach(t, fd)
+	}
+	inside := func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, "receptor-*", "p", "*", "status"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	p := start(dir)
+	p.must("open", "config", map[string]any{"node": "p"})
+	if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {
+		t.Errorf("before there are units: %v, %v", made, err)
+	}
+	p.must("work.submit", "node", "far", "worktype", "cat")
+	if units := inside(); len(units) != 1 {
+		t.Errorf("with a unit: %v", units)
+	}
+	p.must("close")
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("after the end: %v, %v", left, err)
+	}
+	missing := filepath.Join(dir, "missing")
+	start(missing).refused(BadConfig, "open", "config", map[string]any{"node": "p"})
+}
+
 // TestNoPlaceForAUnit: the disk is at fault, not the work type that was asked for.
 func TestNoPlaceForAUnit(t *testing.T) {
 	p, dir := open(t), t.TempDir()
