@@ -159,13 +159,24 @@ class Work:
         sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
-            await self._send(sock, payload, unit_id)
+            await self._until_closed(self._send(sock, payload, unit_id))
             await self._node._run(_ops.started(unit_id))
         except BaseException:
             await self._take_back(unit, sock)
             raise
         sock.close()
         return unit
+
+    async def _until_closed(self, sending: Coroutine[Any, Any, None]) -> None:  # Any: what coroutines say to their loop
+        """Await ``sending``, which may wait for the program's payload for ever, while the node is open."""
+        task = self._node._spawn(sending)
+        try:
+            await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if self._node.closed and current is not None and not current.cancelling():
+                raise ClosedError(f"node {self._node.id!r} is closed") from None
+            raise
 
     async def _send(self, sock: socket.socket, payload: AsyncPayload, unit_id: str) -> None:
         """Send the payload and its end. What the payload raises is raised, also what a socket could have raised."""

@@ -835,6 +835,23 @@ async def test_a_submit_whose_node_is_closed_is_not_cancelled(mesh: Mesh) -> Non
             await task
 
 
+async def test_a_submit_whose_node_is_closed_does_not_wait_for_its_payload(mesh: Mesh) -> None:
+    mesh.node("hub")
+    waiting = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"half"
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async with mesh.aio_node("a", work_commands=[CAT]) as node:
+        task = asyncio.ensure_future(node.work.submit("a", "cat", endless()))
+        await waiting.wait()
+        await node.close()
+        with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
+            await task
+
+
 # What a socket raises is what a payload raises that is read from another socket.
 BROKEN = [ZeroDivisionError, BrokenPipeError, ConnectionResetError, receptor.StreamResetError, TimeoutError]
 
