@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from setuptools import Command
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
+from setuptools.command.sdist import sdist
 
 try:
     from deflate import deflate_compress
@@ -128,6 +129,14 @@ class BuildScripts(build_scripts):
     def get_source_files(self) -> list[str]:
         """None: the stock command would name the daemon."""
         return []
+
+
+class SourceDistribution(sdist):
+    """All that a build needs, and no tests: setuptools would take some of them, without what they need."""
+
+    def make_distribution(self) -> None:
+        self.filelist.prune("tests")
+        super().make_distribution()
 
 
 class BdistWheel(bdist_wheel):
