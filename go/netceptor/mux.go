@@ -638,10 +638,8 @@ func (m *mux) finish(ctx context.Context, cause error) {
 	}
 	spoke, open := m.spoke, slices.Collect(maps.Keys(m.streams))
 	m.mu.Unlock()
-	if spoke {
-		for _, s := range open {
-			s.abort(codeEnds)
-		}
+	for _, s := range open { // Also where nothing is left to deliver: what still flows on them would go on for all of ctx.
+		s.abort(codeEnds)
 	}
 	awaitDelivery(m.qc, ctx.Done(), nil)
 	if spoke {

@@ -1004,6 +1004,31 @@ def test_streams_end_as_resets_when_the_node_closes(mesh: Mesh) -> None:
             sock.recv(10)
 
 
+def test_a_stream_that_flows_does_not_hold_up_the_end_of_its_node(nodes: Mesh, in_thread: InThread) -> None:
+    """It is reset at once: all that it still carried would be waited for, and there is no end of that."""
+    if nodes.mode == "attached":
+        pytest.skip("the node goes on")
+    a, b = nodes.pair()
+    with b.listen("x") as listener, a.connect("b", "x") as sock, listener.accept() as far:
+
+        def send() -> None:
+            while True:
+                sock.sendall(bytes(100_000))
+
+        def take() -> None:
+            while far.recv(100_000):
+                pass
+
+        sending, taking = in_thread(send), in_thread(take)
+        while not far.status().bytes_in:
+            pass
+        a.close()
+        with pytest.raises(receptor.StreamResetError):
+            sending.result()
+        with pytest.raises(receptor.StreamResetError, match="as of a node that ends"):
+            taking.result()
+
+
 def test_an_unclosed_node_warns_and_ends(mesh: Mesh) -> None:
     fake = mesh.fake
     with pytest.warns(ResourceWarning, match="unclosed <receptor.node.Node 'left'>"):
