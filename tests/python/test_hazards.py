@@ -467,11 +467,12 @@ def test_the_environment_is_what_the_program_says(python: Interpreter) -> None:
         "1\nchanged given\n",
         "import receptor, os, tempfile\n"
         "os.environ['ONE'] = 'changed'\n"
+        "command = receptor.WorkCommand('env', 'sh', '-c \"echo $ONE $TWO\"')\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    os.environ['TMPDIR'] = folder\n"
-        "    with receptor.Node('a'): print(len(os.listdir(folder)))\n"
+        "    with receptor.Node('a', work_commands=[command]) as node, node.work.submit('a', 'env'):\n"
+        "        print(len(os.listdir(folder)))\n"
         "    del os.environ['TMPDIR']\n"
-        "command = receptor.WorkCommand('env', 'sh', '-c \"echo $ONE $TWO\"')\n"
         "with receptor.Node('a', work_commands=[command], environ={**os.environ, 'TWO': 'given'}) as node:\n"
         "    with node.work.submit('a', 'env') as unit: print(b''.join(unit.stdout()).decode(), end='')\n",
     )
