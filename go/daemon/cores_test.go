@@ -123,6 +123,14 @@ func TestSlotsAtWork(t *testing.T) {
 	}
 }
 
+// busyMachine measures one of whose cores none is idle from begin on.
+func busyMachine(begin time.Time) func(packets uint64) (moment, error) {
+	return func(packets uint64) (moment, error) {
+		now := time.Now()
+		return moment{at: now, packets: packets, total: 1 + uint64(now.Sub(begin)/time.Millisecond)}, nil
+	}
+}
+
 // TestCoresAreSharedAndGivenBack: a node through which much passes on a full machine uses one core, and all of them again
 // when nothing passes any more, and when it ends.
 func TestCoresAreSharedAndGivenBack(t *testing.T) {
@@ -150,9 +158,7 @@ func TestCoresAreSharedAndGivenBack(t *testing.T) {
 					},
 					measure: func(packets uint64) (moment, error) {
 						asked++
-						now := time.Now()
-						ticks := 1 + uint64(now.Sub(begin)/time.Millisecond) // None of them is idle.
-						return moment{at: now, packets: packets, total: ticks}, nil
+						return busyMachine(begin)(packets)
 					},
 					worked: func() time.Duration { return time.Since(begin) * 9 / 10 },
 					use:    func(cores, most int) { used <- cores },
@@ -210,12 +216,9 @@ func TestCoresOfTransfersWithRests(t *testing.T) {
 				m := cores{
 					stretches: stretches,
 					packets:   func() uint64 { return uint64(work() / time.Microsecond) },
-					measure: func(packets uint64) (moment, error) {
-						at := time.Now()
-						return moment{at: at, packets: packets, total: 1 + uint64(at.Sub(begin)/time.Millisecond)}, nil
-					},
-					worked: func() time.Duration { return time.Duration(float64(work()) * c.cores) },
-					use:    func(cores, _ int) { now = cores },
+					measure:   busyMachine(begin),
+					worked:    func() time.Duration { return time.Duration(float64(work()) * c.cores) },
+					use:       func(cores, _ int) { now = cores },
 				}
 				ctx, stop := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
@@ -249,8 +252,7 @@ func TestCoresAreSharedByAllNodesOfAProcess(t *testing.T) {
 			packets:   s.packets,
 			measure: func(packets uint64) (moment, error) {
 				seen.Store(packets)
-				now := time.Since(begin) // Much passes, and no core is idle.
-				return moment{at: begin.Add(now), packets: uint64(now / time.Microsecond), total: 1 + uint64(now/time.Millisecond)}, nil
+				return busyMachine(begin)(uint64(time.Since(begin) / time.Microsecond)) // Much passes.
 			},
 			worked: func() time.Duration { return time.Since(begin) * 9 / 10 },
 			use:    func(cores, _ int) { used <- cores },

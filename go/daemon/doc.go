@@ -38,8 +38,8 @@
 //
 // # Cores
 //
-// While much passes through a node and the machine has no idle core, the process uses no more cores than it gets while it is at work; see cores.go.
-// That holds for a program with nodes in it too. GOMAXPROCS in the environment switches it off.
+// While much passes through a node and the machine has no idle core, the process uses no more cores than it gets while it
+// is at work; see cores.go. That holds for a program with nodes in it too. GOMAXPROCS in the environment switches it off.
 //
 // # Checking
 //

@@ -186,10 +186,14 @@ func (s *session) answer(ctx context.Context, req *request) {
 	s.mu.Unlock()
 	if err == nil && ctx.Err() != nil && r.undo != nil {
 		err = ctx.Err()
-		r.undo() // Before the answer: the program may ask for the same name or address next.
-		r.undo = nil
+	}
+	undo := func() {
+		if r.undo != nil {
+			r.undo()
+		}
 	}
 	if err != nil {
+		undo() // Before the answer: the program may ask for the same name or address next.
 		if r.fd >= 0 {
 			closeFD(r.fd)
 		}
@@ -203,10 +207,8 @@ func (s *session) answer(ctx context.Context, req *request) {
 		_ = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
 	} else if err = s.out.write(okFrame{ID: req.ID, FD: r.fd >= 0, OK: r.ok}, r.fd); err != nil {
 		// The program is gone, or the answer is no frame.
+		undo()
 		_ = s.out.write(errFrame{ID: req.ID, Err: &Error{Code: Internal, Msg: err.Error()}}, -1)
-	}
-	if err != nil && r.undo != nil {
-		r.undo()
 	}
 }
 

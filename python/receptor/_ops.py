@@ -64,12 +64,14 @@ def open_node(
     mode: str,
 ) -> Op[JSON]:
     """``open``: the node itself. mode: where it will run; a sidecar finds the daemon by itself."""
+    from .types import list_of
+
     if node is None and config is None:
         raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
     if node is not None and config is not None:
         raise ConfigError(f"id={node!r} and config={config!r} exclude each other: the file gives the ID")
     commands = [
-        _command(command).to_json() for command in _list("work_commands", work_commands, "receptor.WorkCommand")
+        _command(command).to_json() for command in list_of("work_commands", work_commands, "receptor.WorkCommand")
     ]
     settings: JSON = {"environ": _environ(environ)}
     if log_level is not None:
@@ -80,8 +82,8 @@ def open_node(
         settings["file"] = _path("config", config)
     if data_dir is not None:
         settings["data_dir"] = _path("data_dir", data_dir)
-    settings["peers"] = [_peer(peer).to_json() for peer in _list("peers", peers, "addresses")]
-    settings["listeners"] = [_listener(listener).to_json() for listener in _list("listeners", listeners, "addresses")]
+    settings["peers"] = [_peer(peer).to_json() for peer in list_of("peers", peers, "addresses")]
+    settings["listeners"] = [_listener(listener).to_json() for listener in list_of("listeners", listeners, "addresses")]
     if tls_profiles:
         profiles = _mapping("tls_profiles", tls_profiles, "receptor.TLS")
         settings["tls_profiles"] = {name: _profile(name, profile).to_json() for name, profile in profiles.items()}
@@ -496,15 +498,9 @@ def _command(command: WorkCommand) -> WorkCommand:
 
 
 def _allowed(peers: Iterable[str] | None) -> list[str] | None:
-    return None if peers is None else _list("allowed_peers", peers, "node IDs")
+    from .types import list_of
 
-
-def _list(what: str, values: Iterable[T], of: str) -> list[T]:
-    if isinstance(values, str):
-        raise ConfigError(f"{what}: want a list of {of}, got the string {values!r}")
-    if not isinstance(values, Iterable):
-        raise ConfigError(f"{what}={values!r}: want a list of {of}")
-    return list(values)
+    return None if peers is None else list_of("allowed_peers", peers, "node IDs")
 
 
 def _mapping(what: str, values: Mapping[str, T], to: str) -> Mapping[str, T]:

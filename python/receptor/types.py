@@ -98,7 +98,7 @@ class TLS:
         rules = ("require_client_cert", "insecure_skip_verify", "skip_names_check", "min_tls13")
         keys |= {name: True for name in rules if getattr(self, name)}
         if self.pins:
-            keys["pins"] = _names("pins", self.pins)
+            keys["pins"] = list_of("pins", self.pins, "fingerprints")
         return keys
 
 
@@ -117,6 +117,15 @@ def of_kind(value: _T, kind: type[_T], what: str, other: str = "") -> _T:
     if not isinstance(value, kind):
         raise ConfigError(f"{what} {value!r}: want a receptor.{kind.__name__}{other and ' or '}{other}")
     return value
+
+
+def list_of(what: str, values: Iterable[_T], of: str) -> list[_T]:
+    """``values`` as a list; ConfigError if they are a string, or nothing to iterate over. of: what they are."""
+    if isinstance(values, str):
+        raise ConfigError(f"{what}: want a list of {of}, got the string {values!r}")
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"{what}={values!r}: want a list of {of}")
+    return list(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +152,7 @@ class Peer:
         """The keys of the session's ``peer.add``."""
         keys: JSON = {"address": self.address, "cost": self.cost, "redial": self.redial}
         if self.allowed_peers is not None:
-            keys["allowed_peers"] = _names("allowed_peers", self.allowed_peers)
+            keys["allowed_peers"] = list_of("allowed_peers", self.allowed_peers, "node IDs")
         if self.headers:
             keys["headers"] = dict(self.headers)
         return keys | tls_keys(self.tls)
@@ -173,7 +182,7 @@ class LinkListener:
         if self.node_cost:
             keys["node_cost"] = dict(self.node_cost)
         if self.allowed_peers is not None:
-            keys["allowed_peers"] = _names("allowed_peers", self.allowed_peers)
+            keys["allowed_peers"] = list_of("allowed_peers", self.allowed_peers, "node IDs")
         return keys | tls_keys(self.tls)
 
 
@@ -584,12 +593,6 @@ def event_from_json(raw: Mapping[str, Any]) -> Event | None:
         case "lost", _:
             return EventsLost(int(raw.get("n") or 0))
     return None
-
-
-def _names(what: str, names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise ConfigError(f"{what}: want a list, got the string {names!r}")
-    return list(names)
 
 
 def _nanoseconds(value: object) -> timedelta:

@@ -89,8 +89,8 @@ def beside(way: Callable[[], float]) -> tuple[float, float, float]:
     """Medians of the MB/s of ``way``, of those of a Go program that does the same, and of one divided by the other.
 
     The two take turns, and each of one is compared to the mean of the two of the other around it: how fast the
-    machine is changes within seconds. Each turn is a process of its own: two of one program differ by up to 10 %, by
-    which memory they got.
+    machine is changes within seconds. Each turn is a process of its own: two of one program differ by 7 %, by which
+    memory they got.
     """
     rates, around = [], [go_to_go()]
     for _ in range(PAIRS):

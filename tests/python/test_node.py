@@ -1009,6 +1009,7 @@ def test_a_stream_that_flows_does_not_hold_up_the_end_of_its_node(nodes: Mesh, i
     if nodes.mode == "attached":
         pytest.skip("the node goes on")
     a, b = nodes.pair()
+    flows = threading.Event()
     with b.listen("x") as listener, a.connect("b", "x") as sock, listener.accept() as far:
 
         def send() -> None:
@@ -1017,11 +1018,10 @@ def test_a_stream_that_flows_does_not_hold_up_the_end_of_its_node(nodes: Mesh, i
 
         def take() -> None:
             while far.recv(100_000):
-                pass
+                flows.set()
 
         sending, taking = in_thread(send), in_thread(take)
-        while not far.status().bytes_in:
-            pass
+        assert flows.wait(60)
         a.close()
         with pytest.raises(receptor.StreamResetError):
             sending.result()
