@@ -90,15 +90,24 @@ sanitize: $(VENV)/.tools ## the C library under cgocheck2 and the address saniti
 	$(BIN)/python tests/packaging/sanitize.py
 
 RELEASE := dist/release
-release: ## the static binaries of each platform and checksums, in dist/release
+LINE := $(subst x,==========,xxxxxxxxxx)
+release: ## the static binaries of each platform with their licences, and checksums, in dist/release
 	rm -rf $(RELEASE) && mkdir -p $(RELEASE)
 	set -e; version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1); \
 	for platform in $(or $(PLATFORMS),linux/amd64 linux/arm64); do \
 		for program in receptor receptor-kubernetes; do \
 			name=$${program}_$${version}_$$(echo $$platform | tr / _); \
 			CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -trimpath -ldflags "-s -w -X github.com/pyreceptor/pyreceptor/go/daemon.Version=$$version" -o $(RELEASE)/$$program ./go/cmd/$$program; \
-			tar -C $(RELEASE) --owner=0 --group=0 -czf $(RELEASE)/$$name.tar.gz $$program; \
-			rm $(RELEASE)/$$program; \
+			cp LICENSE python/THIRD-PARTY-LICENSES $(RELEASE); \
+			modules=$$($(GO) list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}={{.Dir}}{{end}}{{end}}' ./go/cmd/$$program | sort -u); \
+			for module in $$modules; do \
+				! grep -qxF "$${module%%=*}" python/THIRD-PARTY-LICENSES || continue; \
+				texts=$$(find "$${module#*=}" -type f \( -iname 'LICEN[CS]E*' -o -iname 'NOTICE*' -o -iname 'COPYING*' \) | sort); \
+				test -n "$$texts" || { echo "make: $${module%%=*} has no licence in $${module#*=}" >&2; exit 1; }; \
+				{ printf '\n%s\n' $(LINE) "$${module%%=*}" $(LINE); cat $$texts; } >> $(RELEASE)/THIRD-PARTY-LICENSES; \
+			done; \
+			tar -C $(RELEASE) --owner=0 --group=0 -czf $(RELEASE)/$$name.tar.gz $$program LICENSE THIRD-PARTY-LICENSES; \
+			rm $(RELEASE)/$$program $(RELEASE)/LICENSE $(RELEASE)/THIRD-PARTY-LICENSES; \
 		done; \
 	done; \
 	cd $(RELEASE) && sha256sum *.tar.gz > receptor_$${version}_checksums.txt && ls -l
