@@ -6,7 +6,7 @@ Counts the primes below NUMBER: each of five workers offers the function as a wo
 of the mesh, submits a range to each and prints what comes back, fastest first.
 """
 
-import sys
+import argparse
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import receptor
@@ -34,7 +34,9 @@ def ask(node: receptor.Node, worker: str, start: int, stop: int) -> tuple[str, i
 
 
 def main() -> None:
-    limit = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    parser = argparse.ArgumentParser(description="Count primes on five nodes.")
+    parser.add_argument("number", nargs="?", type=int, default=20_000, help="count those below; 20000 if left out")
+    limit: int = parser.parse_args().number
     step = limit // len(WORKERS)
     # The mesh is closed first, which ends what waits in the pool: Ctrl-C need not see the counting through.
     with ThreadPoolExecutor(len(WORKERS)) as pool, receptor.testing.mesh("boss", *WORKERS) as nodes:

@@ -6,6 +6,7 @@ The receiver tells the sender the SHA-256 of what it has stored, over the same s
 end independently.
 """
 
+import argparse
 import hashlib
 import os
 import socket
@@ -52,10 +53,13 @@ def send(sock: receptor.MeshSocket, source: Path) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Send a file to another node.")
+    parser.add_argument("file", nargs="?", type=Path, help="what to send; 20 MB of random bytes if left out")
+    source: Path | None = parser.parse_args().file
+    if source is not None and not source.is_file():
+        parser.error(f"{source} is not a file")
     with tempfile.TemporaryDirectory() as folder, receptor.testing.mesh("sender", "hub", "receiver") as nodes:
-        if len(sys.argv) > 1:
-            source = Path(sys.argv[1])
-        else:
+        if source is None:
             source = Path(folder) / "random"
             source.write_bytes(os.urandom(20_000_000))
         with nodes["receiver"].listen("file") as listener:

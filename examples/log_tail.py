@@ -6,7 +6,7 @@ The node ``server`` offers ``tail -f`` of its log as work; the node ``desk`` rea
 and cancels it when it has seen enough. A lost link would only make it wait: the output goes on at the exact byte.
 """
 
-import sys
+import argparse
 import tempfile
 import threading
 from pathlib import Path
@@ -24,7 +24,9 @@ def write_log(path: Path, ended: threading.Event) -> None:
 
 
 def main() -> None:
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(description="Follow a log of another node.")
+    parser.add_argument("lines", nargs="?", type=int, default=5, help="how many to print; 5 if left out")
+    wanted: int = parser.parse_args().lines
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.log"
         path.touch()

@@ -7,10 +7,10 @@ The node ``inside`` dials out to ``hub`` and offers the web server of its networ
 The web server listens on a Unix socket, so there truly is no port.
 """
 
+import argparse
 import http.server
 import os
 import socketserver
-import sys
 import tempfile
 import threading
 import urllib.request
@@ -36,7 +36,11 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(__file__)
+    parser = argparse.ArgumentParser(description="Serve a folder through the mesh.")
+    parser.add_argument("folder", nargs="?", default=os.path.dirname(__file__), help="the examples if left out")
+    folder: str = parser.parse_args().folder
+    if not os.path.isdir(folder):
+        parser.error(f"{folder} is not a folder")
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "web.sock")
         with UnixHTTPServer(path, partial(Files, directory=folder)) as server:

@@ -30,6 +30,15 @@ def test_example(name: str) -> None:
     assert re.fullmatch(PRINTS[name], done.stdout), done.stdout
 
 
+@pytest.mark.parametrize("name", ["fan_out.py", "file_transfer.py", "log_tail.py", "web_behind_firewall.py"])
+def test_a_wrong_argument_is_told_in_a_line(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), "none-such"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(rf"usage: {name}.*\n{name}: error: .*none-such.*\n", done.stderr), done.stderr
+
+
 def test_the_example_of_tests() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_a_mesh.py")],
