@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from . import _process
+from .errors import ReceptorError
 
 
 class Pool:
@@ -58,9 +59,14 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
         self._process = context.Process(target=_serve, args=(far,), daemon=True, name=_process.WORKER)
-        with _without_interrupts():
-            self._process.start()
-        far.close()
+        try:
+            with _without_interrupts():
+                self._process.start()
+        except OSError as error:
+            self._pipe.close()
+            raise ReceptorError(f"no process can be started for the function: {_reason(error)}") from error
+        finally:
+            far.close()
         self.alive = True
         # Its end: a process that the function forked keeps the pipes open, and multiprocessing's own notice with them.
         self._end: list[int] = []
@@ -106,6 +112,14 @@ class _Process:
             wait(self._end, timeout_s)
         else:
             self._process.join(timeout_s)
+
+
+def _reason(error: OSError) -> str:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working directory of this program has been removed"
+    return str(error)
 
 
 def _end_of(code: int | None) -> str:

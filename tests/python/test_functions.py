@@ -289,6 +289,21 @@ def test_functions_in_processes_of_their_own() -> None:
             node.work.offer("lambda", lambda unit: None, mode="process")
 
 
+def test_processes_of_a_program_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with receptor.Node("a") as node:
+        node.work.offer("pid", own_process, mode="process")
+        with monkeypatch.context() as within:
+            within.chdir(gone)
+            gone.rmdir()
+            with node.work.submit("a", "pid") as unit:
+                with pytest.raises(receptor.WorkFailed, match="the working directory of this program has been removed"):
+                    unit.wait(timeout_s=60)
+        with node.work.submit("a", "pid") as unit:
+            unit.wait(timeout_s=60)
+
+
 def test_a_function_that_another_process_does_not_find(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
