@@ -28,6 +28,11 @@ func (g *group) After(ctx context.Context, f func()) {
 
 func (g *group) run(f func()) {
 	defer g.done()
+	g.guard(f)
+}
+
+// guard runs f in a goroutine that somebody else waits for.
+func (g *group) guard(f func()) {
 	defer fault.Catch(g.caught)
 	f()
 }

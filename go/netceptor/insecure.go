@@ -10,6 +10,8 @@ import (
 	"errors"
 	"math/big"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // insecureName is the common name that a service without a TLS profile presents and its clients look for. Such a stream
@@ -62,22 +64,61 @@ func newInsecureCert(now time.Time) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
+// guardTLS makes what a profile asks while a handshake goes on give an error where it finds a bug: it is asked in goroutines
+// of the QUIC library, about what a peer has sent.
+func (n *Node) guardTLS(c *tls.Config) *tls.Config {
+	if verify := c.VerifyConnection; verify != nil {
+		c.VerifyConnection = func(state tls.ConnectionState) (err error) {
+			defer n.asked(&err)
+			defer fault.Into(&err)
+			return verify(state)
+		}
+	}
+	if verify := c.VerifyPeerCertificate; verify != nil {
+		c.VerifyPeerCertificate = func(certs [][]byte, chains [][]*x509.Certificate) (err error) {
+			defer n.asked(&err)
+			defer fault.Into(&err)
+			return verify(certs, chains)
+		}
+	}
+	if own := c.GetCertificate; own != nil {
+		c.GetCertificate = func(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+			defer n.asked(&err)
+			defer fault.Into(&err)
+			return own(hello)
+		}
+	}
+	if own := c.GetClientCertificate; own != nil {
+		c.GetClientCertificate = func(r *tls.CertificateRequestInfo) (cert *tls.Certificate, err error) {
+			defer n.asked(&err)
+			defer fault.Into(&err)
+			return own(r)
+		}
+	}
+	return c
+}
+
+// asked, deferred, tells of a fault in what a handshake has asked.
+func (n *Node) asked(err *error) { fault.Log(n.log, *err, "handshake of a stream") }
+
 // serverTLS is the server side of a profile as streams need it, or of the insecure one for nil.
 func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 	if profile != nil {
 		profile = profile.Clone()
 		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
 		if choose := profile.GetConfigForClient; choose != nil {
-			profile.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				chosen, err := choose(hello)
+			profile.GetConfigForClient = func(hello *tls.ClientHelloInfo) (chosen *tls.Config, err error) {
+				defer n.asked(&err)
+				defer fault.Into(&err)
+				chosen, err = choose(hello)
 				if chosen != nil {
-					chosen = chosen.Clone()
+					chosen = n.guardTLS(chosen.Clone())
 					chosen.NextProtos, chosen.MinVersion = n.protocols, tls.VersionTLS13
 				}
 				return chosen, err
 			}
 		}
-		return profile, nil
+		return n.guardTLS(profile), nil
 	}
 	cert, err := n.insecureCert()
 	if err != nil {
@@ -99,16 +140,16 @@ func (n *Node) clientTLS(profile *tls.Config) *tls.Config {
 		profile = profile.Clone()
 		profile.ServerName = ""
 		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
-		return profile
+		return n.guardTLS(profile)
 	}
-	return &tls.Config{
+	return n.guardTLS(&tls.Config{
 		ServerName:            string(n.id),
 		InsecureSkipVerify:    true, //nolint:gosec // The common name below is all there is to check without a profile.
 		VerifyPeerCertificate: verifyInsecure,
 		NextProtos:            n.protocols,
 		MinVersion:            tls.VersionTLS13,
 		CurvePreferences:      clientCurves,
-	}
+	})
 }
 
 func verifyInsecure(certs [][]byte, _ [][]*x509.Certificate) error {

@@ -566,7 +566,7 @@ func (n *Node) share(m *mux) {
 	n.streamsMu.Lock()
 	n.shared[m.key] = append(n.shared[m.key], m)
 	n.streamsMu.Unlock()
-	context.AfterFunc(m.qc.Context(), func() { n.unshare(m) })
+	n.wg.After(m.qc.Context(), func() { n.unshare(m) })
 }
 
 // unshare keeps further streams off a connection.
@@ -623,7 +623,7 @@ func (n *Node) finishMuxes(cause error, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for m := range n.muxes {
-		wg.Go(func() { m.finish(ctx, cause) })
+		wg.Go(func() { n.wg.guard(func() { m.finish(ctx, cause) }) })
 	}
 	n.streamsMu.Unlock()
 	wg.Wait()

@@ -243,21 +243,33 @@ func (n *Node) shutdown(cause error) {
 	n.once.Do(func() {
 		go func() { // Owned by done: it ends by closing it.
 			defer close(n.done)
-			n.tails.wait(closeLinger)
-			n.finishMuxes(cause, closeLinger)
-			n.failMuxes(cause, func(*mux) bool { return true }) // Those that have come since.
-			n.failStreams(cause, func(s *Stream) bool { return s.mux == nil })
-			n.closeLinks(cause)
-			n.stop(cause)
-			n.wg.Wait()
-			n.closeSubscriptions()
+			for _, step := range [...]func(){
+				func() { n.tails.wait(closeLinger) },
+				func() { n.finishMuxes(cause, closeLinger) },
+				func() { n.failMuxes(cause, func(*mux) bool { return true }) }, // Those that have come since.
+				func() { n.failStreams(cause, func(s *Stream) bool { return s.mux == nil }) },
+				func() { n.closeLinks(cause) },
+				func() { n.stop(cause) },
+				n.wg.Wait,
+				n.closeSubscriptions,
+			} {
+				n.wg.guard(step) // A fault in one leaves the others to be done.
+			}
 		}()
 	})
 }
 
 // closeLinks refuses new links and ends those there are, once what is queued on them has been sent or cannot be.
 func (n *Node) closeLinks(cause error) {
+	for _, nb := range n.drainLinks(cause) {
+		<-nb.written
+	}
+}
+
+// drainLinks is closeLinks without the waiting.
+func (n *Node) drainLinks(cause error) []*neighbour {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.closed = true
 	if errors.Is(cause, ErrClosed) { // The services of a twin live on in another process.
 		n.sayGoodbyeLocked()
@@ -267,10 +279,7 @@ func (n *Node) closeLinks(cause error) {
 	for _, nb := range all {
 		nb.endLocked(ErrClosed, true)
 	}
-	n.mu.Unlock()
-	for _, nb := range all {
-		<-nb.written
-	}
+	return all
 }
 
 // run is the clock of the node: it sends what is due and clears out what is old.

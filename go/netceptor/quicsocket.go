@@ -11,6 +11,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
 
@@ -136,9 +137,27 @@ func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return s.writeSegments(p, 0, addr.(*net.UDPAddr))
 }
 
+// broken ends a socket in which the QUIC library's goroutines have found a bug of ours, which is the end of its streams. The
+// library has no means against a panic: here is the last place that can stop one.
+func (s quicSocket) broken(err error) {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		fault.Log(s.node.log, e, "streams", "service", s.Service())
+		_ = s.Close()
+	}
+}
+
 // writeSegments sends packets that lie one behind the other and have all the same size but the last, which may be
 // shorter; 0 stands for a single packet. What cannot go now is lost, as on any network: QUIC recovers or times out.
 func (s quicSocket) writeSegments(p []byte, size int, addr *net.UDPAddr) (int, error) {
+	n, err := s.originate(p, size, addr)
+	if err != nil {
+		s.broken(err)
+	}
+	return n, err
+}
+
+func (s quicSocket) originate(p []byte, size int, addr *net.UDPAddr) (n int, err error) {
+	defer fault.Into(&err)
 	node, hash, service := meshAddress(addr)
 	if s.has(packetSource{hash, service}) {
 		return len(p), nil
@@ -158,7 +177,15 @@ func (s quicSocket) writeSegments(p []byte, size int, addr *net.UDPAddr) (int, e
 }
 
 // ReadFrom waits for one packet.
-func (s quicSocket) ReadFrom(p []byte) (int, net.Addr, error) {
+func (s quicSocket) ReadFrom(p []byte) (n int, from net.Addr, err error) {
+	if n, from, err = s.readFrom(p); err != nil {
+		s.broken(err)
+	}
+	return n, from, err
+}
+
+func (s quicSocket) readFrom(p []byte) (_ int, _ net.Addr, err error) {
+	defer fault.Into(&err)
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	s.pace()

@@ -10,6 +10,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // segmentSocket is a quicSocket that takes and gives many packets at a time. The QUIC library does that only with what
@@ -86,13 +88,21 @@ func segmentSize(oob []byte) int {
 
 // ReadBatch waits for packets and returns as many as there are and fit, without control messages.
 func (s *segmentSocket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+	n, err := s.readBatch(ms)
+	if err != nil {
+		s.broken(err)
+	}
+	return n, err
+}
+
+func (s *segmentSocket) readBatch(ms []ipv4.Message) (n int, err error) {
+	defer fault.Into(&err)
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	s.pace()
 	if err := s.awaitPackets(); err != nil {
 		return 0, err
 	}
-	n := 0
 	for n < len(ms) && (len(s.reading) > 0 || n > 0 && s.take()) {
 		m := &ms[n]
 		var from packetSource

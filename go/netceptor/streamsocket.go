@@ -203,7 +203,7 @@ func (n *Node) endRejected(p *policy.Policy) {
 		defer close(said)
 		var all sync.WaitGroup
 		for _, end := range ends {
-			all.Go(end)
+			all.Go(func() { n.wg.guard(end) })
 		}
 		all.Wait()
 	})
@@ -410,7 +410,7 @@ func newStreamListener(socket *streamSocket, conf, server *tls.Config) (*StreamL
 	n.listeners[l.Service()] = l
 	n.streamsMu.Unlock()
 	for range acceptors {
-		l.acceptors.Go(l.acceptConns)
+		l.acceptors.Go(func() { n.wg.guard(l.acceptConns) })
 	}
 	return l, nil
 }
