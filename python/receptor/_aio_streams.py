@@ -343,6 +343,11 @@ class Listener(Pollable):
         """Where others reach it."""
         return Address(self._node.id, self.service)
 
+    def __del__(self) -> None:
+        if self.fileno() >= 0:
+            _sockets.warn_unclosed(self)
+            self._sock.close()
+
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
 
@@ -542,6 +547,11 @@ class DatagramSocket(Pollable):
         """Where others reach it."""
         return Address(self._node.id, self.service)
 
+    def __del__(self) -> None:
+        if self.fileno() >= 0:
+            _sockets.warn_unclosed(self)
+            self._sock.close()
+
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
 
@@ -699,6 +709,9 @@ class EventStream(_process.Local):
     def __del__(self) -> None:
         if self._poll is not None:
             self._poll.close()
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)
 
     def _new_session(self) -> Session:
         node = self._node

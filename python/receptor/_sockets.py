@@ -5,7 +5,8 @@ import functools
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+import warnings
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _process
 from ._address import Address
@@ -61,6 +62,11 @@ class StreamSocket(_process.Local, socket.socket):
         """A plain socket on a copy of the descriptor, for another process or a library that wants one."""
         return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
 
+    def setsockopt(self, level: int, optname: int, *value: Any) -> None:  # Any: it has overloads
+        """As ``socket.setsockopt``. Options of TCP, such as TCP_NODELAY, are taken: a stream needs none of them."""
+        if level != socket.IPPROTO_TCP:
+            super().setsockopt(level, optname, *value)
+
     def _broken(self, status: "StreamStatus") -> StreamResetError | None:
         """What to raise where it ends; None if it ended in good order."""
         from .types import StreamState
@@ -89,6 +95,11 @@ class StreamSocket(_process.Local, socket.socket):
 def described(thing: object, what: object, fileno: int) -> str:
     """The ``repr`` of something that has a descriptor."""
     return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if fileno < 0 else ''}>"
+
+
+def warn_unclosed(thing: object) -> None:
+    """For a ``__del__``: tell that ``thing`` is no longer used and was not closed, and the line where that was."""
+    warnings.warn(f"unclosed {thing!r}", ResourceWarning, source=thing, stacklevel=3)
 
 
 def host_port(address: str) -> tuple[str, int]:

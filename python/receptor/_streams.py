@@ -6,16 +6,16 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline
 from ._fds import receive
 from ._session import Descriptor
-from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError
+from .errors import ClosedError, ConfigError, MeshTimeout, ProtocolError, ReceptorError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,9 +29,9 @@ _ACCEPT_BYTES = 64 << 10
 class MeshSocket(_sockets.StreamSocket):
     """A mesh stream as a blocking socket.
 
-    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, and the promise that ``recv``, ``recv_into``
-    and ``makefile`` give an end of file only where the far side ended the stream in good order; where it was broken
-    off they raise StreamResetError. ``shutdown(SHUT_WR)`` ends this side's half.
+    Beyond a socket: ``peer``, ``local``, :meth:`status`, :meth:`abort`, and the promise that whatever reads, such as
+    ``recv`` and ``makefile``, gives an end of file only where the far side ended the stream in good order; where it was
+    broken off it raises StreamResetError. ``shutdown(SHUT_WR)`` ends this side's half.
     """
 
     def __init__(self, descriptor: Descriptor, stream: int, peer: Address, local: Address, node: Node) -> None:
@@ -75,6 +75,41 @@ class MeshSocket(_sockets.StreamSocket):
             self._at_end()
         return count
 
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, None]:
+        """As ``socket.recvfrom``. Raises StreamResetError where the stream was broken off."""
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, None]:
+        """As ``socket.recvfrom_into``. Raises StreamResetError where the stream was broken off."""
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]:
+        """As ``socket.recvmsg``. Raises StreamResetError where the stream was broken off."""
+        try:
+            data, ancillary, told, _ = super().recvmsg(bufsize, ancbufsize, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+        if not data and bufsize:
+            self._at_end()
+        return data, ancillary, told, None
+
+    def recvmsg_into(
+        self, buffers: Iterable[WriteableBuffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, None]:
+        """As ``socket.recvmsg_into``. Raises StreamResetError where the stream was broken off."""
+        buffers = list(buffers)
+        try:
+            count, ancillary, told, _ = super().recvmsg_into(buffers, ancbufsize, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+        if not count and any(memoryview(buffer).nbytes for buffer in buffers):
+            self._at_end()
+        return count, ancillary, told, None
+
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """As ``socket.send``. Raises StreamResetError where the stream was broken off."""
         try:
@@ -87,6 +122,26 @@ class MeshSocket(_sockets.StreamSocket):
         """As ``socket.sendall``. Raises StreamResetError where the stream was broken off."""
         try:
             super().sendall(data, flags)
+        except OSError as error:
+            self._explain(error)
+            raise
+
+    def sendmsg(
+        self,
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[tuple[int, int, ReadableBuffer]] = (),
+        flags: int = 0,
+        address: tuple[Any, ...] | str | ReadableBuffer | None = None,
+        /,
+    ) -> int:
+        """As ``socket.sendmsg``. Raises StreamResetError where the stream was broken off.
+
+        ancdata: none: a stream carries bytes, no descriptors.
+        """
+        if ancdata := list(ancdata):
+            raise ConfigError(f"stream to {self.peer}: a mesh stream carries bytes, no descriptors or other ancdata")
+        try:
+            return super().sendmsg(buffers, ancdata, flags, address)
         except OSError as error:
             self._explain(error)
             raise
@@ -207,6 +262,11 @@ class Listener(_process.Local):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if self._sock.fileno() >= 0:
+            _sockets.warn_unclosed(self)
+            self._sock.close()
+
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
 
@@ -315,6 +375,11 @@ class DatagramSocket(_process.Local):
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if self._sock.fileno() >= 0:
+            _sockets.warn_unclosed(self)
+            self._sock.close()
+
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
 
@@ -411,6 +476,14 @@ class EventStream(_process.Local):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if not self._done:
+            _sockets.warn_unclosed(self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)
 
     def _abandon_after_fork(self) -> None:
         self._done = True

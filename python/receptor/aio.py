@@ -481,7 +481,7 @@ class Node(_process.Local):
         session = getattr(self, "_session", None)
         if session is None or self._closed or os.getpid() != self._pid:
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         if session.loop.is_closed():
             session.close()
         else:

@@ -368,7 +368,7 @@ class Node(_process.Local):
 
     def __del__(self) -> None:
         if not self._closed and os.getpid() == self._pid:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self._closed = True
             self._drop()
 

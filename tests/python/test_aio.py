@@ -1,6 +1,7 @@
 """The asyncio node."""
 
 import asyncio
+import gc
 import io
 import logging
 import os
@@ -976,3 +977,16 @@ async def test_an_unclosed_node_warns_and_ends(mesh: Mesh) -> None:
 
         gc.collect()
     await asyncio.to_thread(fake.wait_for, "node left closed")
+
+
+async def test_what_was_not_closed_is_named(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        for text, opening in (
+            ("unclosed <receptor._aio_streams.Listener a:one>", node.listen("one")),
+            ("unclosed <receptor._aio_streams.DatagramSocket a:two>", node.datagram("two")),
+        ):
+            with pytest.warns(ResourceWarning) as caught:
+                await opening
+                gc.collect()
+            assert [str(warning.message) for warning in caught] == [text]

@@ -193,7 +193,7 @@ NEEDS_LIBRARY = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "program",
     [
-        "import receptor; node = receptor.Node('a'); node.listen('x')._sock.detach()",
+        "import receptor; node = receptor.Node('a'); listener = node.listen('x'); listener._sock.detach()",
         "import receptor; node = receptor.Node('a', log_level='debug')",
         "import receptor, threading\n"
         "node = receptor.Node('a')\n"

@@ -46,6 +46,7 @@ class Page(http.server.BaseHTTPRequestHandler):
     """Any path is a page that says its name."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # As xmlrpc.server has it: an option of TCP.
 
     def do_GET(self) -> None:
         body = self.path.encode()
