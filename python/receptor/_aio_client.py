@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _control_ops as ops
 from . import _control_protocol as protocol
 from ._aio_control import AsyncConnection, AsyncSession, limited
-from ._aio_session import Opening
+from ._aio_session import Opening, check_asyncio
 from ._control_errors import NotOfferedError, RefusedError
 from ._control_events import DaemonEvent, EventDecoder
 from ._control_exec import END_OF_INPUT, FrameReader, exec_line, input_frames, parse_exec, resize_frame, signal_frame
@@ -41,6 +41,7 @@ def connect(address: str, *, tls: TLSOptions | None = None, timeout_s: float | N
 
 
 async def _open(client: Client) -> Client:
+    check_asyncio()
     await client.open()
     return client
 

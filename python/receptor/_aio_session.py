@@ -67,6 +67,17 @@ def check_loop(loop: asyncio.AbstractEventLoop) -> None:
         )
 
 
+def check_asyncio() -> None:
+    """Raise RuntimeError where no event loop of asyncio runs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "receptor.aio needs a running event loop of asyncio: with another, as of trio, use receptor.Node, and a "
+            "thread for what waits"
+        ) from None
+
+
 class AsyncSession:
     """A session that any number of tasks share: their requests are under way together.
 

@@ -54,7 +54,10 @@ class MeshSocket(_sockets.StreamSocket):
                 self.close()
 
     async def streams(self, *, limit: int = LIMIT_BYTES) -> tuple["MeshReader", "MeshWriter"]:
-        """Hand the socket over to a pair of asyncio streams, which close it."""
+        """Hand the socket over to a pair of asyncio streams, which close it. Raises RuntimeError if it was before."""
+        if self._handed_over:
+            raise RuntimeError(f"{self!r} has its pair of streams already")
+        self._handed_over = True
         try:
             return await self._streams(limit)
         except BaseException:
@@ -78,6 +81,7 @@ class MeshSocket(_sockets.StreamSocket):
         except ReceptorError as error:
             return self._lost(error)
 
+    _handed_over = False
     _transport: asyncio.BaseTransport | None = None
     _accepted = False  # By a listener here: this side is the server of a TLS handshake.
 
@@ -225,7 +229,11 @@ class MeshWriter(asyncio.StreamWriter):
     ) -> None:
         super().__init__(transport, protocol, reader, asyncio.get_running_loop())
         self._extra = {"mesh_peer": sock.peer, "mesh_local": sock.local, "mesh_socket": sock}
+        self._ends = f"{sock.local} to {sock.peer}"
         self._finished = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} {self._ends}{' closing' if self.is_closing() else ''}>"
 
     def write(self, data: Buffer) -> None:
         """As ``StreamWriter.write``."""
@@ -345,8 +353,7 @@ class Listener(Pollable):
 
     def __del__(self) -> None:
         if self.fileno() >= 0:
-            _sockets.warn_unclosed(self)
-            self._sock.close()
+            _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
@@ -549,8 +556,7 @@ class DatagramSocket(Pollable):
 
     def __del__(self) -> None:
         if self.fileno() >= 0:
-            _sockets.warn_unclosed(self)
-            self._sock.close()
+            _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _process
@@ -97,9 +98,11 @@ def described(thing: object, what: object, fileno: int) -> str:
     return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if fileno < 0 else ''}>"
 
 
-def warn_unclosed(thing: object) -> None:
-    """For a ``__del__``: tell that ``thing`` is no longer used and was not closed, and the line where that was."""
-    warnings.warn(f"unclosed {thing!r}", ResourceWarning, source=thing, stacklevel=3)
+def left_open(thing: object, close: Callable[[], object]) -> None:
+    """For a ``__del__``: close ``thing``, and tell that nobody did and the line where it was forgotten."""
+    text = f"unclosed {thing!r}"
+    close()
+    warnings.warn(text, ResourceWarning, source=thing, stacklevel=3)  # Last: it may be an error.
 
 
 def host_port(address: str) -> tuple[str, int]:

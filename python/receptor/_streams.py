@@ -264,8 +264,7 @@ class Listener(_process.Local):
 
     def __del__(self) -> None:
         if self._sock.fileno() >= 0:
-            _sockets.warn_unclosed(self)
-            self._sock.close()
+            _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
@@ -377,8 +376,7 @@ class DatagramSocket(_process.Local):
 
     def __del__(self) -> None:
         if self._sock.fileno() >= 0:
-            _sockets.warn_unclosed(self)
-            self._sock.close()
+            _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
@@ -479,8 +477,7 @@ class EventStream(_process.Local):
 
     def __del__(self) -> None:
         if not self._done:
-            _sockets.warn_unclosed(self)
-            self.close()
+            _sockets.left_open(self, self.close)
 
     def __repr__(self) -> str:
         return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)

@@ -19,15 +19,14 @@ import asyncio
 import os
 import socket
 import threading
-import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import _modes, _ops, _process
+from . import _modes, _ops, _process, _sockets
 from ._aio_client import Client, connect
-from ._aio_session import AsyncSession, Opening, check_loop, owned
+from ._aio_session import AsyncSession, Opening, check_asyncio, check_loop, owned
 from ._aio_streams import (
     LIMIT_BYTES,
     DatagramSocket,
@@ -183,8 +182,9 @@ class Node(_process.Local):
     async def start(self) -> Self:
         """Start it; ``async with`` and ``await`` do that. Without effect on one that runs.
 
-        Raises ClosedError if it is closed meanwhile.
+        Raises ClosedError if it is closed meanwhile, RuntimeError where no event loop of asyncio runs.
         """
+        check_asyncio()
         async with self._starting:
             self._check(started=False)
             if self._session is None:
@@ -481,13 +481,7 @@ class Node(_process.Local):
         session = getattr(self, "_session", None)
         if session is None or self._closed or os.getpid() != self._pid:
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        if session.loop.is_closed():
-            session.close()
-        else:
-            session.loop.call_soon_threadsafe(session.close)
-        if self._sidecar is not None:
-            self._sidecar.forget()
+        _sockets.left_open(self, self._end_forgotten)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
@@ -570,6 +564,16 @@ class Node(_process.Local):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
+
+    def _end_forgotten(self) -> None:
+        session = self._session
+        assert session is not None
+        if session.loop.is_closed():
+            session.close()
+        else:
+            session.loop.call_soon_threadsafe(session.close)
+        if self._sidecar is not None:
+            self._sidecar.forget()
 
     def _close_at_exit(self, timeout_s: float) -> None:
         if self._closed or self._session is None:

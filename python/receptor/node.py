@@ -23,12 +23,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from . import _modes, _ops, _process
+from . import _modes, _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
 from ._session import Descriptor, Op, Reply, Session
@@ -368,9 +367,7 @@ class Node(_process.Local):
 
     def __del__(self) -> None:
         if not self._closed and os.getpid() == self._pid:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._closed = True
-            self._drop()
+            _sockets.left_open(self, self._end_forgotten)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
@@ -481,6 +478,10 @@ class Node(_process.Local):
             self._sidecar.forget()
         elif self._sidecar is not None:
             self._sidecar.wait(_SIDECAR_END_S)
+
+    def _end_forgotten(self) -> None:
+        self._closed = True
+        self._drop()
 
     def _drop_idle(self) -> None:
         while True:

@@ -512,6 +512,23 @@ async def test_raw_sockets(mesh: Mesh) -> None:
                 assert sock.fileno() == -1
 
 
+async def test_a_socket_has_one_pair_of_streams(mesh: Mesh) -> None:
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node, node.listen("x") as listener:
+        sock = await node.open_socket("a", "x")
+        far = await listener.accept()
+        reader, writer = await sock.streams()
+        assert repr(writer) == f"<MeshWriter {sock.local} to a:x>"
+        with pytest.raises(RuntimeError, match="to a:x .* has its pair of streams already"):
+            await sock.streams()
+        await asyncio.get_running_loop().sock_sendall(far, b"still here")
+        far.close()
+        assert await reader.read() == b"still here"
+        writer.close()
+        await writer.wait_closed()
+        assert repr(writer) == f"<MeshWriter {sock.local} to a:x closing>"
+
+
 async def test_a_listener_iterates_until_it_is_closed(mesh: Mesh) -> None:
     mesh.node("hub")
     async with mesh.aio_node("a") as node, node.listen() as listener:

@@ -11,6 +11,7 @@ import re
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -1099,6 +1100,26 @@ def test_what_was_not_closed_is_named(mesh: Mesh) -> None:
             make()
             gc.collect()
         assert [(str(warning.message), warning.filename) for warning in caught] == [(text, __file__)]
+
+
+@pytest.mark.parametrize("log_level", [None, "info"])
+def test_what_was_not_closed_ends_also_where_warnings_are_errors(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, log_level: receptor.types.LogLevel | None
+) -> None:
+    """And is told of once."""
+    fake = mesh.fake
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
+    before = threading.active_count()
+    node = receptor.Node("a", log_level=log_level)
+    node.listen("one")
+    gc.collect()
+    assert told == ["unclosed <receptor._streams.Listener a:one>"]
+    del node
+    gc.collect()
+    fake.wait_for("node a closed")
+    assert told[1:] == ["unclosed <receptor.node.Node 'a'>"]
+    assert threading.active_count() == before
 
 
 def test_wrong_arguments_leave_nothing_to_warn_of(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from meshes import InThread, Mesh
+from meshes import InThread, Mesh, descriptors
 
 import receptor
 
@@ -319,6 +319,19 @@ def test_trio(nodes: Mesh) -> None:
 
     with b.listen("up") as listener, served(listener, handle):
         assert trio.run(main) == b"TRIO"
+
+
+@pytest.mark.parametrize("make", [lambda: receptor.aio.Node("x").start(), lambda: receptor.aio.connect("unix:/x")])
+def test_the_asyncio_face_says_that_trio_is_not_asyncio(make: Callable[[], Awaitable[object]]) -> None:
+    trio = pytest.importorskip("trio", reason="needs trio")
+
+    async def main() -> None:
+        await make()
+
+    before = descriptors()
+    with pytest.raises(RuntimeError, match=r"event loop of asyncio: .* trio, use receptor.Node"):
+        trio.run(main)
+    assert descriptors().keys() == before.keys()
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
