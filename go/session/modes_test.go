@@ -301,6 +301,7 @@ func TestProxies(t *testing.T) {
 	b.must("proxy.remove", "proxy", exposed["proxy"])
 	a.refused(BadRequest, "proxy.remove", "proxy", 4711)
 	a.refused(BadRequest, "forward.add", "address", "ftp://x", "node", "b", "service", "web")
+	a.refused(BadRequest, "forward.add", "address", "tcp://127.0.0.1:0", "node", "b", "service", "ninechars")
 	a.refused(InUse, "forward.add", "address", server.Addr().String(), "node", "b", "service", "web")
 	routes, _ := a.must("routes")
 	if r, _ := routes["b"].(map[string]any); r["next_hop"] != "b" || r["cost"] != 1.0 {

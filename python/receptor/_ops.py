@@ -247,7 +247,7 @@ def add_listener(
     return Op(
         "listen.add",
         keys,
-        lambda ok: BoundListener(_backend(ok["backend"]), str(ok.get("address", ""))),
+        lambda ok: BoundListener(_backend(ok["backend"]), _bound(keys["address"], str(ok.get("address", "")))),
         timeout_s,
         undo=lambda ok: remove(_backend(ok["backend"]), timeout_s),
         exclusive=True,
@@ -384,6 +384,9 @@ def stream_abort(stream: int, error_code: int, timeout_s: float | None) -> Op[No
 
 def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogLevel | None = None) -> Op[None]:
     """``events``; no kinds means all but log records, None none at all."""
+    for kind in kinds or ():
+        if not isinstance(kind, str):
+            raise ConfigError(f"event kind {kind!r}: want one of {', '.join(EVENT_KINDS)}, each an argument of its own")
     wanted = [] if kinds is None else list(dict.fromkeys(kinds)) or [kind for kind in EVENT_KINDS if kind != "log"]
     unknown = [kind for kind in wanted if kind not in EVENT_KINDS]
     if unknown:
@@ -489,6 +492,19 @@ def _listener(address: str | LinkListener, *settings: Any) -> LinkListener:  # A
     if isinstance(address, str):
         return LinkListener(address, *settings)
     return of_kind(address, LinkListener, "listener", "an address")
+
+
+def _bound(asked: str, bound: str) -> str:
+    """What a neighbour dials, of a listener that was asked for at one address and bound to another.
+
+    >>> _bound("ws://127.0.0.1:0/mesh", "127.0.0.1:4711")
+    'ws://127.0.0.1:4711/mesh'
+    >>> _bound("127.0.0.1:0", "127.0.0.1:4711")
+    'tcp://127.0.0.1:4711'
+    """
+    scheme, _, rest = asked.rpartition("://")
+    _, slash, path = rest.partition("/")
+    return f"{scheme or 'tcp'}://{bound.rpartition('://')[2]}{slash}{path}"
 
 
 def _command(command: WorkCommand) -> WorkCommand:

@@ -221,7 +221,8 @@ class WorkCommand:
 class BoundListener:
     """A listener for neighbours that is up.
 
-    backend: what :meth:`Node.remove` takes. address: as bound, with the port that was found for port 0.
+    backend: what :meth:`Node.remove` takes.
+    address: what neighbours dial, such as "tcp://127.0.0.1:2222", with the port that was found for port 0.
     """
 
     backend: BackendID

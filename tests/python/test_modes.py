@@ -44,7 +44,7 @@ def test_tls_on_links_and_streams(nodes: Mesh, tmp_path: Path, in_thread: InThre
     tls = issue(tmp_path, "a", "b", "other")
     a, b = nodes.pair()
     bound = a.add_listener("wss://127.0.0.1:0", tls=tls["a"])
-    b.remove(b.add_peer(f"wss://{bound.address}", tls=tls["b"]))
+    b.remove(b.add_peer(bound.address, tls=tls["b"]))
     with b.listen("safe", tls=tls["b"]) as listener:
         serving = in_thread(lambda: listener.accept(timeout_s=60))
         with a.connect("b", "safe", tls=tls["a"]) as sock, serving.result() as far:
@@ -65,7 +65,7 @@ def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
     a = nodes.node("a")
     b = nodes.node("b", peers=[], tls_profiles={"mesh": tls["b"]})
     bound = b.add_listener("tcp://127.0.0.1:0", tls="mesh")
-    a.add_peer(f"tcp://{bound.address}", tls=tls["a"])
+    a.add_peer(bound.address, tls=tls["a"])
     assert a.wait_route("b", timeout_s=60).next_hop == "b"
     with pytest.raises(receptor.ConfigError, match="unknown TLS config nonesuch"):
         b.listen("x", tls="nonesuch")
@@ -127,10 +127,10 @@ def test_the_environment_says_whom_to_trust(mode: Literal["in-process", "sidecar
         secure = a.add_listener("wss://127.0.0.1:0", tls=server).address
         plain = a.add_listener("tcp://127.0.0.1:0", tls=server).address
         ways: list[tuple[str, receptor.TLS | str | None]] = [
-            (f"wss://{secure}", None),
-            (f"wss://{secure}", receptor.TLS()),
-            (f"tcp://{plain}", receptor.TLS()),
-            (f"tcp://{plain}", "public"),
+            (secure, None),
+            (secure, receptor.TLS()),
+            (plain, receptor.TLS()),
+            (plain, "public"),
         ]
         for address, profile in ways:
             with b.events("peer") as events:

@@ -88,6 +88,7 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: receptor.Node("b", log_level="loud"), "log_level='loud': want one of error, warning"),  # type: ignore[arg-type]
             (lambda: node.remove(None), "backend None: want a receptor.BoundListener"),  # type: ignore[arg-type]
             (lambda: node.add_peer("tcp://127.0.0.1:1", allowed_peers="b"), "allowed_peers: want a list"),
+            (lambda: node.events(["peer"]), "event kind ['peer']: want one of peer"),  # type: ignore[arg-type]
             (lambda: node.add_listener(node_cost=5), "node_cost=5: want a mapping"),  # type: ignore[arg-type]
             (lambda: node.work.get(""), "unit='': want its name"),
             (lambda: node.expose(5), 'address=5: want "host:port"'),  # type: ignore[arg-type]
@@ -174,6 +175,17 @@ def test_listeners_and_peers_come_and_go(mesh: Mesh) -> None:
     backend = b.add_peer("tcp://127.0.0.1:1", redial=False)
     b.remove(backend)
     a.remove(bound)
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1:0", "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "ws://127.0.0.1:0/mesh"])
+def test_a_listener_says_what_a_neighbour_dials(nodes: Mesh, asked: str) -> None:
+    a = nodes.node("a")
+    bound = a.add_listener(asked)
+    scheme, _, rest = asked.rpartition("://")
+    assert re.fullmatch(f"{scheme or 'tcp'}://{rest.replace(':0', ':[1-9][0-9]+')}", bound.address)
+    b = nodes.node("b", peers=[])
+    b.add_peer(bound.address)
+    assert a.wait_route("b", timeout_s=60).next_hop == "b"
 
 
 def serve_one(listener: receptor.Listener, handle: Callable[[receptor.MeshSocket], Any]) -> Callable[[], Any]:
