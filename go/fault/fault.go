@@ -46,6 +46,12 @@ func Into(err *error) {
 	}
 }
 
+// Try runs f, and makes a panic the error that it returns.
+func Try(f func() error) (err error) {
+	defer Into(&err)
+	return f()
+}
+
 // Log logs the fault in err, if there is one, with its stack and what it was in.
 func Log(log *slog.Logger, err error, in string, args ...any) {
 	if e, ok := errors.AsType[*Error](err); ok {

@@ -11,11 +11,7 @@ import (
 )
 
 func TestPanicBecomesAnError(t *testing.T) {
-	breaks := func() (err error) {
-		defer Into(&err)
-		panic(io.ErrUnexpectedEOF)
-	}
-	err := fmt.Errorf("link: %w", breaks())
+	err := fmt.Errorf("link: %w", Try(func() error { panic(io.ErrUnexpectedEOF) }))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != "link: internal fault: unexpected EOF" {
 		t.Errorf("got %v", err)
 	}

@@ -72,7 +72,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger), gate: newAdmission(cfg.Limits.MaxRunning),
+		cfg: cfg, log: cfg.Logger, root: root, watch: newWatcher(cfg.Logger, cfg.OnPanic), gate: newAdmission(cfg.Limits.MaxRunning),
 		limits: cfg.Limits, sweeps: make(chan struct{}, 1), deleting: make(chan struct{}, deleters),
 		hungRunner: hungRunner, stubborn: stubborn, beginLimit: beginLimit, types: map[string]workType{}, units: map[UnitID]*job{}, named: map[string]*named{}, subscriptions: map[*Subscription]struct{}{},
 	}
@@ -225,11 +225,16 @@ func (e *Engine) begin(f func()) bool {
 	if e.closed {
 		return false
 	}
-	e.wg.Go(func() {
+	e.wg.Go(e.guarded(f))
+	return true
+}
+
+// guarded is f for a goroutine, or a timer: see [Config.OnPanic].
+func (e *Engine) guarded(f func()) func() {
+	return func() {
 		defer fault.Catch(e.cfg.OnPanic)
 		f()
-	})
-	return true
+	}
 }
 
 // deleters is how many released units are deleted in the background at once. Of more, each holds up its own release, so that

@@ -179,13 +179,13 @@ func (m *mirror) ask(ctx context.Context, conn *remote.Conn) (remote.Status, err
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
-	late := time.AfterFunc(lateAnswer, func() {
+	late := time.AfterFunc(lateAnswer, m.w.j.e.guarded(func() {
 		defer close(done)
 		began := time.Now()
 		if m.w.waitRoute(ctx) == nil && time.Since(began) >= sameRoute {
 			conn.Close()
 		}
-	})
+	}))
 	s, err := conn.Status(m.id)
 	if !late.Stop() {
 		cancel()

@@ -88,7 +88,7 @@ func (p *runnerPool) put(r *warmRunner) {
 	if !full {
 		p.idle = append(p.idle, r)
 		if p.timer == nil {
-			p.timer = time.AfterFunc(idleRunner, p.expire)
+			p.timer = time.AfterFunc(idleRunner, p.e.guarded(p.expire))
 		} else if len(p.idle) == 1 {
 			p.timer.Reset(idleRunner)
 		}

@@ -474,12 +474,12 @@ func (w *remoteWorker) expireInTime() (stop func()) {
 		return func() {}
 	}
 	over := make(chan struct{})
-	timer := time.AfterFunc(time.Until(expiry), func() {
+	timer := time.AfterFunc(time.Until(expiry), w.j.e.guarded(func() {
 		defer close(over)
 		if w.expire() {
 			w.takeEarly().giveUp()
 		}
-	})
+	}))
 	return func() {
 		if !timer.Stop() {
 			<-over

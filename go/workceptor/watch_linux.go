@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/store"
 )
 
@@ -37,6 +38,7 @@ const (
 // when the first directory is to be watched.
 type watcher struct {
 	log    *slog.Logger
+	caught func(*fault.Error) // See Config.OnPanic.
 	wg     sync.WaitGroup
 	closed chan struct{}
 
@@ -63,9 +65,9 @@ const (
 	fileMask = unix.IN_MODIFY | unix.IN_DONT_FOLLOW
 )
 
-func newWatcher(log *slog.Logger) *watcher {
+func newWatcher(log *slog.Logger, caught func(*fault.Error)) *watcher {
 	return &watcher{
-		log: log, closed: make(chan struct{}),
+		log: log, caught: caught, closed: make(chan struct{}),
 		byWD: map[int32]watched{}, watches: map[watched]*watch{}, unwatched: map[watched]bool{},
 	}
 }
@@ -90,11 +92,18 @@ func (w *watcher) startLocked() {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		w.log.Warn("units are polled because inotify is not available; raise fs.inotify.max_user_instances", "err", err)
-		w.wg.Go(w.poll)
+		w.goLocked(w.poll)
 		return
 	}
 	w.file = os.NewFile(uintptr(fd), "inotify")
-	w.wg.Go(func() { w.run(w.file) })
+	w.goLocked(func() { w.run(w.file) })
+}
+
+func (w *watcher) goLocked(f func()) {
+	w.wg.Go(func() {
+		defer fault.Catch(w.caught)
+		f()
+	})
 }
 
 // poll looks at all directories once in a while: there is nothing that would tell us.

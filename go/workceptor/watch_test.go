@@ -38,7 +38,7 @@ func (n *noted) directoryGone() { n.gone++ }
 
 // TestOverflow: when the kernel had to drop events, everybody is told that anything may have changed.
 func TestOverflow(t *testing.T) {
-	w := newWatcher(slog.New(slog.DiscardHandler))
+	w := newWatcher(slog.New(slog.DiscardHandler), nil)
 	defer w.close()
 	var a, b noted
 	w.byWD[1], w.watches[&a] = &a, &watch{wd: 1}
@@ -89,7 +89,7 @@ func TestEventsOfMuchOutputComeTogether(t *testing.T) {
 
 // TestWhatEventsSay: only batches of nothing but output may wait.
 func TestWhatEventsSay(t *testing.T) {
-	w := newWatcher(slog.New(slog.DiscardHandler))
+	w := newWatcher(slog.New(slog.DiscardHandler), nil)
 	defer w.close()
 	var a noted
 	w.byWD[1], w.watches[&a] = &a, &watch{wd: 1}
@@ -120,7 +120,7 @@ func TestWhatEventsSay(t *testing.T) {
 // TestNothingIsMissedWhileItRests: output that comes while nobody listens is told afterwards, and so is what comes then; of a unit
 // that is not watched any more nothing is.
 func TestNothingIsMissedWhileItRests(t *testing.T) {
-	w := newWatcher(slog.New(slog.DiscardHandler))
+	w := newWatcher(slog.New(slog.DiscardHandler), nil)
 	defer w.close()
 	one, two, gone := make(listener, 100), make(listener, 100), make(listener, 100)
 	path := func(name string) string { return filepath.Join(t.TempDir(), name) }
@@ -152,7 +152,7 @@ func TestNothingIsMissedWhileItRests(t *testing.T) {
 
 // TestFileOfTheNextUnit: the watch of a file that another unit has got is that unit's.
 func TestFileOfTheNextUnit(t *testing.T) {
-	w := newWatcher(slog.New(slog.DiscardHandler))
+	w := newWatcher(slog.New(slog.DiscardHandler), nil)
 	defer w.close()
 	path := filepath.Join(t.TempDir(), "stdout")
 	write(t, path)

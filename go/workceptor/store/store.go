@@ -40,6 +40,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
@@ -301,17 +302,22 @@ func readAll(found []Found) {
 	for range readers {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(found)); i = next.Add(1) - 1 {
-				switch f := &found[i]; {
-				case f.Err != nil:
-				case f.Dir.halfMade() && os.RemoveAll(f.Dir.path) == nil:
-					f.Dir = nil
-				default:
-					f.Record, f.Err = f.Dir.Read()
-				}
+				found[i].read()
 			}
 		})
 	}
 	wg.Wait()
+}
+
+func (f *Found) read() {
+	defer fault.Into(&f.Err)
+	switch {
+	case f.Err != nil:
+	case f.Dir.halfMade() && os.RemoveAll(f.Dir.path) == nil:
+		f.Dir = nil
+	default:
+		f.Record, f.Err = f.Dir.Read()
+	}
 }
 
 // halfMade reports whether the disk has lost the record before a unit was made of it that anybody was told of: those are in the journal
@@ -587,7 +593,7 @@ func (d *Dir) SyncEntry() error { return syncDir(filepath.Dir(d.path)) }
 // SyncStdout makes the output durable that f, from [Dir.OpenStdout], has written, and the file's place in the directory.
 func (d *Dir) SyncStdout(f *os.File) error {
 	entry := make(chan error, 1)
-	go func() { entry <- syncDir(d.path) }() // The disk does both at once.
+	go func() { entry <- fault.Try(func() error { return syncDir(d.path) }) }() // The disk does both at once.
 	return errors.Join(f.Sync(), <-entry)
 }
 

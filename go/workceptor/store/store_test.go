@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -338,4 +339,17 @@ func TestNothingIsLeftAtTheLimitOfOpenFiles(t *testing.T) {
 		t.Errorf("create: %v, delete: %v", createErr, deleteErr)
 	}
 	wantFiles(t, At(r.Path()), ClaimFile)
+}
+
+// TestABugInARecord: the unit whose record finds it cannot be read; the others can.
+func TestABugInARecord(t *testing.T) {
+	_, id, dir := create(t)
+	found := []Found{{ID: "broken"}, {ID: id, Dir: dir}} // The first has no directory.
+	readAll(found)
+	if _, is := errors.AsType[*fault.Error](found[0].Err); !is {
+		t.Errorf("got %v, want a fault", found[0].Err)
+	}
+	if found[1].Err != nil || found[1].Record.WorkType != "cat" {
+		t.Errorf("got %+v", found[1])
+	}
 }
