@@ -97,8 +97,12 @@ func (s *session) bridge(stream workceptor.Stream, exec bool) {
 	over := make(chan struct{}) // No more data for the client.
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer fault.Catch(func(e *fault.Error) {
+			s.noteFault(e)
+			abort(stream)
+		})
 		readErr, writeErr := relay(input, &s.in)
-		fault.Log(s.srv.log, readErr, "control session", "client", s.conn.RemoteAddr().String())
+		s.noteFault(readErr)
 		switch {
 		case readErr != nil, writeErr == nil && exec && deserted(s.conn):
 			abort(stream)
@@ -122,7 +126,7 @@ func (s *session) bridge(stream workceptor.Stream, exec bool) {
 		})
 	}
 	readErr, writeErr := relay(s.conn, stream)
-	fault.Log(s.srv.log, readErr, "control session", "client", s.conn.RemoteAddr().String())
+	s.noteFault(readErr)
 	if writeErr != nil {
 		abort(stream)
 	}
@@ -132,6 +136,11 @@ func (s *session) bridge(stream workceptor.Stream, exec bool) {
 	}
 	close(over)
 	wg.Wait()
+}
+
+// noteFault logs the fault in err, if there is one.
+func (s *session) noteFault(err error) {
+	fault.Log(s.srv.log, err, "control session", "client", s.conn.RemoteAddr().String())
 }
 
 // blocks are the buffers that data is relayed in.

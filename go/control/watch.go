@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // errClientGone is the cause of contexts that end with the client.
@@ -47,6 +49,10 @@ func (s *session) watchClient() *watch {
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		defer fault.Catch(func(e *fault.Error) {
+			s.noteFault(e)
+			w.cancel(e)
+		})
 		if s.awaitLoss() {
 			w.cancel(errClientGone)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/control"
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/policy/access"
@@ -106,8 +107,9 @@ func (d *Daemon) session(opts Options) func(context.Context, *net.UnixConn) {
 // serve runs a server that ends when the Daemon closes.
 func (d *Daemon) serve(f func() error) {
 	d.wg.Go(func() {
-		if err := f(); err != nil && d.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		if err := fault.Try(f); err != nil && d.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 			d.log.Error("Control service ended", "err", err)
+			fault.Log(d.log, err, "control service")
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/metrics"
@@ -71,8 +72,9 @@ func (d *Daemon) metricsListener(s config.MetricsListener) (_ io.Closer, err err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := web.Serve(ctx, l, cfg); err != nil {
+		if err := fault.Try(func() error { return web.Serve(ctx, l, cfg) }); err != nil {
 			d.log.Error("Metrics listener ended", "err", err)
+			fault.Log(d.log, err, "metrics listener")
 		}
 	}()
 	d.log.Info("Serving metrics on " + address)

@@ -138,3 +138,87 @@ func TestABugEndsOneUDPSession(t *testing.T) {
 		t.Errorf("the other peer's message came as %q", got)
 	}
 }
+
+// buggyAccepts panics when it accepts while armed.
+type buggyAccepts struct {
+	net.Listener
+	armed *atomic.Bool
+}
+
+func (l buggyAccepts) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if l.armed.Swap(false) {
+		_ = c.Close()
+		panic("a bug")
+	}
+	return c, err
+}
+
+// TestABugEndsOneAccept: it is told as any other failure to accept, and the next connection is accepted.
+func TestABugEndsOneAccept(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	armed := new(atomic.Bool)
+	armed.Store(true)
+	server, client := testTLS(t)
+	l := ServeTCP(buggyAccepts{tcp, armed}, server)
+	defer l.Close()
+	if c, err := DialTLS(l.Addr(), client).Dial(t.Context()); err == nil {
+		_ = c.Close()
+		t.Error("a handshake succeeded over a connection that was not accepted")
+	}
+	if _, err := l.Accept(); !isFault(err) {
+		t.Errorf("Accept said %v, want the fault", err)
+	}
+	near, err := DialTLS(l.Addr(), client).Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = far.Close()
+}
+
+// TestABugEndsAUDPListener: its sessions end with the fault, and who accepts hears of it.
+func TestABugEndsAUDPListener(t *testing.T) {
+	l, err := ListenUDP("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	send := func() Conn {
+		c, err := DialUDP(l.Addr()).Dial(t.Context())
+		if err == nil {
+			err = c.WriteBatch(frames("x"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	defer send().Close()
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ReadBatch(); err != nil {
+		t.Fatal(err)
+	}
+	l.(*udpListener).mu.Lock()
+	l.(*udpListener).sessions = nil // No session can be made any more.
+	l.(*udpListener).mu.Unlock()
+	defer send().Close()
+	for err = nil; err == nil; _, err = l.Accept() { // The session may be told of before it is kept.
+	}
+	if !isFault(err) || !strings.Contains(err.Error(), l.Addr()) {
+		t.Errorf("Accept said %v, want the fault and the listener", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -173,7 +173,7 @@ func (a *tlsAcceptor) accept() (*tls.Conn, error) {
 
 func (a *tlsAcceptor) run() {
 	for {
-		conn, err := a.listener.Accept()
+		conn, err := a.meet()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -185,11 +185,21 @@ func (a *tlsAcceptor) run() {
 			}
 			continue
 		}
-		if old, full := a.young.add(conn); full {
-			_ = old.Close()
-		}
 		a.wg.Go(func() { a.handshake(conn) })
 	}
+}
+
+// meet waits for the next connection, and makes room for it.
+func (a *tlsAcceptor) meet() (conn net.Conn, err error) {
+	defer fault.Into(&err)
+	conn, err = a.listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if old, full := a.young.add(conn); full {
+		_ = old.Close()
+	}
+	return conn, nil
 }
 
 func (a *tlsAcceptor) handshake(conn net.Conn) {

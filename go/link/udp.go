@@ -152,11 +152,13 @@ type udpListener struct {
 	closed   bool
 	young    newest[*udpSession] // The others.
 
-	held atomic.Int64 // Bytes in all inboxes.
-	done chan struct{}
-	once sync.Once
-	wg   sync.WaitGroup
-	err  error // Of closing.
+	held   atomic.Int64 // Bytes in all inboxes.
+	done   chan struct{}
+	broken chan struct{} // Closed when nothing is received any more, since
+	fault  error         // a bug was found.
+	once   sync.Once
+	wg     sync.WaitGroup
+	err    error // Of closing.
 }
 
 // ListenUDP accepts UDP links on address, host:port. The first datagram from an unknown address opens a session, which
@@ -191,7 +193,8 @@ func ServeUDP(conn *net.UDPConn) (Listener, error) {
 	in.serve(conn)
 	l := &udpListener{
 		conn: conn, in: in, accepted: make(chan *udpSession, maxNewSessions),
-		sessions: map[endpoint]*udpSession{}, young: newest[*udpSession]{limit: maxNewSessions}, done: make(chan struct{}),
+		sessions: map[endpoint]*udpSession{}, young: newest[*udpSession]{limit: maxNewSessions},
+		done: make(chan struct{}), broken: make(chan struct{}),
 	}
 	l.wg.Go(l.receive)
 	return l, nil
@@ -207,6 +210,8 @@ func (l *udpListener) Accept() (Conn, error) {
 				return s, nil
 			}
 			_ = s.Close() // Given up before anybody saw it.
+		case <-l.broken:
+			return nil, l.fault
 		case <-l.done:
 			return nil, fmt.Errorf("udp listener %s: %w", l.Addr(), ErrClosed)
 		}
@@ -218,19 +223,28 @@ func (l *udpListener) Close() error {
 		close(l.done)
 		l.err = l.conn.Close()
 		l.wg.Wait()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.closed = true
-		for _, s := range l.sessions {
-			s.in.close(ErrClosed)
-		}
-		clear(l.sessions)
+		l.endAll(ErrClosed)
 	})
 	return l.err
 }
 
-// receive hands every datagram to its session.
+func (l *udpListener) endAll(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, s := range l.sessions {
+		s.in.close(cause)
+	}
+	clear(l.sessions)
+}
+
+// receive hands every datagram to its session. A bug found over one is the end of all of them.
 func (l *udpListener) receive() {
+	defer fault.Catch(func(e *fault.Error) {
+		l.fault = fmt.Errorf("udp listener %s: %w", l.Addr(), e)
+		close(l.broken)
+		l.endAll(l.fault)
+	})
 	for {
 		n, err := l.in.receive()
 		if errors.Is(err, net.ErrClosed) {

@@ -97,7 +97,7 @@ func ServeWebSocket(tcp net.Listener, path string, conf *tls.Config) (Listener, 
 	}
 	l.server.SetKeepAlivesEnabled(false)
 	l.wg.Go(func() {
-		if err := l.server.Serve(l.listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := fault.Try(func() error { return l.server.Serve(l.listener) }); !errors.Is(err, http.ErrServerClosed) {
 			l.report(err)
 		}
 	})

@@ -65,3 +65,38 @@ func TestABugEndsOneConnection(t *testing.T) {
 	_ = client.CloseWrite()
 	mustRead(t, client, "still here")
 }
+
+// buggyAccepts panics when it accepts.
+type buggyAccepts struct{ *fakeListener }
+
+func (buggyAccepts) Accept() (Stream, error) { panic("a bug") }
+
+// TestABugEndsOneProxy: where nothing can be accepted any more, who connects is told so, and the log.
+func TestABugEndsOneProxy(t *testing.T) {
+	log := &buffer{}
+	l := &fakeListener{closed: make(chan struct{})}
+	p := Start(buggyAccepts{l}, nil, "", slog.New(slog.NewTextHandler(log, nil)))
+	<-l.closed
+	_ = p.Close()
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in=proxy err="a bug"`) {
+		t.Errorf("the log does not name the fault: %s", got)
+	}
+}
+
+type closes chan struct{}
+
+func (c closes) Close() error { close(c); return nil }
+
+// TestABugEndsOneUDPProxy: the like for datagrams.
+func TestABugEndsOneUDPProxy(t *testing.T) {
+	log := &buffer{}
+	clients := newMappings[int](0)
+	clients.failures = &changes{log: slog.New(slog.NewTextHandler(log, nil))}
+	near := make(closes)
+	p := serveUDP(clients, near, func([]byte) (int, int, error) { panic("a bug") })
+	<-near
+	p.wg.Wait()
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in=proxy err="a bug"`) {
+		t.Errorf("the log does not name the fault: %s", got)
+	}
+}

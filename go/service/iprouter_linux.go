@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
 )
@@ -80,10 +81,21 @@ func StartIPRouter(n *netceptor.Node, cfg IPRouter, log *slog.Logger) (*Router, 
 		return nil, fmt.Errorf("error listening on service %s: %w", cfg.Network, err)
 	}
 	r.mesh = mesh
-	r.wg.Go(r.fromInterface)
-	r.wg.Go(r.fromMesh)
-	r.wg.Go(r.follow)
+	r.run(r.fromInterface)
+	r.run(r.fromMesh)
+	r.run(r.follow)
 	return r, nil
+}
+
+// run runs a part of the routing. A bug that it finds ends all of it.
+func (r *Router) run(part func()) {
+	r.wg.Go(func() {
+		defer fault.Catch(func(e *fault.Error) {
+			fault.Log(r.log, e, "IP router", "interface", r.name)
+			r.end()
+		})
+		part()
+	})
 }
 
 // Name is that of the interface.
@@ -91,6 +103,12 @@ func (r *Router) Name() string { return r.name }
 
 // Close takes the interface and its routes away and waits for the end of routing.
 func (r *Router) Close() error {
+	r.end()
+	r.wg.Wait()
+	return nil
+}
+
+func (r *Router) end() {
 	r.stop()
 	if r.mesh != nil {
 		_ = r.mesh.Close()
@@ -98,8 +116,6 @@ func (r *Router) Close() error {
 	if r.tun != nil {
 		_ = r.tun.Close() // The kernel removes the interface with its last user, and its routes with it.
 	}
-	r.wg.Wait()
-	return nil
 }
 
 func (r *Router) openInterface() error {

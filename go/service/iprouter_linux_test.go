@@ -1,7 +1,10 @@
 package service
 
 import (
+	"context"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/ipv4"
@@ -28,4 +31,17 @@ func FuzzDestination(f *testing.F) {
 			t.Errorf("%v, %v; want %v", to, ok, want)
 		}
 	})
+}
+
+// TestABugEndsOneRouter: what one part of it finds ends the others, and is told.
+func TestABugEndsOneRouter(t *testing.T) {
+	log := &buffer{}
+	r := &Router{name: "tun7", log: slog.New(slog.NewTextHandler(log, nil))}
+	r.ctx, r.stop = context.WithCancel(t.Context())
+	r.run(func() { panic("a bug") })
+	r.run(func() { <-r.ctx.Done() })
+	r.wg.Wait()
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in="IP router" err="a bug"`) || !strings.Contains(got, "interface=tun7") {
+		t.Errorf("the log does not name the fault: %s", got)
+	}
 }

@@ -87,6 +87,10 @@ func (p *Proxy) Drain(ctx context.Context) {
 }
 
 func (p *Proxy) acceptLoop() {
+	defer fault.Catch(func(e *fault.Error) {
+		p.accepts.note(e)
+		_ = p.listener.Close()
+	})
 	wait := minAcceptWait
 	for p.ctx.Err() == nil {
 		s, err := p.listener.Accept()

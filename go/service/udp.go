@@ -191,6 +191,10 @@ func serveUDP[Client comparable](clients *mappings[Client], near io.Closer, rece
 	proxy.ctx, proxy.stop = context.WithCancel(context.Background())
 	proxy.wg.Go(func() {
 		defer clients.closeAll()
+		defer fault.Catch(func(e *fault.Error) {
+			clients.failures.note(e)
+			_ = near.Close()
+		})
 		buffer := make([]byte, datagramMax)
 		for {
 			n, client, err := receive(buffer)
