@@ -118,6 +118,19 @@ func (s *stream) run(ctx context.Context) {
 	}
 }
 
+// remains is what is kept of a stream that is over: its status, without its ends.
+func (s *stream) remains() *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &stream{host: s.host, id: s.id, done: s.done, state: s.state, err: s.err}
+	r.in.Store(s.in.Load())
+	r.out.Store(s.out.Load())
+	return r
+}
+
+// isOver reports whether this is what remains of a stream.
+func (s *stream) isOver() bool { return s.remote == nil }
+
 // localEnd is the program's side of a stream.
 type localEnd struct {
 	*net.UnixConn
@@ -256,6 +269,9 @@ func (s *stream) fail(err error) {
 }
 
 func (s *stream) abort(code uint64) {
+	if s.isOver() {
+		return
+	}
 	s.mu.Lock()
 	if s.state == "open" {
 		remote := false

@@ -176,6 +176,9 @@ func (h *host) finish(streams []*stream) {
 	defer cancel()
 	var closed []*stream
 	for _, s := range streams {
+		if s.isOver() {
+			continue
+		}
 		if isHungUp(s.local.UnixConn) {
 			closed = append(closed, s)
 		} else if h.attached {
@@ -237,16 +240,17 @@ func (h *host) bridge(remote meshStream, expect func(id uint64) *waiting) (s *st
 	}
 	h.spawn("stream", func() {
 		s.run(h.ctx)
-		h.retire(s.id)
+		h.retire(s)
 	})
 	return s, far, nil
 }
 
-// retire keeps the status of a stream that is over for a while.
-func (h *host) retire(id uint64) {
+// retire keeps the status of a stream that is over for a while, and nothing else of it.
+func (h *host) retire(s *stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.finished = append(h.finished, id)
+	h.streams[s.id] = s.remains()
+	h.finished = append(h.finished, s.id)
 	if len(h.finished) > finishedStreams {
 		delete(h.streams, h.finished[0])
 		h.finished = h.finished[1:]
