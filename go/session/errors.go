@@ -33,6 +33,7 @@ const (
 	Reset          Code = "reset"
 	TooLarge       Code = "too_large"
 	InUse          Code = "in_use"
+	TooMany        Code = "too_many"
 	UnitUnknown    Code = "unit_unknown"
 	WorkType       Code = "work_type"
 	Work           Code = "work"

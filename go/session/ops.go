@@ -18,6 +18,17 @@ import (
 type operation struct {
 	run       func(context.Context, *session, *request) (reply, error)
 	needsNode bool
+	atOnce    bool // It waits for nothing: it is done before the next request is read.
+}
+
+func onNode(run func(context.Context, *session, *request) (reply, error)) operation {
+	return operation{run: run, needsNode: true}
+}
+
+// atOnce is for what is told from memory: to wake a goroutine for it takes longer than to do it. That a program which does not
+// read its answers is not answered further bounds what they take.
+func atOnce(run func(context.Context, *session, *request) (reply, error)) operation {
+	return operation{run: run, needsNode: true, atOnce: true}
 }
 
 var empty = struct{}{}
@@ -27,36 +38,36 @@ var operations map[string]operation
 
 func init() {
 	operations = map[string]operation{
-		"open":            {opOpen, false},
-		"session.new":     {opNewSession, false},
-		"close":           {opClose, false},
-		"events":          {opEvents, false},
-		"status":          {opStatus, true},
-		"ping":            {opPing, true},
-		"traceroute":      {opTraceroute, true},
-		"route.wait":      {opRouteWait, true},
-		"routes":          {opRoutes, true},
-		"peer.add":        {opPeerAdd, true},
-		"listen.add":      {opListenAdd, true},
-		"backend.remove":  {opBackendRemove, true},
-		"forward.add":     {opForwardAdd, true},
-		"expose.add":      {opExposeAdd, true},
-		"proxy.remove":    {opProxyRemove, true},
-		"stream.connect":  {opStreamConnect, true},
-		"stream.listen":   {opStreamListen, true},
-		"stream.status":   {opStreamStatus, true},
-		"stream.abort":    {opStreamAbort, true},
-		"datagram.open":   {opDatagramOpen, true},
-		"datagram.status": {opDatagramStatus, true},
-		"work.offer":      {opWorkOffer, true},
-		"work.submit":     {opWorkSubmit, true},
-		"work.started":    {opWorkStarted, true},
-		"work.status":     {opWorkStatus, true},
-		"work.list":       {opWorkList, true},
-		"work.results":    {opWorkResults, true},
-		"work.wait":       {opWorkWait, true},
-		"work.cancel":     {opWorkCancel, true},
-		"work.release":    {opWorkRelease, true},
+		"open":            {run: opOpen},
+		"session.new":     {run: opNewSession},
+		"close":           {run: opClose},
+		"events":          {run: opEvents},
+		"status":          atOnce(opStatus),
+		"ping":            onNode(opPing),
+		"traceroute":      onNode(opTraceroute),
+		"route.wait":      onNode(opRouteWait),
+		"routes":          atOnce(opRoutes),
+		"peer.add":        onNode(opPeerAdd),
+		"listen.add":      onNode(opListenAdd),
+		"backend.remove":  onNode(opBackendRemove),
+		"forward.add":     onNode(opForwardAdd),
+		"expose.add":      onNode(opExposeAdd),
+		"proxy.remove":    onNode(opProxyRemove),
+		"stream.connect":  onNode(opStreamConnect),
+		"stream.listen":   onNode(opStreamListen),
+		"stream.status":   atOnce(opStreamStatus),
+		"stream.abort":    onNode(opStreamAbort),
+		"datagram.open":   onNode(opDatagramOpen),
+		"datagram.status": atOnce(opDatagramStatus),
+		"work.offer":      onNode(opWorkOffer),
+		"work.submit":     onNode(opWorkSubmit),
+		"work.started":    onNode(opWorkStarted),
+		"work.status":     atOnce(opWorkStatus),
+		"work.list":       atOnce(opWorkList),
+		"work.results":    onNode(opWorkResults),
+		"work.wait":       onNode(opWorkWait),
+		"work.cancel":     onNode(opWorkCancel),
+		"work.release":    onNode(opWorkRelease),
 	}
 }
 

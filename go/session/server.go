@@ -4,15 +4,23 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // eventBacklog is how many events of one session may wait for its program.
 const eventBacklog = 1024
+
+// mostRunning is how many requests of one session may wait for what they ask for, or for their answers to be read.
+const mostRunning = 1 << 15
+
+// parting is how long a program has to read what is said at the end of a session.
+const parting = time.Second
 
 // request is any request: each operation reads the keys that the README gives it.
 type request struct {
@@ -115,7 +123,10 @@ func serve(h *host, conn *net.UnixConn, owner bool) {
 		return
 	}
 	s.spawn("events", s.sendEvents)
-	closed := context.AfterFunc(s.ctx, func() { _ = conn.CloseRead() })
+	closed := context.AfterFunc(s.ctx, func() {
+		_ = conn.CloseRead()
+		_ = conn.SetWriteDeadline(time.Now().Add(parting))
+	})
 	defer closed()
 	r := bufio.NewReader(conn)
 	for {
@@ -151,7 +162,7 @@ func (s *session) spawn(name string, f func()) {
 	})
 }
 
-// start runs one request in a goroutine of its own, so that any number wait at once.
+// start runs one request, in a goroutine of its own where it may have to wait: any number wait at once.
 func (s *session) start(req *request) {
 	if req.Op == "cancel" {
 		s.mu.Lock()
@@ -162,28 +173,45 @@ func (s *session) start(req *request) {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	s.mu.Lock()
-	_, taken := s.running[req.ID]
-	if !taken && req.ID != 0 {
-		s.running[req.ID] = cancel
-	}
-	s.mu.Unlock()
-	if taken || req.ID == 0 {
+	if err := s.register(req.ID, cancel); err != nil {
 		cancel()
-		_ = s.out.write(errFrame{ID: req.ID, Err: badRequest(`key "id": a number from 1 that was not used before is expected`)}, -1)
+		_ = s.out.write(errFrame{ID: req.ID, Err: err}, -1)
 		return
 	}
-	s.spawn(req.Op, func() {
+	answer := func() {
+		defer s.unregister(req.ID)
 		defer cancel()
 		s.answer(ctx, req)
-	})
+	}
+	if operations[req.Op].atOnce {
+		answer()
+		return
+	}
+	s.spawn(req.Op, answer)
+}
+
+// register notes a request that begins.
+func (s *session) register(id uint64, cancel context.CancelFunc) *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.running[id]; taken || id == 0 {
+		return badRequest(`key "id": a number from 1 that was not used before is expected`)
+	}
+	if len(s.running) >= mostRunning {
+		return &Error{Code: TooMany, Msg: fmt.Sprintf("%d requests of this session wait for their answers: no more are taken until one has been answered and the answer read", mostRunning)}
+	}
+	s.running[id] = cancel
+	return nil
+}
+
+func (s *session) unregister(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, id)
 }
 
 func (s *session) answer(ctx context.Context, req *request) {
 	r, err := s.perform(ctx, req)
-	s.mu.Lock()
-	delete(s.running, req.ID)
-	s.mu.Unlock()
 	if err == nil && ctx.Err() != nil && r.undo != nil {
 		err = ctx.Err()
 	}

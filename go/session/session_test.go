@@ -527,6 +527,48 @@ func TestBadFrames(t *testing.T) {
 	}
 }
 
+// TestRequestsAreBounded asks for more than a session takes, and reads no answers.
+func TestRequestsAreBounded(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "a"})
+	t.Run("waiting", func(t *testing.T) {
+		for range mostRunning {
+			p.send(map[string]any{"op": "route.wait", "node": "nowhere"})
+		}
+		p.refused(TooMany, "status")
+		frame, _ := appendFrame(nil, map[string]any{"op": "cancel", "target": p.id - 1})
+		_, _ = p.conn.Write(frame)
+		if _, code, _ := p.reply(p.id - 1); code != string(Cancelled) {
+			t.Errorf("cancelled request answered with %q", code)
+		}
+		p.must("status")
+	})
+	t.Run("unread", func(t *testing.T) {
+		_, q := p.must("session.new")
+		defer q.Close()
+		unread := attachConn(t, q)
+		const requests, ahead = 20_000, 2_000 // What the buffers of both sockets hold is less than ahead.
+		var sent atomic.Int64
+		go func() {
+			for id := range uint64(requests) {
+				frame, _ := appendFrame(nil, map[string]any{"op": "status", "id": id + 1})
+				if _, err := q.Write(frame); err != nil {
+					return
+				}
+				sent.Add(1)
+			}
+		}()
+		for read := range int64(requests) {
+			if n := sent.Load(); n > read+ahead {
+				t.Fatalf("the node has taken %d requests of a program that has read %d answers", n, read)
+			}
+			if _, code, _ := unread.reply(uint64(read) + 1); code != "" {
+				t.Fatalf("request %d was answered with %q", read+1, code)
+			}
+		}
+	})
+}
+
 func TestCancelAndEvents(t *testing.T) {
 	a, b := pair(t)
 	waiting := a.send(map[string]any{"op": "route.wait", "node": "nowhere"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import _fds
 from ._seconds import check_seconds
-from ._session import Op, Reply, Session
+from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, MeshTimeout
 
 if TYPE_CHECKING:
@@ -125,26 +125,39 @@ class Channel:
         self._sock.close()
         self.session.close()
 
+    # The socket itself stays without a time-out: setting one, and waiting before what need not wait, are system calls.
+
     def _send(self, frame: bytes, deadline: Deadline) -> None:
+        rest = memoryview(frame)
         try:
-            deadline.apply(self._sock)
-            self._sock.sendall(frame)
-        except TimeoutError:
-            raise deadline.error() from None
+            while rest:
+                try:
+                    rest = rest[self._sock.send(rest, _fds.AT_ONCE) :]
+                except BlockingIOError:
+                    deadline.wait(self._sock, select.POLLOUT)
+        except MeshTimeout:
+            raise
         except OSError as error:
             raise self._ended() from error
 
     def _receive(self, deadline: Deadline) -> list[Reply | Event]:
         try:
-            deadline.apply(self._sock)
-            data, descriptors = _fds.receive(self._sock, _READ_BYTES)
-        except TimeoutError:
-            raise deadline.error() from None
+            data, descriptors = self._arrived(deadline)
+        except MeshTimeout:
+            raise
         except OSError as error:
             raise self._ended() from error
         if not data:
             raise self.session.eof()
         return self.session.receive(data, descriptors)
+
+    def _arrived(self, deadline: Deadline) -> tuple[bytes, list[Descriptor]]:
+        while True:
+            deadline.wait(self._sock, select.POLLIN)
+            try:
+                return _fds.receive(self._sock, _READ_BYTES, _fds.AT_ONCE)
+            except BlockingIOError:
+                pass
 
     def _ended(self) -> ClosedError:
         try:

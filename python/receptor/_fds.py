@@ -10,14 +10,15 @@ _MAX_AT_ONCE = 16
 _SPACE = socket.CMSG_SPACE(_MAX_AT_ONCE * array.array("i").itemsize)
 _CTRUNC = int(socket.MSG_CTRUNC)  # As a number: operators of flags cost a microsecond.
 _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+AT_ONCE = int(socket.MSG_DONTWAIT)
 
 
-def receive(sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
-    """One recvmsg of at most ``size`` bytes. Empty bytes mean the end of file.
+def receive(sock: socket.socket, size: int, how: int = 0) -> tuple[bytes, list[Descriptor]]:
+    """One recvmsg of at most ``size`` bytes, with the flags ``how``. Empty bytes mean the end of file.
 
     Raises ProtocolError if the kernel had to cut descriptors off, for example at the limit on open files.
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _SPACE, _CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, _SPACE, _CLOEXEC | how)
     if not ancillary and not flags & _CTRUNC:
         return data, []
     descriptors = [

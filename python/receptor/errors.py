@@ -259,6 +259,7 @@ _BY_CODE: dict[str, type[ReceptorError]] = {
     "reset": StreamResetError,
     "too_large": PayloadTooLarge,
     "in_use": AddressInUse,
+    "too_many": ReceptorError,
     "unit_unknown": UnitNotFound,
     "work_type": WorkTypeError,
     "work": WorkError,
