@@ -184,6 +184,7 @@ class Node(_process.Local):
 
         Raises ClosedError if it is closed meanwhile, RuntimeError where no event loop of asyncio runs.
         """
+        self._check(started=False)  # Also in a child that was forked, where no loop runs.
         check_asyncio()
         async with self._starting:
             self._check(started=False)
