@@ -267,6 +267,8 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         self._reader = reader
         self._sock = sock
         self._kept: asyncio.StreamWriter | None = None
+        self._asking = False  # Whether the end of file was one in good order.
+        self._lost = False  # The connection, while that was asked.
         self.writer: weakref.ref[MeshWriter] | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         sock._node._protocols.add(self)
@@ -285,8 +287,10 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         )
 
     def eof_received(self) -> bool:
+        self._asking = True
         self._ask(self._at_end())
-        return True  # The other half stays open.
+        writer = self.writer() if self.writer is not None else None
+        return writer is None or writer.get_extra_info("sslcontext") is None  # The other half stays open, but in TLS.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._kept = None
@@ -294,6 +298,8 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             self.ended.set_result(None)
         if isinstance(exc, (BrokenPipeError, ConnectionResetError)):
             self._ask(self._at_loss(exc))
+        elif exc is None and self._asking:
+            self._lost = True  # Which says nothing of the end of file: TLS closes behind every one.
         else:
             super().connection_lost(exc)
 
@@ -302,6 +308,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             self._sock._node._spawn(coroutine)
         except ReceptorError as error:
             coroutine.close()
+            self._asking = False
             self._reader.set_exception(StreamResetError(f"stream to {self._sock.peer}: {error}"))
             super().connection_lost(None)
 
@@ -311,6 +318,9 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             self._reader.set_exception(error)
         else:
             self._reader.feed_eof()
+        self._asking = False
+        if self._lost:
+            super().connection_lost(error)
 
     async def _at_loss(self, exc: Exception) -> None:
         super().connection_lost(await self._reset() or exc)

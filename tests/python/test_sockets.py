@@ -139,7 +139,8 @@ def test_ssl_on_top(nodes: Mesh, certificate: Path) -> None:
             assert secure.version() == "TLSv1.3"
 
 
-async def test_asyncio_tls_on_top(nodes: Mesh, certificate: Path) -> None:
+@pytest.mark.parametrize("ends", ["in good order", "with a reset"])
+async def test_asyncio_tls_on_top(nodes: Mesh, certificate: Path, caplog: pytest.LogCaptureFixture, ends: str) -> None:
     nodes.node("hub")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(certificate / "both.pem")
@@ -151,13 +152,27 @@ async def test_asyncio_tls_on_top(nodes: Mesh, certificate: Path) -> None:
             await writer.start_tls(server)
             writer.write((await reader.readline()).upper())
             await writer.drain()
+            await reader.readline()
+            if ends == "with a reset":
+                await writer.get_extra_info("mesh_socket").abort(7)
 
         async with await b.start_server(handle, "tls"):
             reader, writer = await a.open_connection("b", "tls")
             await writer.start_tls(client, server_hostname="b")
             writer.write(b"sealed\n")
             assert await reader.readline() == b"SEALED\n"
-            writer.close()
+            writer.write(b"go on\n")
+            if ends == "with a reset":
+                with pytest.raises(receptor.StreamResetError, match="code 7"):
+                    await reader.read()
+                writer.close()
+                with pytest.raises(receptor.StreamResetError, match="code 7"):
+                    await writer.wait_closed()
+            else:
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_stream_is_the_stdin_and_stdout_of_a_program(nodes: Mesh) -> None:
