@@ -27,7 +27,7 @@ def find() -> str | None:
             )
         return path
     for path in _candidates():
-        if _executable(path) and _version_of(path, os.stat(path).st_mtime_ns) == version():
+        if _executable(path) and _version_of(path)[0] == version():
             return path
     return None
 
@@ -49,8 +49,8 @@ def _passed_over() -> Iterator[str]:
     """The programs of that name which are not the daemon of this version, and what they are."""
     for path in _candidates():
         if _executable(path):
-            said = _version_of(path, os.stat(path).st_mtime_ns)
-            yield f"{path}, {'which does not say its version' if said is None else f'version {said[:40]!r}'}"
+            said, why = _version_of(path)
+            yield f"{path}, {f'which {why}' if said is None else f'version {said[:40]!r}'}"
 
 
 def _candidates() -> Iterator[str]:
@@ -72,14 +72,26 @@ def _executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
-@lru_cache(maxsize=32)
-def _version_of(path: str, _modified_ns: int) -> str | None:
+def _version_of(path: str) -> tuple[str | None, str]:
+    """The version that a program says it has; None and the reason if it says none."""
     import subprocess
 
     try:
-        done = subprocess.run(
-            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False, text=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return _ask_version(path, os.stat(path).st_mtime_ns), ""
+    except OSError as error:
+        return None, f"cannot be run: {error.strerror}"
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["nothing"])[0]
+        return None, f"ended with status {error.returncode} when it was asked for its version, and said: {said[:200]}"
+    except (subprocess.SubprocessError, UnicodeDecodeError):
+        return None, "does not say its version"
+
+
+@lru_cache(maxsize=32)  # Of answers. What went wrong may have been out of descriptors or memory, and is tried again.
+def _ask_version(path: str, _modified_ns: int) -> str:
+    import subprocess
+
+    done = subprocess.run(
+        [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True, text=True
+    )
+    return done.stdout.strip()

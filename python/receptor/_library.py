@@ -5,6 +5,7 @@ Loaded with the first node and never by an import, since a program that has load
 """
 
 import json
+import math
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ ABI = 1
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native", "libreceptor.so")
 
 _ERROR_BYTES = 4096
+_ADDRESS_BYTES = 1400 << 20  # What the Go runtime reserves, and a margin: where it gets less, it ends the process.
 _REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a source tree: pip install -e .)"
 
 _lock = threading.Lock()
@@ -30,8 +32,13 @@ _loaded_in = 0  # Process that loaded it.
 
 
 def expected() -> bool:
-    """A node can be in this process: the system has glibc, this interpreter ctypes, and this installation a library."""
+    """A node can be in this process: the system has glibc, this interpreter ctypes, and this installation a library.
+
+    And there is room for it under the limit on address space.
+    """
     if not sys.platform.startswith("linux") or _is_musl() or not os.path.isdir(os.path.dirname(PATH)):
+        return False
+    if _loaded is None and _address_space_left() < _ADDRESS_BYTES:
         return False
     try:
         import ctypes  # noqa: F401  # Refused by interpreters with a lock of their own in Python 3.12.
@@ -99,6 +106,12 @@ def _open() -> "ctypes.CDLL":
         import ctypes
     except ImportError as error:
         raise NativeLibraryError(f'this interpreter has no ctypes ({error}): use Node(..., mode="sidecar")') from error
+    left = _address_space_left()
+    if left < _ADDRESS_BYTES:
+        raise NativeLibraryError(
+            f"the limit on address space (ulimit -v) leaves {int(left) >> 20} MiB for a library that needs "
+            f'{_ADDRESS_BYTES >> 20}: raise it, or use Node(..., mode="sidecar"); a cgroup limits memory itself'
+        )
     import resource
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -121,6 +134,19 @@ def _open() -> "ctypes.CDLL":
     if info.get("version") != version():
         raise NativeLibraryError(f"{PATH} is of version {info.get('version')}, this package of {version()}; {_REBUILD}")
     return library
+
+
+def _address_space_left() -> float:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    try:
+        with open("/proc/self/statm") as sizes:
+            return limit - int(sizes.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError):
+        return limit
 
 
 def _declare(library: "ctypes.CDLL") -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+import errno
 import gc
 import importlib
 import multiprocessing
@@ -353,6 +354,28 @@ def test_musl_is_told_apart(unloaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
         receptor.Node("a", mode="in-process")
 
 
+def test_too_little_address_space() -> None:
+    """The Go runtime would end the process. A node in a child does that to the child alone."""
+    done = python(
+        "import resource, receptor\n"
+        "from receptor import _modes\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))\n"
+        "print(_modes.resolve('auto'))\n"
+        "try:\n"
+        "    receptor.Node('a', mode='in-process')\n"
+        "except receptor.NativeLibraryError as error:\n"
+        "    print(error)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))\n"
+        "with receptor.Node('a', mode='in-process') as node:\n"
+        "    print(node.ping('a').from_node)\n"
+    )
+    mode, refusal, answer = done.stdout.splitlines() or [done.stderr, "", ""]
+    assert mode == "sidecar"
+    assert "(ulimit -v) leaves 10" in refusal
+    assert 'mode="sidecar"' in refusal
+    assert answer == "a"
+
+
 # The daemon.
 
 
@@ -376,8 +399,8 @@ def test_the_daemon_is_found_by_its_version(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(receptor.ConfigError, match="work command 'cat': needs the receptor daemon") as refusal:
         receptor.Node("a", work_commands=[receptor.WorkCommand("cat", "cat")])
     assert f"(there is {foreign}, version '1.4.9')" in str(refusal.value)
-    foreign.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(receptor.ConfigError, match=r"one/receptor, which does not say its version\)"):
+    foreign.write_text("#!/bin/sh\necho out of memory >&2; echo more >&2; exit 2\n")
+    with pytest.raises(receptor.ConfigError, match=r"one/receptor, which ended with status 2 .* said: out of memory\)"):
         _daemon.require("this")
     installed = program(tmp_path / "scripts" / "receptor", receptor.__version__)
     assert _daemon.find() == str(installed)
@@ -386,3 +409,19 @@ def test_the_daemon_is_found_by_its_version(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("RECEPTOR_DAEMON", str(tmp_path / "nothing"))
     with pytest.raises(receptor.ConfigError, match="RECEPTOR_DAEMON="):
         _daemon.find()
+
+
+def test_the_daemon_is_found_when_it_can_be_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Out of descriptors or memory for a moment is not "no daemon" for the rest of the program."""
+    monkeypatch.delenv("RECEPTOR_DAEMON", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name, scheme=None: str(tmp_path))
+    ours = program(tmp_path / "receptor", receptor.__version__)
+
+    def out_of_descriptors(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as moment:
+        moment.setattr("subprocess.run", out_of_descriptors)
+        with pytest.raises(receptor.ConfigError, match=r"receptor, which cannot be run: Too many open files"):
+            _daemon.require("this")
+    assert _daemon.find() == str(ours)
