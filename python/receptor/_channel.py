@@ -34,16 +34,6 @@ class Deadline:
         self.text = text
         self._end = None if timeout_s is None else time.monotonic() + timeout_s + grace_s
 
-    def apply(self, sock: socket.socket) -> None:
-        """Limit the next wait on ``sock`` to what is left."""
-        if self._end is None:
-            sock.settimeout(None)
-            return
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise self.error()
-        sock.settimeout(left)
-
     def wait(self, sock: socket.socket, event: int) -> None:
         """Wait for an event of ``select.poll``, or for the end of ``sock``, whose own time-out is not touched."""
         left = self.left()
@@ -125,8 +115,6 @@ class Channel:
         self._sock.close()
         self.session.close()
 
-    # The socket itself stays without a time-out: setting one, and waiting before what need not wait, are system calls.
-
     def _send(self, frame: bytes, deadline: Deadline) -> None:
         rest = memoryview(frame)
         try:
@@ -142,7 +130,7 @@ class Channel:
 
     def _receive(self, deadline: Deadline) -> list[Reply | Event]:
         try:
-            data, descriptors = self._arrived(deadline)
+            data, descriptors = next_on(self._sock, _READ_BYTES, deadline)
         except MeshTimeout:
             raise
         except OSError as error:
@@ -150,14 +138,6 @@ class Channel:
         if not data:
             raise self.session.eof()
         return self.session.receive(data, descriptors)
-
-    def _arrived(self, deadline: Deadline) -> tuple[bytes, list[Descriptor]]:
-        while True:
-            deadline.wait(self._sock, select.POLLIN)
-            try:
-                return _fds.receive(self._sock, _READ_BYTES, _fds.AT_ONCE)
-            except BlockingIOError:
-                pass
 
     def _ended(self) -> ClosedError:
         try:
@@ -167,6 +147,19 @@ class Channel:
             pass
         error = self.session.eof()
         return error if isinstance(error, ClosedError) else ClosedError(str(error))
+
+
+def next_on(sock: socket.socket, size: int, deadline: Deadline) -> tuple[bytes, list[Descriptor]]:
+    """What comes next on ``sock``, as :func:`_fds.receive` has it.
+
+    The socket itself stays without a time-out: to set one is a system call more, and threads may share it.
+    """
+    while True:
+        deadline.wait(sock, select.POLLIN)
+        try:
+            return _fds.receive(sock, size, _fds.AT_ONCE)
+        except BlockingIOError:
+            pass
 
 
 def from_descriptor(fd: int, session: Session) -> Channel:

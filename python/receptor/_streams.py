@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from . import _ops, _process, _sockets
 from ._address import Address
-from ._channel import Channel, Deadline
-from ._fds import receive
+from ._channel import Channel, Deadline, next_on
 from ._session import Descriptor
 from .errors import ClosedError, ConfigError, MeshTimeout, ProtocolError, ReceptorError
 
@@ -208,8 +207,6 @@ class Listener(_process.Local):
             self._confirm(stream, descriptor)
         except MeshTimeout:
             raise
-        except TimeoutError:
-            raise deadline.error() from None
         except OSError as error:
             raise ClosedError(f"listener {self.service!r} is closed") from error
         finally:
@@ -218,9 +215,8 @@ class Listener(_process.Local):
 
     def _arrived(self, deadline: Deadline) -> tuple[int, Address, Descriptor]:
         while True:
-            deadline.apply(self._sock)
             try:
-                data, descriptors = receive(self._sock, _ACCEPT_BYTES)
+                data, descriptors = next_on(self._sock, _ACCEPT_BYTES, deadline)
             except ProtocolError:
                 self._arrivals.lose()
                 raise
