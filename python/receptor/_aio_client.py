@@ -25,6 +25,7 @@ from ._units import AsyncUnit
 from .types import Hop, PingResult, Status, UnitStatus, WorkResult
 
 if TYPE_CHECKING:
+    import os
     import socket
 
 _T = TypeVar("_T")
@@ -32,7 +33,9 @@ JSON = dict[str, Any]  # Any: a JSON object as it came
 _IDLE_CONNECTIONS = 8
 
 
-def connect(address: str, *, tls: TLSOptions | None = None, timeout_s: float | None = 10.0) -> Opening[Client]:
+def connect(
+    address: str | os.PathLike[str], *, tls: TLSOptions | None = None, timeout_s: float | None = 10.0
+) -> Opening[Client]:
     """Connect to the control service at ``address``; to be awaited, or entered with ``async with``.
 
     The arguments and errors are those of :func:`receptor.connect`.
@@ -51,7 +54,7 @@ class Client:
 
     def __init__(
         self,
-        address: str,
+        address: str | os.PathLike[str],
         *,
         tls: TLSOptions | None = None,
         timeout_s: float | None = 10.0,

@@ -376,7 +376,7 @@ class Listener(Pollable):
         except MeshTimeout:
             raise
         except OSError as error:
-            raise ClosedError(f"listener {self.service!r} is closed") from error
+            raise await self._closed_error() from error
 
     async def _accept(self) -> MeshSocket:
         stream, peer, descriptor = await self._arrived()
@@ -397,7 +397,7 @@ class Listener(Pollable):
                 self._arrivals.lose()
                 raise
             if not data:
-                raise ClosedError(f"listener {self.service!r} is closed")
+                raise await self._closed_error()
             arrived = self._arrivals.take(data, descriptors)
             if arrived is None:
                 continue
@@ -406,16 +406,22 @@ class Listener(Pollable):
                 return stream, peer, descriptor
             await self._answer(_ops.refusal(stream))
 
+    async def _closed_error(self) -> ClosedError:
+        what = f"listener {self.service!r}"
+        return ClosedError(f"{what} is closed") if self.fileno() < 0 else await self._node._loss(what)
+
     async def _answer(self, message: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._sock, message)
 
     async def __aiter__(self) -> AsyncIterator[MeshSocket]:
-        """Streams as they come, until the listener is closed."""
+        """Streams as they come, until the listener or the node is closed; ClosedError if the node ends by itself."""
         while True:
             try:
                 sock = await self.accept()
             except ClosedError:
-                return
+                if self.fileno() < 0 or self._node.closed:
+                    return
+                raise
             yield sock
 
 
@@ -435,6 +441,7 @@ class Server:
         self._limit = limit
         self._node = listener._node
         self._handlers: set[asyncio.Task[None]] = set()
+        self._lost: ClosedError | None = None  # With its node, which ended by itself.
         self._accepting = self._node._spawn(self._accept())
 
     @property
@@ -453,11 +460,13 @@ class Server:
             await asyncio.wait(list(self._handlers))
 
     async def serve_forever(self) -> None:
-        """Wait until it is closed; cancelling this closes it."""
+        """Wait until it is closed; cancelling this closes it. Raises ClosedError if the node ends by itself."""
         try:
             await asyncio.shield(self._accepting)
         finally:
             self.close()
+        if self._lost is not None:
+            raise self._lost
 
     async def __aenter__(self) -> Self:
         return self
@@ -475,7 +484,9 @@ class Server:
             while True:
                 try:
                     sock = await self._listener.accept()
-                except ClosedError:
+                except ClosedError as error:
+                    if self._listener.fileno() >= 0 and not self._node.closed:
+                        self._lost = error
                     return
                 except ProtocolError as error:  # One stream was lost, at the limit on open files.
                     self._report(f"service {self._listener.service!r}", error)
@@ -584,7 +595,7 @@ class DatagramSocket(Pollable):
         except BlockingIOError:
             await self._send_later(message, len(data), timeout_s)
         except OSError as error:
-            raise _sockets.send_error(error, len(data)) or self._closed_error() from error
+            raise _sockets.send_error(error, len(data)) or await self._closed_error() from error
 
     async def _turn(self) -> None:
         """Let other tasks have theirs now and then: a call that need not wait does not go through the loop."""
@@ -598,7 +609,7 @@ class DatagramSocket(Pollable):
         except MeshTimeout:
             raise
         except OSError as error:
-            raise _sockets.send_error(error, size) or self._closed_error() from error
+            raise _sockets.send_error(error, size) or await self._closed_error() from error
 
     async def recv_from(self, *, timeout_s: float | None = None) -> tuple[bytes, Address]:
         """The next datagram and its sender.
@@ -613,9 +624,9 @@ class DatagramSocket(Pollable):
         except BlockingIOError:
             message = await self._recv_later(timeout_s)
         except OSError as error:
-            raise self._closed_error() from error
+            raise await self._closed_error() from error
         if not message:
-            raise self._closed_error()
+            raise await self._closed_error()
         return _sockets.unpack_datagram(message)
 
     async def _recv_later(self, timeout_s: float | None) -> bytes:
@@ -625,10 +636,11 @@ class DatagramSocket(Pollable):
         except MeshTimeout:
             raise
         except OSError as error:
-            raise self._closed_error() from error
+            raise await self._closed_error() from error
 
-    def _closed_error(self) -> ClosedError:
-        return ClosedError(f"datagram socket {self.service!r} is closed")
+    async def _closed_error(self) -> ClosedError:
+        what = f"datagram socket {self.service!r}"
+        return ClosedError(f"{what} is closed") if self.fileno() < 0 else await self._node._loss(what)
 
 
 class Proxy:
@@ -709,9 +721,9 @@ class EventStream(_process.Local):
         try:
             return await self.get()
         except ClosedError:
-            if self._session.ended is not None and self._session.ended.__cause__ is not None and not self._done:
-                raise
-            raise StopAsyncIteration from None
+            if self._done or self._node.closed:
+                raise StopAsyncIteration from None
+            raise
 
     async def __aenter__(self) -> Self:
         await self._subscribe()

@@ -169,7 +169,9 @@ def ping(node: str) -> Request[PingResult]:
         from receptor.types import PingResult
 
         if reply.get("Success") is not True:
-            raise refusal(_error_of(reply), reply=reply)
+            error = refusal(_error_of(reply), reply=reply)
+            error.node = node
+            raise error
         return PingResult(str(reply["From"]), _rtt(reply))
 
     return Request(protocol.words_line("ping", node), decode)

@@ -32,6 +32,7 @@ _INET = re.compile(
     r"(?P<scheme>tcp|tls):(?://)?(?:\[(?P<ip6>[0-9a-fA-F:.]+)\]|(?P<host>[a-zA-Z0-9_.:-]+)):(?P<port>\d+)"
 )
 _UNIX = re.compile(r"(?:unix:(?://)?)?(?P<path>[^:]+)")
+_ADDRESSES = "use a path, unix:PATH, tcp://HOST:PORT or tls://HOST:PORT"
 _BLOCK_BYTES = 64 * 1024
 _YES = frozenset({"true", "t", "yes", "y", "on", "1"})  # "false" in quotes must not switch a check off
 
@@ -50,8 +51,12 @@ class Address:
     tls: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Address:
-        """Read ``[unix:[//]]PATH`` (``~`` is expanded), ``tcp:[//]HOST:PORT`` or ``tls:[//]HOST:PORT``."""
+    def parse(cls, text: str | os.PathLike[str]) -> Address:
+        """Read ``[unix:[//]]PATH`` (``~`` is expanded), ``tcp:[//]HOST:PORT`` or ``tls:[//]HOST:PORT``, or a path."""
+        if isinstance(text, os.PathLike):
+            return cls(path=os.path.expanduser(os.fsdecode(text)))
+        if not isinstance(text, str):
+            raise AddressError(f"Invalid socket address {text!r}", hint=_ADDRESSES)
         if match := _INET.fullmatch(text):
             port = int(match["port"])
             if port > 65535:
@@ -61,7 +66,7 @@ class Address:
             return cls(path=os.path.expanduser(match["path"]))
         raise AddressError(
             f"Invalid socket address {text}",
-            hint="use a path, unix:PATH, tcp://HOST:PORT or tls://HOST:PORT",
+            hint=_ADDRESSES,
         )
 
 

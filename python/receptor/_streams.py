@@ -183,6 +183,7 @@ class Listener(_process.Local):
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
         self._pid = os.getpid()
         self._arrivals = _ops.Arrivals()
+        self._done = False
         self._turn = threading.Lock()  # A stream is two messages, which one thread has to take.
         self.service = service
         _process.track(self)
@@ -208,7 +209,7 @@ class Listener(_process.Local):
         except MeshTimeout:
             raise
         except OSError as error:
-            raise ClosedError(f"listener {self.service!r} is closed") from error
+            raise self._closed_error() from error
         finally:
             self._turn.release()
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
@@ -221,7 +222,7 @@ class Listener(_process.Local):
                 self._arrivals.lose()
                 raise
             if not data:
-                raise ClosedError(f"listener {self.service!r} is closed")
+                raise self._closed_error()
             arrived = self._arrivals.take(data, descriptors)
             if arrived is None:
                 continue
@@ -238,15 +239,19 @@ class Listener(_process.Local):
             raise
 
     def __iter__(self) -> Iterator[MeshSocket]:
-        """Streams as they come, until the listener is closed."""
+        """Streams as they come, until the listener or the node is closed; ClosedError if the node ends by itself."""
         while True:
             try:
-                yield self.accept()
+                sock = self.accept()
             except ClosedError:
-                return
+                if self._done or self._node.closed:
+                    return
+                raise
+            yield sock
 
     def close(self) -> None:
         """Stop listening; an ``accept`` in another thread ends, and streams that wait are reset. Safe to call twice."""
+        self._done = True
         _wake_and_close(self._sock)
         self._arrivals.close()
 
@@ -264,6 +269,10 @@ class Listener(_process.Local):
 
     def __repr__(self) -> str:
         return _sockets.described(self, self.address, self.fileno())
+
+    def _closed_error(self) -> ClosedError:
+        what = f"listener {self.service!r}"
+        return ClosedError(f"{what} is closed") if self._done else self._node._loss(what)
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()
@@ -283,6 +292,7 @@ class DatagramSocket(_process.Local):
     def __init__(self, descriptor: Descriptor, service: str, number: int, node: Node) -> None:
         self._node = node
         self._number = number
+        self._done = False
         self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
         self._pid = os.getpid()
         self.service = service
@@ -360,6 +370,7 @@ class DatagramSocket(_process.Local):
 
     def close(self) -> None:
         """Close it; a ``recv_from`` in another thread ends. Safe to call twice."""
+        self._done = True
         _wake_and_close(self._sock)
 
     def __enter__(self) -> Self:
@@ -378,7 +389,8 @@ class DatagramSocket(_process.Local):
         return _sockets.described(self, self.address, self.fileno())
 
     def _closed_error(self) -> ClosedError:
-        return ClosedError(f"datagram socket {self.service!r} is closed")
+        what = f"datagram socket {self.service!r}"
+        return ClosedError(f"{what} is closed") if self._done else self._node._loss(what)
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()
@@ -451,10 +463,10 @@ class EventStream(_process.Local):
     def __next__(self) -> Event:
         try:
             return self.get()
-        except ClosedError as error:
-            if error.__cause__ is not None and not self._done and not self._node.closed:
-                raise
-            raise StopIteration from None
+        except ClosedError:
+            if self._done or self._node.closed:
+                raise StopIteration from None
+            raise
 
     def close(self) -> None:
         """End it; a wait in another thread ends. Safe to call twice."""

@@ -45,7 +45,7 @@ from ._channel import Channel
 from ._functions import AsyncWorkContext
 from ._session import Descriptor, Op, Session
 from ._units import AsyncUnit as Unit
-from .errors import ClosedError, MeshTimeout
+from .errors import ClosedError, MeshTimeout, ReceptorError
 from .types import (
     JSON,
     TLS,
@@ -495,6 +495,17 @@ class Node(_process.Local):
             raise ClosedError(f"node {self._id!r} is closed")
         if started and self._session is None:
             raise ClosedError(f'node {self._id!r} is not started: use "async with", or await it')
+
+    async def _loss(self, what: str) -> ClosedError:
+        """What ``what`` raises when it has come to its end although this program did not close it."""
+        if not self._closed:
+            try:
+                await self.status()
+            except ReceptorError as why:
+                error = ClosedError(f"{what} is closed: {why}")
+                error.__cause__ = why
+                return error
+        return ClosedError(f"{what} is closed")
 
     def _open_session(self) -> AsyncSession:
         self._check()

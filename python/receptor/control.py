@@ -21,6 +21,7 @@ a stable ``code`` (the tree is at the top of ``receptor/_control_errors.py``). R
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -102,7 +103,7 @@ _CLEANUP_S = 5.0  # What a failed submit may take to take its unit back.
 
 
 def connect(
-    address: str,
+    address: str | os.PathLike[str],
     *,
     tls: TLSOptions | None = None,
     timeout_s: float | None = 10.0,
@@ -123,7 +124,7 @@ class Client:
 
     def __init__(
         self,
-        address: str,
+        address: str | os.PathLike[str],
         *,
         tls: TLSOptions | None = None,
         timeout_s: float | None = 10.0,

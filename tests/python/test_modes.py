@@ -1,5 +1,6 @@
 """What all nodes do alike, wherever they run: TLS, proxies, routes, counts; and how each mode begins and ends."""
 
+import asyncio
 import http.client
 import http.server
 import logging
@@ -373,6 +374,39 @@ def test_a_killed_sidecar_is_told() -> None:
             node.status()
     with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
         node.status()
+
+
+def test_no_loop_ends_in_silence_when_a_sidecar_is_killed(in_thread: InThread) -> None:
+    with receptor.Node("a", mode="sidecar") as node:
+        assert node._sidecar is not None
+        with node.listen("x") as listener, node.datagram("y") as inbox, node.events("peer") as events:
+            waiting = [in_thread(lambda: list(listener)), in_thread(inbox.recv_from), in_thread(lambda: list(events))]
+            os.kill(node._sidecar.pid, signal.SIGKILL)
+            for what, running in zip(("listener 'x' is closed: ", "socket 'y' is closed: ", ""), waiting, strict=True):
+                with pytest.raises(receptor.ClosedError, match=f"{what}the node is gone: .* killed by signal 9"):
+                    running.result()
+
+
+async def test_no_loop_of_asyncio_ends_in_silence_when_a_sidecar_is_killed() -> None:
+    async with receptor.aio.Node("a", mode="sidecar") as node:
+        assert node._sidecar is not None
+
+        async def handle(*_: object) -> None: ...
+
+        async with (
+            node.listen("x") as listener,
+            node.datagram("y") as inbox,
+            node.events("peer") as events,
+            await node.start_server(handle, "z") as server,
+        ):
+            waiting = [anext(aiter(listener)), inbox.recv_from(), anext(events), server.serve_forever()]
+            tasks = [asyncio.ensure_future(what) for what in waiting]
+            await asyncio.sleep(0)
+            os.kill(node._sidecar.pid, signal.SIGKILL)
+            said = ("listener 'x' is closed: ", "socket 'y' is closed: ", "", "listener 'z' is closed: ")
+            for what, task in zip(said, tasks, strict=True):
+                with pytest.raises(receptor.ClosedError, match=f"{what}the node is gone: .* killed by signal 9"):
+                    await task
 
 
 async def test_a_killed_sidecar_is_told_to_tasks() -> None:

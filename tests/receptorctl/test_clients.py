@@ -57,7 +57,7 @@ def test_the_mesh(run: Run) -> None:
         assert (await client.ping("gamma")).from_node == "gamma"
         with pytest.raises(receptor.Unreachable) as caught:
             await client.ping("nosuch")
-        assert caught.value.code == "no_route"
+        assert (caught.value.code, caught.value.node) == ("no_route", "nosuch")
         assert [hop.from_node for hop in await client.traceroute("beta")] == ["gamma", "gamma"]
         assert await client.reload() == []
         assert (await client.command("status"))["NodeID"] == "gamma"
@@ -359,8 +359,17 @@ def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
         assert "nobody listens on that port" in caught.value.hint
         with pytest.raises(control.ConnectError, match="^Could not connect to host no_such_host port 1$"):
             await connect("tcp://no_such_host:1")
-        with pytest.raises(control.AddressError, match="^Invalid socket address bogus:xx$"):
-            await connect("bogus:xx")
+        for wrong in ("bogus:xx", None, 7):
+            with pytest.raises(control.AddressError, match=f"^Invalid socket address {wrong}$"):
+                await connect(wrong)
+
+
+def test_an_address_can_be_a_path(connect: Connect, tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(control.AddressError, match=f"^Socket path does not exist: {tmp_path}/a:b"):
+            await connect(tmp_path / "a:b")
+
+    asyncio.run(main())
 
     asyncio.run(main())
 
