@@ -26,7 +26,7 @@ func readFrame(r io.Reader, v any) error {
 	}
 	size := binary.BigEndian.Uint32(header[:])
 	if size == 0 || size > maxFrame {
-		return fmt.Errorf("frame of %d bytes, want 1 to %d", size, maxFrame)
+		return frameSizeError(size)
 	}
 	body, err := io.ReadAll(io.LimitReader(r, int64(size)))
 	if err == nil && len(body) < int(size) {
@@ -36,6 +36,13 @@ func readFrame(r io.Reader, v any) error {
 		return err
 	}
 	return json.Unmarshal(body, v)
+}
+
+// frameSizeError is about a frame of so many bytes, behind which nobody can find the next one.
+type frameSizeError uint32
+
+func (e frameSizeError) Error() string {
+	return fmt.Sprintf("frame of %d bytes, want 1 to %d", uint32(e), maxFrame)
 }
 
 // appendFrame appends v as a frame.
@@ -90,6 +97,9 @@ func (w *frameWriter) writeLocked(frame []byte, fd int) error {
 // badFrame says which key of a request is wrong, if that is what err is about.
 func badFrame(err error) (string, bool) {
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if t.Field == "" {
+			return fmt.Sprintf("frame is not a JSON object: %s given", t.Value), true
+		}
 		field := strings.TrimPrefix(t.Field, "backendConfig.") // Embedded in the request: no key of the frame.
 		return fmt.Sprintf("key %q: %s given, %s expected", field, t.Value, t.Type), true
 	}

@@ -136,6 +136,9 @@ func serve(h *host, conn *net.UnixConn, owner bool) {
 				_ = s.out.write(errFrame{ID: req.ID, Err: badRequest(msg)}, -1)
 				continue
 			}
+			if size, bad := errors.AsType[frameSizeError](err); bad {
+				_ = s.out.write(errFrame{Err: badRequest(size.Error())}, -1)
+			}
 			return
 		}
 		s.start(&req)
