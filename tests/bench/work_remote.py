@@ -51,28 +51,26 @@ def work_command(name: str, command: str, params: str) -> list[str]:
 
 
 @contextmanager
-def session(path: Path) -> Iterator[tuple[socket.socket, socket.SocketIO]]:
+def session(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(120)
         client.connect(str(path))
-        replies = client.makefile("rb", buffering=0)
-        line_of(replies)
-        yield client, replies
+        line_of(client)
+        yield client
 
 
-def line_of(replies: socket.SocketIO) -> bytes:
-    line = bytearray()
-    while byte := replies.read(1):
-        line += byte
-        if byte == b"\n":
-            break
-    return bytes(line)
+def line_of(client: socket.socket) -> bytes:
+    """The next line, and nothing of what comes behind it."""
+    line = b""
+    while not line.endswith(b"\n") and (there := client.recv(1024, socket.MSG_PEEK)):
+        line += client.recv(there.find(b"\n") + 1 or len(there))
+    return line
 
 
 def ask(path: Path, text: str) -> dict[str, object]:
-    with session(path) as (client, replies):
+    with session(path) as client:
         client.sendall(text.encode() + b"\n")
-        found: dict[str, object] = json.loads(line_of(replies))
+        found: dict[str, object] = json.loads(line_of(client))
         return found
 
 
@@ -85,24 +83,24 @@ def await_route(path: Path, node: str) -> None:
 
 def submit(path: Path, node: str, work: str, payload: int | bytes = b"") -> str:
     """Submit a unit with a payload, or with so many MiB of zeros, and return its ID."""
-    with session(path) as (client, replies):
+    with session(path) as client:
         client.sendall(f"work submit {node} {work}\n".encode())
-        unit = line_of(replies).decode().split(" ID ")[1].split(".")[0]
+        unit = line_of(client).decode().split(" ID ")[1].split(".")[0]
         if isinstance(payload, bytes):
             client.sendall(payload)
         else:
             for _ in range(payload * MIB // len(CHUNK)):
                 client.sendall(CHUNK)
         client.shutdown(socket.SHUT_WR)
-        assert b"Job Started" in line_of(replies)
+        assert b"Job Started" in line_of(client)
         return unit
 
 
 def read_results(path: Path, unit: str) -> tuple[float, int]:
     """When the first byte came, and how many there were."""
-    with session(path) as (client, replies):
+    with session(path) as client:
         client.sendall(f"work results {unit}\n".encode())
-        line_of(replies)
+        line_of(client)
         buffer = bytearray(MIB)
         total, first = 0, 0.0
         while n := client.recv_into(buffer):
@@ -204,9 +202,9 @@ def bulk(path: Path, work: str, size: int) -> float:
 
 
 def raw_stream(path: Path) -> float:
-    with session(path) as (client, replies):
+    with session(path) as client:
         client.sendall(b"connect hub sink\n")
-        assert line_of(replies) == b"Connecting\n"
+        assert line_of(client) == b"Connecting\n"
         started = time.monotonic()
         for _ in range(512 * MIB // len(CHUNK)):
             client.sendall(CHUNK)
