@@ -39,8 +39,10 @@ _PROBLEMS = {
 
 
 def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
-    """Make a plain socket of a received descriptor."""
-    return socket.socket(socket.AF_UNIX, kind, fileno=descriptor.detach())
+    """Make a plain socket of a received descriptor, that blocks whatever the program's default timeout is."""
+    sock = socket.socket(socket.AF_UNIX, kind, fileno=descriptor.detach())
+    sock.settimeout(None)
+    return sock
 
 
 class StreamSocket(_process.Local, socket.socket):
@@ -61,7 +63,9 @@ class StreamSocket(_process.Local, socket.socket):
 
     def dup(self) -> socket.socket:  # type: ignore[override]  # a plain socket: only one object speaks for the stream
         """A plain socket on a copy of the descriptor, for another process or a library that wants one."""
-        return socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
+        sock = socket.socket(self.family, self.type, self.proto, os.dup(self.fileno()))
+        sock.settimeout(self.gettimeout())
+        return sock
 
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:  # Any: it has overloads
         """As ``socket.setsockopt``. Options of TCP, such as TCP_NODELAY, are taken: a stream needs none of them."""

@@ -219,6 +219,37 @@ def test_who_knows_nothing_of_meshes_sees_a_reset(nodes: Mesh) -> None:
             assert copy.recv(1) == b""
 
 
+def test_a_default_timeout_is_that_of_streams_only(nodes: Mesh, in_thread: InThread) -> None:
+    """As of other sockets. What the package itself waits for takes as long as it takes."""
+    a, b = nodes.pair()
+    patient = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.01)
+    try:
+        with b.datagram("box") as inbox, b.listen("x") as listener, a.connect("b", "x") as sock:
+            waiting = [in_thread(inbox.recv_from), in_thread(listener.accept)]
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            sock.settimeout(60)
+            with sock.dup() as copy, waiting[1].result() as far:
+                assert copy.gettimeout() == 60
+                with pytest.raises(TimeoutError):
+                    far.recv(1)
+            with pytest.raises(receptor.MeshTimeout):
+                inbox.recv_from(timeout_s=0.05)
+            with a.datagram() as outbox:
+                outbox.send_to(b"late", ("b", "box"))
+            assert waiting[0].result()[0] == b"late"
+
+            with b.work.offer("late", lambda unit: "done"):
+                sock.settimeout(0.05)
+                with pytest.raises(TimeoutError):  # More than the default has passed for what takes units.
+                    sock.recv(1)
+                with a.work.submit("b", "late") as unit:
+                    assert b"".join(unit.stdout(timeout_s=60)) == b"done"
+    finally:
+        socket.setdefaulttimeout(patient)
+
+
 def test_sendfile(nodes: Mesh) -> None:
     a, b = nodes.pair()
     data = os.urandom(1 << 20)
