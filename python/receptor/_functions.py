@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import io
 import json
 import os
 import socket
@@ -17,6 +18,8 @@ from .errors import ConfigError, ProtocolError, WorkCancelled
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from _typeshed import ReadableBuffer
 
     from ._worker import Pool
 
@@ -80,6 +83,23 @@ class AsyncWorkContext(WorkContext):
         await asyncio.to_thread(self.stdout.write, data)
 
 
+class Output(io.FileIO):
+    """The output of a unit. It writes all that it is given, or raises.
+
+    The system writes as much as fits where a disk or a limit on files is nearly full, and never more than 2 GiB.
+    """
+
+    def __init__(self, file: int | str) -> None:
+        super().__init__(file, "ab")
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left:
+            left = left[super().write(left) :]
+        return size
+
+
 Function: TypeAlias = Callable[[WorkContext], object]
 AsyncFunction: TypeAlias = Callable[[AsyncWorkContext], Awaitable[object]]
 
@@ -94,7 +114,7 @@ class Task:
             raise ProtocolError(f"offer sent something else than a unit: {error}") from error
         stdin, stdout, control = descriptors
         self.stdin: BinaryIO = open(stdin.detach(), "rb")  # noqa: SIM115  # closed by finish
-        self.stdout: BinaryIO = open(stdout.detach(), "ab", buffering=0)  # noqa: SIM115
+        self.stdout: BinaryIO = Output(stdout.detach())
         self.control = _sockets.socket_of(control, socket.SOCK_SEQPACKET)
 
     def context(self, kind: type[WorkContext] = WorkContext) -> WorkContext:

@@ -184,7 +184,7 @@ def _serve(pipe: Connection) -> None:
     """What a worker process does: one unit after another, until nobody wants more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # What the function starts gets it, as elsewhere.
-    from ._functions import WorkContext, judged
+    from ._functions import Output, WorkContext, judged
 
     while True:
         try:
@@ -192,7 +192,7 @@ def _serve(pipe: Connection) -> None:
         except (EOFError, OSError):
             return
         try:
-            with open(stdin_path, "rb") as stdin, open(stdout_path, "ab", buffering=0) as stdout:
+            with open(stdin_path, "rb") as stdin, Output(stdout_path) as stdout:
                 context = WorkContext(unit, stdin, stdout, pipe.send, lambda: False)
                 pipe.send(judged(lambda: _find(module, name)(context), stdout))  # noqa: B023  # called at once
         except OSError as error:

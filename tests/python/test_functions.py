@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -30,6 +31,12 @@ resource_tracker.ensure_running()  # It lives as long as this process, once a ch
 
 def shout(unit: receptor.WorkContext) -> bytes:
     return unit.stdin.read().upper()
+
+
+def much(unit: receptor.WorkContext) -> bytes:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # Of the function's own process.
+    return b"x" * (3 << 20)
 
 
 def own_process(unit: receptor.WorkContext) -> str:
@@ -542,3 +549,13 @@ def test_a_unit_fails_when_its_program_ends(tmp_path: Path) -> None:
         status = node.work.get(unit_id).status()
         assert status.state is receptor.WorkState.FAILED
         assert "the program that did the work" in status.detail
+
+
+def test_output_that_does_not_fit_fails_the_unit(nodes: Mesh) -> None:
+    """The system writes what fits and says how much that was: half of a result is none."""
+    node = nodes.node("a")
+    with node.work.offer("much", much, mode="process"):
+        with node.work.submit("a", "much") as unit:
+            with pytest.raises(receptor.WorkFailed, match="OSError: .*File too large"):
+                unit.wait(timeout_s=60)
+            assert len(b"".join(unit.stdout())) == 1 << 20
