@@ -17,6 +17,7 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/socket"
+	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -60,6 +61,7 @@ const inProcess = "in-process"
 
 // unitStart is the outcome of starting a unit whose payload comes through a descriptor.
 type unitStart struct {
+	node   wire.NodeID // That is to run it.
 	done   chan struct{}
 	result string
 	err    error

@@ -63,6 +63,10 @@ func TestOffers(t *testing.T) {
 	b.refused(InUse, "work.offer", "worktype", "upper")
 	b.refused(BadRequest, "work.offer")
 
+	sub, conn := a.must("work.submit", "node", "b", "worktype", "lower")
+	_ = conn.CloseWrite()
+	a.refused(WorkType, "work.started", "unit", sub["unit"])
+
 	unit := submit(a, "b", "payload")
 	u := takeUnit(t, offer)
 	if u.about["worktype"] != "upper" || fmt.Sprint(u.about["params"]) != "map[x:1]" {

@@ -125,6 +125,7 @@ class Work:
             async def shout(unit: receptor.aio.AsyncWorkContext) -> bytes:
                 return (await unit.read()).upper()
         """
+        _ops.check_worktype(worktype)  # Not with the function: "@handler" without its name is a mistake.
 
         def decorate(function: F) -> F:
             checked(function, mode, asynchronous=True)

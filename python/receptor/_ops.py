@@ -395,6 +395,11 @@ def events(kinds: Sequence[str] | None, timeout_s: float | None, log_level: LogL
     return Op("events", {"kinds": wanted, **level}, _nothing, timeout_s)
 
 
+def check_worktype(worktype: str) -> None:
+    """Raise ConfigError for what is no name of a work type."""
+    _named("worktype", worktype)
+
+
 def offer(worktype: str, concurrency: int, verify_signature: bool, timeout_s: float | None) -> Op[None]:
     """``work.offer``."""
     keys = {

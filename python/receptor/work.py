@@ -126,6 +126,7 @@ class Work:
             def shout(unit: receptor.WorkContext) -> bytes:
                 return unit.stdin.read().upper()
         """
+        _ops.check_worktype(worktype)  # Not with the function: "@handler" without its name is a mistake.
 
         def decorate(function: F) -> F:
             self.offer(worktype, function, mode=mode, concurrency=concurrency, verify_signature=verify_signature)

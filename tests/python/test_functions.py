@@ -359,6 +359,15 @@ async def test_a_function_that_is_offered_while_the_node_closes(caplog: pytest.L
     assert not caplog.records
 
 
+def test_a_handler_without_its_name_is_a_mistake(nodes: Mesh) -> None:
+    def function(unit: object) -> None: ...
+
+    node = nodes.node("a")
+    for work in (node.work, nodes.aio_node("b").work):
+        with pytest.raises(receptor.ConfigError, match="worktype=<function .*>: want its name"):
+            work.handler(function)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_offered() -> None:
     async def later(unit: receptor.aio.AsyncWorkContext) -> None: ...
 

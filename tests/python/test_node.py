@@ -804,6 +804,13 @@ def test_remote_work(mesh: Mesh) -> None:
         assert unit.wait(timeout_s=60).exit_code == 0
 
 
+def test_work_that_another_node_does_not_offer(nodes: Mesh) -> None:
+    a, _ = nodes.pair(work_commands=[CAT])
+    with pytest.raises(receptor.WorkTypeError, match="^node b: unknown work type dog$") as caught:
+        a.work.submit("b", "dog")
+    assert caught.value.node == "b"
+
+
 def test_work_that_fails(mesh: Mesh) -> None:
     node = mesh.node("a", work_commands=[FAIL])
     with node.work.submit("a", "fail") as unit:
