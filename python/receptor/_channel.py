@@ -35,15 +35,19 @@ class Deadline:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s + grace_s
 
     def wait(self, sock: socket.socket, event: int) -> None:
-        """Wait for an event of ``select.poll``, or for the end of ``sock``, whose own time-out is not touched."""
+        """Wait for an event of ``select.poll``, or for the end of ``sock``, whose own time-out is not touched.
+
+        A time-out of 0 is for what is there already.
+        """
         left = self.left()
-        if left == 0:
+        if left == 0 and self.timeout_s != 0:
             raise self.error()
         if sock.fileno() < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         poll = select.poll()
         poll.register(sock, event)
-        poll.poll(None if left < 0 else left * 1000)
+        if not poll.poll(None if left < 0 else left * 1000) and self.timeout_s == 0:
+            raise self.error()
 
     def left(self) -> float:
         """Seconds until it has passed, as ``Lock.acquire`` takes them: -1 for no limit."""

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import select
 import selectors
 import signal
 import socket
@@ -446,8 +447,8 @@ class Losing:
         self.listener = listener
         self.lost = False
 
-    def __call__(self, sock: socket.socket, size: int) -> tuple[bytes, list[Descriptor]]:
-        data, descriptors = receive(sock, size)
+    def __call__(self, sock: socket.socket, size: int, *flags: int) -> tuple[bytes, list[Descriptor]]:
+        data, descriptors = receive(sock, size, *flags)
         if descriptors and not self.lost and sock.fileno() == self.listener.fileno():
             self.lost = True
             descriptors[0].close()
@@ -458,7 +459,7 @@ class Losing:
 def test_a_stream_that_is_lost_at_the_limit_is_reset(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = nodes.pair()
     with b.listen("loss") as listener, a.connect("b", "loss") as lost:
-        monkeypatch.setattr("receptor._streams.receive", Losing(listener))
+        monkeypatch.setattr("receptor._fds.receive", Losing(listener))
         with pytest.raises(receptor.ReceptorError, match="was lost"):
             listener.accept(timeout_s=60)
         with a.connect("b", "loss") as sock, listener.accept(timeout_s=60) as far:
@@ -517,6 +518,33 @@ async def test_how_long_nobody_waits(nodes: Mesh, wrong: Any) -> None:
                 call("hub", timeout_s=wrong)
         with pytest.raises(receptor.ConfigError, match="timeout_s="):
             await a.ping("a", timeout_s=wrong)
+
+
+async def test_what_is_there_already_needs_no_time(nodes: Mesh) -> None:
+    """As after ``select``: a time of 0 gives what it told of."""
+    a, b = nodes.pair()
+    with b.listen("x") as listener, b.datagram("y") as inbox, b.events("service") as events:
+        for take in (listener.accept, inbox.recv_from, events.get):
+            with pytest.raises(receptor.MeshTimeout, match="within 0 s"):
+                take(timeout_s=0)
+        with a.connect("b", "x") as sock, a.datagram() as outbox, a.listen("z"):
+            outbox.send_to(b"here", ("b", "y"))
+            for waits in (listener, inbox, events._channel._sock):
+                select.select([waits], [], [])
+            with listener.accept(timeout_s=0) as far:
+                assert far.peer == sock.local
+            assert inbox.recv_from(timeout_s=0)[0] == b"here"
+            assert isinstance(events.get(timeout_s=0), receptor.ServiceSeen)
+    async with nodes.aio_node("c") as c:
+        await c.wait_route("b", timeout_s=60)
+        async with c.listen("x") as listening, c.datagram("y") as mailbox:
+            b.wait_route("c", timeout_s=60)
+            with b.connect("c", "x") as sock, b.datagram() as outbox:
+                outbox.send_to(b"here", ("c", "y"))
+                select.select([listening], [], [])
+                select.select([mailbox], [], [])
+                (await listening.accept(timeout_s=0)).close()
+                assert (await mailbox.recv_from(timeout_s=0))[0] == b"here"
 
 
 def test_output_that_is_not_waited_for(nodes: Mesh) -> None:
