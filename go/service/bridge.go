@@ -35,9 +35,9 @@ type Carried struct {
 // where that can be told, and the other direction goes on until it ends by itself, so that an answer sent before the
 // end arrives. When ctx ends, both are reset. A panic of either stream is a failure of it.
 func Bridge(ctx context.Context, a, b Stream) Carried {
-	stop := context.AfterFunc(ctx, func() { Reset(a); Reset(b) })
-	defer stop()
 	j := &join{}
+	stop := context.AfterFunc(ctx, func() { j.reset(a, b) })
+	defer stop()
 	done := Carried{}
 	var wg sync.WaitGroup
 	wg.Go(func() { done.AB = j.oneWay(b, a) })
@@ -45,7 +45,7 @@ func Bridge(ctx context.Context, a, b Stream) Carried {
 	wg.Wait()
 	_ = a.Close()
 	_ = b.Close()
-	done.Err = j.err
+	done.Err = j.failure()
 	if ctx.Err() != nil && done.Err != nil {
 		done.Err = context.Cause(ctx)
 	}
@@ -66,14 +66,40 @@ func Reset(s Stream) {
 
 // join is what the two directions of a bridge share.
 type join struct {
-	once sync.Once
-	err  error // The first error, see fail.
+	mu  sync.Mutex
+	err error // The first error, see fail.
 }
 
-func (j *join) fail(err error) { j.once.Do(func() { j.err = err }) }
+func (j *join) fail(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = err
+	}
+}
+
+func (j *join) failure() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err
+}
+
+// reset resets both streams. A bug that is found in the end of one does not keep the other from its own.
+func (j *join) reset(a, b Stream) {
+	for _, s := range [...]Stream{a, b} {
+		if err := fault.Try(func() error { Reset(s); return nil }); err != nil {
+			j.fail(err)
+			_ = fault.Try(s.Close)
+		}
+	}
+}
 
 // oneWay copies from src to dst until one of them ends, and passes that on.
 func (j *join) oneWay(dst, src Stream) (n int64) {
+	defer fault.Catch(func(e *fault.Error) {
+		j.fail(e)
+		j.reset(dst, src)
+	})
 	n, readErr, writeErr := transfer(socket.Direct(dst), socket.Direct(src))
 	if readErr == nil && writeErr == nil {
 		writeErr = dst.CloseWrite()
@@ -95,6 +121,13 @@ func closeRead(src any) {
 	if c, ok := src.(interface{ CloseRead() error }); ok {
 		_ = c.CloseRead()
 	}
+}
+
+// stopped tells the sender to stop, because of an error. A bug that is found by that is the error then.
+func stopped(src any, because error) (err error) {
+	defer fault.Into(&err)
+	closeRead(src)
+	return because
 }
 
 const (
@@ -166,7 +199,7 @@ func copyBulk(dst io.Writer, src io.Reader, n *int64) (got int, readErr, writeEr
 				*n += int64(wrote)
 				if writeErr != nil {
 					failed.Store(true)
-					closeRead(src)
+					writeErr = stopped(src, writeErr)
 				}
 			}
 			empty <- p.buffer

@@ -14,6 +14,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // The terminal of a command.
@@ -54,7 +56,9 @@ func runCommand(ctx context.Context, s Stream, args []string, log *slog.Logger) 
 		Reset(s)
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { Reset(s) })
+	stop := context.AfterFunc(ctx, func() {
+		fault.Log(log, fault.Try(func() error { Reset(s); return nil }), "command")
+	})
 	defer stop()
 	ended := make(chan struct{})
 	var wg sync.WaitGroup

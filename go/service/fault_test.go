@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,39 @@ func TestABugResetsOneBridge(t *testing.T) {
 	}
 	if _, err := io.ReadAll(client); err == nil {
 		t.Error("the client took the end for a good one")
+	}
+}
+
+// buggyEnds panics when its writing side, or all of it, is to end.
+type buggyEnds struct{ *fakeStream }
+
+func (buggyEnds) CloseWrite() error  { panic("a bug") }
+func (buggyEnds) CloseRead() error   { panic("a bug") }
+func (buggyEnds) Abort(uint64) error { panic("a bug") }
+
+// TestABugInAnEnd: a bridge one of whose streams cannot be ended as it should ends all the same, and with the fault.
+func TestABugInAnEnd(t *testing.T) {
+	for name, end := range map[string]func(client *net.TCPConn, stop func()){
+		"of data":          func(client *net.TCPConn, _ func()) { _ = client.CloseWrite() },
+		"of a broken peer": func(client *net.TCPConn, _ func()) { _ = client.SetLinger(0); _ = client.Close() },
+		"of the proxy":     func(_ *net.TCPConn, stop func()) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, near := tcpPair(t)
+			a, far := fakePair()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			go func() {
+				_, _ = far.Read(make([]byte, 1))
+				end(client, stop)
+			}()
+			mustWrite(t, client, "x")
+			done := Bridge(ctx, near, buggyEnds{a})
+			if _, is := errors.AsType[*fault.Error](done.Err); name == "of data" && !is || done.Err == nil {
+				t.Errorf("the bridge ended with %v, want the fault, or what it was found after", done.Err)
+			}
+			_, _ = io.ReadAll(far) // It ends.
+		})
 	}
 }
 

@@ -110,7 +110,10 @@ type stream struct {
 // run copies both ways until both ends are done.
 func (s *stream) run(ctx context.Context) {
 	defer close(s.done)
-	service.Bridge(ctx, s.local, remoteEnd{Stream: s.remote, s: s})
+	done := service.Bridge(ctx, s.local, remoteEnd{Stream: s.remote, s: s})
+	if e, is := errors.AsType[*fault.Error](done.Err); is {
+		_ = s.broken(e)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == "open" {
@@ -233,11 +236,15 @@ func (r remoteEnd) Write(p []byte) (n int, err error) {
 
 // faulted makes a panic of the mesh side an error of this stream: the program around a library lives on.
 func (r remoteEnd) faulted(err *error) func(*fault.Error) {
-	return func(e *fault.Error) {
-		fault.Log(r.s.host.log, e, "stream")
-		*err = &Error{Code: Internal, Msg: e.Error()}
-		r.s.fail(*err)
-	}
+	return func(e *fault.Error) { *err = r.s.broken(e) }
+}
+
+// broken tells of a bug that was found in one of the ends, and returns what it is to the program.
+func (s *stream) broken(e *fault.Error) error {
+	fault.Log(s.host.log, e, "stream")
+	err := &Error{Code: Internal, Msg: e.Error()}
+	s.fail(err)
+	return err
 }
 
 // Abort resets the mesh stream where it can be.
