@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -518,7 +519,10 @@ class Server:
         writer: MeshWriter | None = None
         try:
             reader, writer = await sock._streams(self._limit)
-            await self._handler(reader, writer)
+            handling = self._handler(reader, writer)
+            if not inspect.isawaitable(handling):
+                raise TypeError(f"{self._handler!r} returned {handling!r}: want async def handler(reader, writer)")
+            await handling
         except GeneratorExit:  # Its loop has ended.
             raise
         except asyncio.CancelledError:
@@ -696,12 +700,13 @@ class EventStream(_process.Local):
         self._session = self._new_session()
         self._events: list[Event] = []
         self._poll: Pollable | None = None
+        self._subscribing = asyncio.Lock()
         self._done = False
 
     async def get(self, *, timeout_s: float | None = None) -> Event:
         """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
         _process.check(self._node._pid)
-        if self._poll is None:
+        if self._poll is None or self._subscribing.locked():
             await self._subscribe()
         while not self._events:
             self._take(await within(timeout_s, "events", self._receive()))
@@ -746,26 +751,27 @@ class EventStream(_process.Local):
         return Session(lambda: node._host.gone())  # The node may not be started yet.
 
     async def _subscribe(self) -> None:
-        if self._done:
-            raise ClosedError("the event stream is closed")
-        if self._poll is not None:
-            return
-        op = Op("session.new", {}, lambda _: None, self._node.timeout_s)
-        descriptor, _ = await self._node._run_descriptor(op)
-        poll = Pollable(_sockets.socket_of(descriptor, socket.SOCK_STREAM))
-        try:
-            request_id, frame = self._session.request(self._op.name, self._op.keys)
-            await poll._loop.sock_sendall(poll._sock, frame)
-            self._poll = poll
-            await within(self._op.timeout_s, self._op.name, self._reply(request_id))
-        except BaseException as error:
-            poll.close()
-            self._poll = None  # The next call begins anew.
-            if self._session.ended is None:
-                self._session = self._new_session()
-            if type(error) in (BrokenPipeError, ConnectionResetError):
-                raise ClosedError("the node is closed") from error
-            raise
+        async with self._subscribing:
+            if self._done:
+                raise ClosedError("the event stream is closed")
+            if self._poll is not None:
+                return
+            op = Op("session.new", {}, lambda _: None, self._node.timeout_s)
+            descriptor, _ = await self._node._run_descriptor(op)
+            poll = Pollable(_sockets.socket_of(descriptor, socket.SOCK_STREAM))
+            try:
+                request_id, frame = self._session.request(self._op.name, self._op.keys)
+                await poll._loop.sock_sendall(poll._sock, frame)
+                self._poll = poll
+                await within(self._op.timeout_s, self._op.name, self._reply(request_id))
+            except BaseException as error:
+                poll.close()
+                self._poll = None  # The next call begins anew.
+                if self._session.ended is None:
+                    self._session = self._new_session()
+                if type(error) in (BrokenPipeError, ConnectionResetError):
+                    raise ClosedError("the node is closed") from error
+                raise
 
     async def _reply(self, request_id: int) -> None:
         while True:

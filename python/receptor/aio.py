@@ -45,7 +45,7 @@ from ._channel import Channel
 from ._functions import AsyncWorkContext
 from ._session import Descriptor, Op, Session
 from ._units import AsyncUnit as Unit
-from .errors import ClosedError, MeshTimeout, ReceptorError
+from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 from .types import (
     JSON,
     TLS,
@@ -385,9 +385,11 @@ class Node(_process.Local):
     ) -> Server:
         """Serve ``service``: ``handler(reader, writer)`` runs in a task of its own for each stream.
 
-        As ``asyncio.start_server``, but the writer is closed when the handler ends, and the stream is reset if that was
-        with an exception, or if the handler was cancelled and had not closed it. Raises AddressInUse.
+        As ``asyncio.start_server``, but the handler is awaited, the writer is closed when it ends, and the stream is
+        reset if that was with an exception, or if it was cancelled and had not closed it. Raises AddressInUse.
         """
+        if not callable(handler):
+            raise ConfigError(f"handler {handler!r}: want async def handler(reader, writer)")
         listener = await self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))
         return Server(listener, handler, limit)
 

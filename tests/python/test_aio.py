@@ -562,6 +562,24 @@ async def test_handlers_that_fail_are_reported(mesh: Mesh) -> None:
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+async def test_what_is_no_handler_is_named(mesh: Mesh) -> None:
+    mesh.node("hub")
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+
+    def plain(reader: object, writer: object) -> None: ...
+
+    async with mesh.aio_node("a") as node:
+        with pytest.raises(receptor.ConfigError, match=r"handler None: want async def handler\(reader, writer\)"):
+            await node.start_server(None, "x")  # type: ignore[arg-type]
+        async with await node.start_server(plain, "x"):  # type: ignore[arg-type]
+            reader, writer = await node.open_connection("a", "x")
+            with suppress(receptor.StreamResetError):
+                await reader.read()
+            writer.close()
+    assert reported == [f"{plain!r} returned None: want async def handler(reader, writer)"]
+
+
 async def test_half_of_an_answer_has_no_end_of_file(mesh: Mesh) -> None:
     mesh.node("hub")
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
@@ -976,6 +994,21 @@ async def test_events_that_were_waited_for_in_vain_can_be_waited_for_again(mesh:
         async with node.listen("news"):
             assert await before.get(timeout_s=60) == await again == receptor.ServiceSeen("a", "news")
         events.close()
+
+
+async def test_tasks_share_events_from_the_first_on(mesh: Mesh) -> None:
+    fake = mesh.fake
+    mesh.node("hub")
+    async with mesh.aio_node("a") as node:
+        release = fake.hold("events")
+        events = node.events("service")
+        waiting = [asyncio.ensure_future(events.get()) for _ in range(3)]
+        await seen(mesh, "events", 2)  # The first is of the node's start.
+        await asyncio.to_thread(release)
+        async with events, node.listen("news"), node.listen("more"), node.listen("last"):
+            told = set(await asyncio.gather(*waiting))
+        assert told == {receptor.ServiceSeen("a", name) for name in ("news", "more", "last")}
+    assert fake.seen["events"] == 2
 
 
 async def collect(events: receptor.aio.EventStream) -> list[receptor.Event]:
