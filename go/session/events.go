@@ -26,6 +26,18 @@ func (h *host) publish(kind string, event any) {
 	}
 }
 
+// wanted reports whether any session asked for events of a kind.
+func (h *host) wanted(kind string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.sessions {
+		if s.wants(kind) {
+			return true
+		}
+	}
+	return false
+}
+
 // relayNode passes the node's events on until it ends, and tells its end.
 func (h *host) relayNode(n *netceptor.Node) {
 	defer fault.Catch(h.faulted("node events", h.stop)) // Nobody would hear of the node's end any more.
@@ -42,7 +54,9 @@ func (h *host) relayNode(n *netceptor.Node) {
 		case netceptor.PeerDown:
 			h.publish("peer", map[string]any{"ev": "peer", "kind": "down", "node": e.Node, "cost": e.Cost, "reason": fmt.Sprint(e.Err)})
 		case netceptor.RoutesChanged:
-			h.publish("route", map[string]any{"ev": "route", "table": n.Status().RoutingTable})
+			if h.wanted("route") { // In a large mesh the table is large.
+				h.publish("route", map[string]any{"ev": "route", "table": n.Status().RoutingTable})
+			}
 		case netceptor.ServiceSeen, netceptor.ServiceGone:
 			kind := map[bool]string{true: "seen", false: "gone"}[e.Kind == netceptor.ServiceSeen]
 			h.publish("service", map[string]any{"ev": "service", "kind": kind, "node": e.Node, "service": e.Service})
@@ -109,14 +123,7 @@ func (l *logHandler) Enabled(_ context.Context, level slog.Level) bool {
 	if level < l.host.level.Level() {
 		return false
 	}
-	l.host.mu.Lock()
-	defer l.host.mu.Unlock()
-	for s := range l.host.sessions {
-		if s.wants("log") {
-			return true
-		}
-	}
-	return false
+	return l.host.wanted("log")
 }
 
 func (l *logHandler) Handle(_ context.Context, r slog.Record) error {

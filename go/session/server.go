@@ -13,8 +13,11 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
-// eventBacklog is how many events of one session may wait for its program.
-const eventBacklog = 1024
+// How many events of one session may wait for its program, and how many bytes there may be of them before the next.
+const (
+	eventBacklog = 1024
+	eventBytes   = 4 << 20
+)
 
 // mostRunning is how many requests of one session may wait for what they ask for, or for their answers to be read.
 const mostRunning = 1 << 15
@@ -305,7 +308,7 @@ func (q *eventQueue) put(event any) {
 	if q.closed {
 		return
 	}
-	if q.count >= q.limit {
+	if q.count >= q.limit || len(q.frames) >= eventBytes {
 		q.lost++
 		return
 	}
