@@ -130,7 +130,10 @@ def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, s
         header = _header(*address)
     except (TypeError, AttributeError, UnicodeEncodeError):
         raise ConfigError(f"address {address!r}: want a node and a service, such as {('db-1', 'logs')}") from None
-    return b"".join((header, payload))
+    try:
+        return b"".join((header, payload))
+    except TypeError:
+        raise ConfigError(f"data: want bytes, got {type(payload).__name__}") from None
 
 
 @functools.lru_cache(256)

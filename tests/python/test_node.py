@@ -71,6 +71,7 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: sock.send_to(b"x", ("a", 7)), "want a node and a service"),  # type: ignore[arg-type]
             (lambda: sock.send_to(b"x", ("a", ["b"])), "want a node and a service"),  # type: ignore[arg-type]
             (lambda: sock.send_to(b"x", 7), "want a node and a service"),  # type: ignore[arg-type]
+            (lambda: sock.send_to("x", ("a", "b")), "data: want bytes, got str"),  # type: ignore[arg-type]
             (lambda: sock.send_to(b"x", ("a", "\udcff")), "want a node and a service"),
             (lambda: node.work.offer("f", 5), "work function 5: want something"),  # type: ignore[arg-type]
             (lambda: node.ping("a", hops=0), "hops=0: want 1 to 255"),
