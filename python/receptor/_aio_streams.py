@@ -290,8 +290,8 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     def eof_received(self) -> bool:
         self._asking = True
         self._ask(self._at_end())
-        writer = self.writer() if self.writer is not None else None
-        return writer is None or writer.get_extra_info("sslcontext") is None  # The other half stays open, but in TLS.
+        transport = self._sock._transport
+        return transport is None or transport.get_protocol() is self  # The other half stays open, but under TLS.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._kept = None
