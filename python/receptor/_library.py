@@ -23,7 +23,10 @@ ABI = 1
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native", "libreceptor.so")
 
 _ERROR_BYTES = 4096
-_ADDRESS_BYTES = 1400 << 20  # What the Go runtime reserves, and a margin: where it gets less, it ends the process.
+# Where the Go runtime gets no address space it ends the process. It reserves a part of the first of these at once; the second
+# leaves room for a busy node with its threads and theirs of the program.
+_ADDRESS_BYTES = 1400 << 20
+_AMPLE_ADDRESS_BYTES = 4 << 30
 _REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a source tree: pip install -e .)"
 
 _lock = threading.Lock()
@@ -34,11 +37,11 @@ _loaded_in = 0  # Process that loaded it.
 def expected() -> bool:
     """A node can be in this process: the system has glibc, this interpreter ctypes, and this installation a library.
 
-    And there is room for it under the limit on address space.
+    And the limit on address space leaves ample room.
     """
     if not sys.platform.startswith("linux") or _is_musl() or not os.path.isdir(os.path.dirname(PATH)):
         return False
-    if _loaded is None and _address_space_left() < _ADDRESS_BYTES:
+    if _loaded is None and _address_space_left() < _AMPLE_ADDRESS_BYTES:
         return False
     try:
         import ctypes  # noqa: F401  # Refused by interpreters with a lock of their own in Python 3.12.
