@@ -23,8 +23,8 @@ ABI = 1
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_native", "libreceptor.so")
 
 _ERROR_BYTES = 4096
-# Where the Go runtime gets no address space it ends the process. It reserves a part of the first of these at once; the second
-# leaves room for a busy node with its threads and theirs of the program.
+# Where the Go runtime gets no address space it ends the process. Most of the first of these it reserves at once; the
+# second leaves room for a busy node and for the threads of the program.
 _ADDRESS_BYTES = 1400 << 20
 _AMPLE_ADDRESS_BYTES = 4 << 30
 _REBUILD = "rebuild it with: pip install --force-reinstall pyreceptor (in a source tree: pip install -e .)"
