@@ -76,12 +76,12 @@ def fixture(
     """
     import pytest
 
-    @pytest.fixture(scope=scope)
     def of_nodes(_: object = None) -> Iterator[Mapping[str, Node]]:  # In a class it is a method.
         with mesh(*nodes, shape=shape, **options) as made:
             yield made
 
-    result: Callable[[], Mapping[str, Node]] = of_nodes
+    of_nodes.__doc__ = f"Receptor nodes that reach one another, by name: {', '.join(_names(nodes))}."
+    result: Callable[[], Mapping[str, Node]] = pytest.fixture(scope=scope)(of_nodes)
     return result
 
 

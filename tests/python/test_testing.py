@@ -1,6 +1,10 @@
 """Meshes for tests, tested."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +43,14 @@ class TestInAClass:
         assert mesh_of_a_class["b"].ping("a").from_node == "a"
 
 
+def test_the_list_of_fixtures_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import receptor.testing\nmesh = receptor.testing.fixture('hub', 'web')\n")
+    command = [sys.executable, "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(receptor.testing.__file__))}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert "Receptor nodes that reach one another, by name: hub, web." in done.stdout, done.stdout + done.stderr
+
+
 def test_what_is_no_mesh() -> None:
     for names in [(), ("a", "a"), ("a", 1), (0,), (-1,)]:
         with pytest.raises(ValueError, match="want one number, or names that differ"):
@@ -46,6 +58,8 @@ def test_what_is_no_mesh() -> None:
                 pass
     with pytest.raises(ValueError, match="shape 'cube'"):
         receptor.testing.links(["a"], "cube")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="want one number, or names that differ"):
+        receptor.testing.fixture("a", "a")  # Where it is made, not where a test asks for it.
 
 
 def test_public_names() -> None:
