@@ -58,7 +58,8 @@ type Config struct {
 	QLogDir string
 	Trace   bool // See [Node.SetTrace].
 	// OnPanic is told what a goroutine of the node has panicked with, in that goroutine, which ends; whoever is told has to
-	// give the node up. nil lets the program end, as a panic does. A panic over what a peer has sent ends the link alone.
+	// give the node up. nil lets the program end, as a panic does. A panic over what a peer has sent ends the link alone, one in
+	// a goroutine of the QUIC library the socket and its streams.
 	OnPanic func(*fault.Error)
 }
 
