@@ -314,6 +314,9 @@ class ServiceType(IntEnum):
     STREAM = 1
     STREAM_TLS = 2
 
+    def __str__(self) -> str:
+        return self.name
+
 
 _SERVICE_TYPES: dict[int, ServiceType] = {member.value: member for member in ServiceType}
 
@@ -430,6 +433,9 @@ class WorkState(IntEnum):
     SUCCEEDED = 2
     FAILED = 3
     CANCELED = 4
+
+    def __str__(self) -> str:
+        return self.name
 
 
 _WORK_STATES: dict[object, WorkState] = {member.value: member for member in WorkState}

@@ -831,6 +831,7 @@ def test_remote_work(mesh: Mesh) -> None:
     with a.work.submit("b", "cat", b"over there") as unit:
         assert b"".join(unit.stdout()) == b"over there"
         assert unit.wait(timeout_s=60).exit_code == 0
+        assert f"{unit.status().state} {unit.wait().state!s}" == "SUCCEEDED SUCCEEDED"
 
 
 def test_work_that_another_node_does_not_offer(nodes: Mesh) -> None:
