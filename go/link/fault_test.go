@@ -1,6 +1,7 @@
 package link
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -40,12 +41,33 @@ func isFault(err error) bool {
 	return ok
 }
 
-// TestABugEndsOneHandshake: it is a failure of that handshake, and the next one succeeds.
-func TestABugEndsOneHandshake(t *testing.T) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+func listenLoopback(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// connects dials a listener with TLS and takes what comes.
+func connects(t *testing.T, l Listener, client *tls.Config) {
+	t.Helper()
+	near, err := DialTLS(l.Addr(), client).Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = far.Close()
+}
+
+// TestABugEndsOneHandshake: it is a failure of that handshake, and the next one succeeds.
+func TestABugEndsOneHandshake(t *testing.T) {
+	tcp := listenLoopback(t)
 	armed := new(atomic.Bool)
 	server, client := testTLS(t)
 	l := ServeTCP(buggyListener{tcp, armed}, server)
@@ -59,24 +81,12 @@ func TestABugEndsOneHandshake(t *testing.T) {
 		t.Errorf("Accept said %v, want the fault and the peer", err)
 	}
 	armed.Store(false)
-	near, err := DialTLS(l.Addr(), client).Dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = far.Close()
+	connects(t, l, client)
 }
 
 // TestABugEndsOneWebSocket: the link ends for its reader, with the fault.
 func TestABugEndsOneWebSocket(t *testing.T) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp := listenLoopback(t)
 	armed := new(atomic.Bool)
 	l, err := ServeWebSocket(buggyListener{tcp, armed}, "/", nil)
 	if err != nil {
@@ -156,10 +166,7 @@ func (l buggyAccepts) Accept() (net.Conn, error) {
 
 // TestABugEndsOneAccept: it is told as any other failure to accept, and the next connection is accepted.
 func TestABugEndsOneAccept(t *testing.T) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp := listenLoopback(t)
 	armed := new(atomic.Bool)
 	armed.Store(true)
 	server, client := testTLS(t)
@@ -172,16 +179,7 @@ func TestABugEndsOneAccept(t *testing.T) {
 	if _, err := l.Accept(); !isFault(err) {
 		t.Errorf("Accept said %v, want the fault", err)
 	}
-	near, err := DialTLS(l.Addr(), client).Dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = far.Close()
+	connects(t, l, client)
 }
 
 // TestABugEndsAUDPListener: its sessions end with the fault, and who accepts hears of it.
