@@ -408,8 +408,7 @@ class Listener(Pollable):
             await self._answer(_ops.refusal(stream))
 
     async def _closed_error(self) -> ClosedError:
-        what = f"listener {self.service!r}"
-        return ClosedError(f"{what} is closed") if self.fileno() < 0 else await self._node._loss(what)
+        return await self._node._loss(f"listener {self.service!r}", self.fileno() < 0)
 
     async def _answer(self, message: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._sock, message)
@@ -643,8 +642,7 @@ class DatagramSocket(Pollable):
             raise await self._closed_error() from error
 
     async def _closed_error(self) -> ClosedError:
-        what = f"datagram socket {self.service!r}"
-        return ClosedError(f"{what} is closed") if self.fileno() < 0 else await self._node._loss(what)
+        return await self._node._loss(f"datagram socket {self.service!r}", self.fileno() < 0)
 
 
 class Proxy:

@@ -15,7 +15,7 @@ from . import _daemon
 from ._address import Address
 from ._seconds import check_seconds
 from ._session import Descriptor, Op
-from .errors import ConfigError, ProtocolError, WorkCancelled, WorkFailed
+from .errors import ClosedError, ConfigError, ProtocolError, ReceptorError, WorkCancelled, WorkFailed
 
 if TYPE_CHECKING:
     from .types import (
@@ -105,6 +105,13 @@ def open_node(
 def close(timeout_s: float) -> Op[None]:
     """``close``: stop the node, and wait until it has."""
     return Op("close", {"timeout": timeout_s}, _nothing, timeout_s, own_timeout=True)
+
+
+def closed(what: str, why: ReceptorError | None) -> ClosedError:
+    """What ``what`` raises at its end; why: what the node says to that, if the program did not want it."""
+    error = ClosedError(f"{what} is closed: {why}" if why else f"{what} is closed")
+    error.__cause__ = why
+    return error
 
 
 def status(timeout_s: float | None) -> Op[Status]:

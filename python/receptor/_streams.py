@@ -271,8 +271,7 @@ class Listener(_process.Local):
         return _sockets.described(self, self.address, self.fileno())
 
     def _closed_error(self) -> ClosedError:
-        what = f"listener {self.service!r}"
-        return ClosedError(f"{what} is closed") if self._done else self._node._loss(what)
+        return self._node._loss(f"listener {self.service!r}", self._done)
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()
@@ -389,8 +388,7 @@ class DatagramSocket(_process.Local):
         return _sockets.described(self, self.address, self.fileno())
 
     def _closed_error(self) -> ClosedError:
-        what = f"datagram socket {self.service!r}"
-        return ClosedError(f"{what} is closed") if self._done else self._node._loss(what)
+        return self._node._loss(f"datagram socket {self.service!r}", self._done)
 
     def _abandon_after_fork(self) -> None:
         self._sock.close()

@@ -498,16 +498,15 @@ class Node(_process.Local):
         if started and self._session is None:
             raise ClosedError(f'node {self._id!r} is not started: use "async with", or await it')
 
-    async def _loss(self, what: str) -> ClosedError:
-        """What ``what`` raises when it has come to its end although this program did not close it."""
-        if not self._closed:
+    async def _loss(self, what: str, done: bool) -> ClosedError:
+        """What ``what`` raises at its end; done: this program has closed it."""
+        why = None
+        if not (done or self._closed):
             try:
                 await self.status()
-            except ReceptorError as why:
-                error = ClosedError(f"{what} is closed: {why}")
-                error.__cause__ = why
-                return error
-        return ClosedError(f"{what} is closed")
+            except ReceptorError as error:
+                why = error
+        return _ops.closed(what, why)
 
     def _open_session(self) -> AsyncSession:
         self._check()

@@ -425,16 +425,15 @@ class Node(_process.Local):
         if self._closed:
             raise ClosedError(f"node {self._id!r} is closed")
 
-    def _loss(self, what: str) -> ClosedError:
-        """What ``what`` raises when it has come to its end although this program did not close it."""
-        if not self._closed:
+    def _loss(self, what: str, done: bool) -> ClosedError:
+        """What ``what`` raises at its end; done: this program has closed it."""
+        why = None
+        if not (done or self._closed):
             try:
                 self.status()
-            except ReceptorError as why:
-                error = ClosedError(f"{what} is closed: {why}")
-                error.__cause__ = why
-                return error
-        return ClosedError(f"{what} is closed")
+            except ReceptorError as error:
+                why = error
+        return _ops.closed(what, why)
 
     def _grow(self) -> None:
         """Make one more channel, through the main one.
