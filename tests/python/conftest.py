@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_node import FakeMesh
-from meshes import MODES, Mesh, Running, descriptors
+from meshes import MODES, Mesh, Running, await_closed, descriptors
 
 from receptor import _daemon, _library
 
@@ -67,14 +66,6 @@ def mesh(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     fake.close()
 
 
-def new_sockets(before: dict[str, str]) -> dict[str, str]:
-    return {
-        fd: what
-        for fd, what in descriptors().items()
-        if before.get(fd) != what and what.startswith(("socket:", "pipe:"))
-    }
-
-
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Every test leaves as many descriptors and threads as it found."""
@@ -82,10 +73,7 @@ def no_leaks() -> Iterator[None]:
     before, threads = descriptors(), set(threading.enumerate())
     yield
     gc.collect()
-    end = time.monotonic() + 60
-    while left := new_sockets(before):  # The library closes its ends a moment after Python's.
-        assert time.monotonic() < end, f"descriptors left open: {left}"
-        time.sleep(0.001)
+    await_closed(before)
     extra = [thread.name for thread in set(threading.enumerate()) - threads if thread.name.startswith("receptor")]
     assert not extra, f"threads left running: {extra}"
 

@@ -157,3 +157,15 @@ def descriptors() -> dict[str, str]:
         except OSError:
             pass  # The one that lists.
     return found
+
+
+def await_closed(before: dict[str, str]) -> None:
+    """Wait until sockets and pipes opened since are closed: the library's ends are a moment after Python's."""
+    end = time.monotonic() + 60
+    while left := {
+        fd: what
+        for fd, what in descriptors().items()
+        if before.get(fd) != what and what.startswith(("socket:", "pipe:"))
+    }:
+        assert time.monotonic() < end, f"descriptors left open: {left}"
+        time.sleep(0.001)

@@ -14,14 +14,13 @@ import signal
 import socket
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from meshes import InThread, Mesh, descriptors
+from meshes import InThread, Mesh, await_closed, descriptors
 
 import receptor
 from receptor._channel import Channel
@@ -560,10 +559,7 @@ def test_output_that_nobody_reads_leaves_no_socket_open(nodes: Mesh) -> None:
         unit.wait(timeout_s=60)
         before = descriptors()
         unit.stdout()
-        end = time.monotonic() + 60
-        while left := descriptors().keys() - before.keys():  # The library closes its ends a moment after Python's.
-            assert time.monotonic() < end, f"descriptors left open: {left}"
-            time.sleep(0.001)
+        await_closed(before)
 
 
 WRONG_NUMBERS: list[tuple[str, Callable[[Any, Any], Any], list[Any]]] = [
