@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
+	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
 // TestABugEndsOneSession: the client is disconnected, the log says why, and others go on.
@@ -37,6 +39,36 @@ func TestABugEndsOneSession(t *testing.T) {
 	wantLine(t, spared, "ERROR: no ping target")
 	r.Close()
 	if got := log.String(); !strings.Contains(got, `msg="internal fault" in="control session" err="a bug"`) || !strings.Contains(got, "stack=") {
+		t.Errorf("the log does not name the fault:\n%s", got)
+	}
+}
+
+// buggyEnd is a stream that panics when its sending direction is closed.
+type buggyEnd struct{ *meshStream }
+
+func (buggyEnd) CloseWrite() error { panic("a bug") }
+
+// TestABugInABridge: both its directions end, and the client's session with them.
+func TestABugInABridge(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, func(cfg *Config) {
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		cfg.Dial = func(context.Context, wire.NodeID, string, string) (workceptor.Stream, error) {
+			near, _ := socketPair(t)
+			return buggyEnd{newMeshStream(near)}, nil
+		}
+	})
+	c := r.dialUnix(t)
+	in := bufio.NewReader(c)
+	wantLine(t, in, "Receptor Control, node alpha")
+	fmt.Fprintln(c, "connect beta echo")
+	wantLine(t, in, "Connecting")
+	closeWrite(t, c)
+	if rest, err := io.ReadAll(in); len(rest) > 0 || err != nil {
+		t.Errorf("the client got %q and %v, want the end", rest, err)
+	}
+	r.Close()
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in="control session" err="a bug"`) {
 		t.Errorf("the log does not name the fault:\n%s", got)
 	}
 }

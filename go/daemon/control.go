@@ -104,12 +104,15 @@ func (d *Daemon) session(opts Options) func(context.Context, *net.UnixConn) {
 	return func(ctx context.Context, conn *net.UnixConn) { opts.Session(ctx, d, conn) }
 }
 
-// serve runs a server that ends when the Daemon closes.
+// serve runs a control service that ends when the Daemon closes.
 func (d *Daemon) serve(f func() error) {
-	d.wg.Go(func() {
-		if err := fault.Try(f); err != nil && d.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-			d.log.Error("Control service ended", "err", err)
-			fault.Log(d.log, err, "control service")
-		}
-	})
+	d.wg.Go(func() { d.runServer("Control service", f) })
+}
+
+// runServer runs a server to its end, and tells of one that is not the Daemon's.
+func (d *Daemon) runServer(name string, f func() error) {
+	if err := fault.Try(f); err != nil && d.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		d.log.Error(name+" ended", "err", err)
+		fault.Log(d.log, err, name)
+	}
 }

@@ -13,7 +13,7 @@ func TestABugEndsOneServer(t *testing.T) {
 	d := &Daemon{log: slog.New(slog.NewTextHandler(&log, nil)), ctx: t.Context()}
 	d.serve(func() error { panic("a bug") })
 	d.wg.Wait()
-	if got := log.String(); !strings.Contains(got, `msg="internal fault" in="control service" err="a bug"`) {
+	if got := log.String(); !strings.Contains(got, `msg="internal fault" in="Control service" err="a bug"`) {
 		t.Errorf("the log does not name the fault:\n%s", got)
 	}
 }

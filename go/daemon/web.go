@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
-	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/files"
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/metrics"
@@ -72,10 +71,7 @@ func (d *Daemon) metricsListener(s config.MetricsListener) (_ io.Closer, err err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := fault.Try(func() error { return web.Serve(ctx, l, cfg) }); err != nil {
-			d.log.Error("Metrics listener ended", "err", err)
-			fault.Log(d.log, err, "metrics listener")
-		}
+		d.runServer("Metrics listener", func() error { return web.Serve(ctx, l, cfg) })
 	}()
 	d.log.Info("Serving metrics on " + address)
 	return closing(func() error { stop(); <-done; return nil }), nil

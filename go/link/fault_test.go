@@ -182,6 +182,25 @@ func TestABugEndsOneAccept(t *testing.T) {
 	connects(t, l, client)
 }
 
+// TestABugEndsAWebSocketListener: who accepts hears of it.
+func TestABugEndsAWebSocketListener(t *testing.T) {
+	armed := new(atomic.Bool)
+	armed.Store(true)
+	l, err := ServeWebSocket(buggyAccepts{listenLoopback(t), armed}, "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := l.Accept(); !isFault(err) {
+		t.Errorf("Accept said %v, want the fault", err)
+	}
+}
+
 // TestABugEndsAUDPListener: its sessions end with the fault, and who accepts hears of it.
 func TestABugEndsAUDPListener(t *testing.T) {
 	l, err := ListenUDP("127.0.0.1:0")

@@ -67,39 +67,42 @@ func newInsecureCert(now time.Time) (tls.Certificate, error) {
 // guardTLS makes what a profile asks while a handshake goes on give an error where it finds a bug: it is asked in goroutines
 // of the QUIC library, about what a peer has sent.
 func (n *Node) guardTLS(c *tls.Config) *tls.Config {
+	c.GetCertificate = guardAsking(n, c.GetCertificate)
+	c.GetClientCertificate = guardAsking(n, c.GetClientCertificate)
+	c.GetConfigForClient = guardAsking(n, c.GetConfigForClient)
 	if verify := c.VerifyConnection; verify != nil {
-		c.VerifyConnection = func(state tls.ConnectionState) (err error) {
-			defer n.asked(&err)
-			defer fault.Into(&err)
-			return verify(state)
+		c.VerifyConnection = func(state tls.ConnectionState) error {
+			return n.asked(func() error { return verify(state) })
 		}
 	}
 	if verify := c.VerifyPeerCertificate; verify != nil {
-		c.VerifyPeerCertificate = func(certs [][]byte, chains [][]*x509.Certificate) (err error) {
-			defer n.asked(&err)
-			defer fault.Into(&err)
-			return verify(certs, chains)
-		}
-	}
-	if own := c.GetCertificate; own != nil {
-		c.GetCertificate = func(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
-			defer n.asked(&err)
-			defer fault.Into(&err)
-			return own(hello)
-		}
-	}
-	if own := c.GetClientCertificate; own != nil {
-		c.GetClientCertificate = func(r *tls.CertificateRequestInfo) (cert *tls.Certificate, err error) {
-			defer n.asked(&err)
-			defer fault.Into(&err)
-			return own(r)
+		c.VerifyPeerCertificate = func(certs [][]byte, chains [][]*x509.Certificate) error {
+			return n.asked(func() error { return verify(certs, chains) })
 		}
 	}
 	return c
 }
 
-// asked, deferred, tells of a fault in what a handshake has asked.
-func (n *Node) asked(err *error) { fault.Log(n.log, *err, "handshake of a stream") }
+// guardAsking is guardTLS for what is asked for something of the kind T; nil stays nil.
+func guardAsking[About, T any](n *Node, ask func(About) (T, error)) func(About) (T, error) {
+	if ask == nil {
+		return nil
+	}
+	return func(about About) (got T, err error) {
+		err = n.asked(func() error {
+			got, err = ask(about)
+			return err
+		})
+		return got, err
+	}
+}
+
+// asked asks what a handshake has to know, and tells of a fault in that.
+func (n *Node) asked(ask func() error) error {
+	err := fault.Try(ask)
+	fault.Log(n.log, err, "handshake of a stream")
+	return err
+}
 
 // serverTLS is the server side of a profile as streams need it, or of the insecure one for nil.
 func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
@@ -107,10 +110,8 @@ func (n *Node) serverTLS(profile *tls.Config) (*tls.Config, error) {
 		profile = profile.Clone()
 		profile.NextProtos, profile.MinVersion = n.protocols, tls.VersionTLS13
 		if choose := profile.GetConfigForClient; choose != nil {
-			profile.GetConfigForClient = func(hello *tls.ClientHelloInfo) (chosen *tls.Config, err error) {
-				defer n.asked(&err)
-				defer fault.Into(&err)
-				chosen, err = choose(hello)
+			profile.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				chosen, err := choose(hello)
 				if chosen != nil {
 					chosen = n.guardTLS(chosen.Clone())
 					chosen.NextProtos, chosen.MinVersion = n.protocols, tls.VersionTLS13

@@ -138,26 +138,17 @@ func (s quicSocket) WriteTo(p []byte, addr net.Addr) (int, error) {
 }
 
 // broken ends a socket in which the QUIC library's goroutines have found a bug of ours, which is the end of its streams. The
-// library has no means against a panic: here is the last place that can stop one.
-func (s quicSocket) broken(err error) {
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		fault.Log(s.node.log, e, "streams", "service", s.Service())
-		_ = s.Close()
-	}
+// library has no means against a panic: its calls of us are the last place that can stop one.
+func (s quicSocket) broken(e *fault.Error) error {
+	fault.Log(s.node.log, e, "streams", "service", s.Service())
+	_ = s.Close()
+	return e
 }
 
 // writeSegments sends packets that lie one behind the other and have all the same size but the last, which may be
 // shorter; 0 stands for a single packet. What cannot go now is lost, as on any network: QUIC recovers or times out.
-func (s quicSocket) writeSegments(p []byte, size int, addr *net.UDPAddr) (int, error) {
-	n, err := s.originate(p, size, addr)
-	if err != nil {
-		s.broken(err)
-	}
-	return n, err
-}
-
-func (s quicSocket) originate(p []byte, size int, addr *net.UDPAddr) (n int, err error) {
-	defer fault.Into(&err)
+func (s quicSocket) writeSegments(p []byte, size int, addr *net.UDPAddr) (n int, err error) {
+	defer fault.Catch(func(e *fault.Error) { err = s.broken(e) })
 	node, hash, service := meshAddress(addr)
 	if s.has(packetSource{hash, service}) {
 		return len(p), nil
@@ -177,15 +168,8 @@ func (s quicSocket) originate(p []byte, size int, addr *net.UDPAddr) (n int, err
 }
 
 // ReadFrom waits for one packet.
-func (s quicSocket) ReadFrom(p []byte) (n int, from net.Addr, err error) {
-	if n, from, err = s.readFrom(p); err != nil {
-		s.broken(err)
-	}
-	return n, from, err
-}
-
-func (s quicSocket) readFrom(p []byte) (_ int, _ net.Addr, err error) {
-	defer fault.Into(&err)
+func (s quicSocket) ReadFrom(p []byte) (_ int, _ net.Addr, err error) {
+	defer fault.Catch(func(e *fault.Error) { err = s.broken(e) })
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	s.pace()

@@ -87,16 +87,8 @@ func segmentSize(oob []byte) int {
 }
 
 // ReadBatch waits for packets and returns as many as there are and fit, without control messages.
-func (s *segmentSocket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
-	n, err := s.readBatch(ms)
-	if err != nil {
-		s.broken(err)
-	}
-	return n, err
-}
-
-func (s *segmentSocket) readBatch(ms []ipv4.Message) (n int, err error) {
-	defer fault.Into(&err)
+func (s *segmentSocket) ReadBatch(ms []ipv4.Message, _ int) (n int, err error) {
+	defer fault.Catch(func(e *fault.Error) { err = s.broken(e) })
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	s.pace()

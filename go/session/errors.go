@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -90,6 +91,9 @@ func toError(err error, fallback Code) *Error {
 	if _, ok := errors.AsType[*config.Error](err); ok {
 		e.Code = BadConfig
 		return e
+	}
+	if refused, ok := errors.AsType[*workceptor.RefusedError](err); ok && refused.Node != "" {
+		e.Node, e.Msg = refused.Node, fmt.Sprintf("node %s: %s", refused.Node, refused.Said)
 	}
 	if reset, ok := errors.AsType[*netceptor.ResetError](err); ok {
 		e.Code, e.Node, e.Remote, e.ErrorCode = Reset, string(reset.Peer.Node), &reset.Remote, reset.Code

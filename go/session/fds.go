@@ -93,14 +93,19 @@ type meshStream = service.Stream
 
 // stream is one mesh stream, or the output of a unit, and the socket that a program uses it through.
 type stream struct {
-	host    *host
-	id      uint64
-	local   *localEnd
-	remote  meshStream
-	in, out atomic.Int64 // Bytes from and to the mesh.
-	gone    atomic.Bool  // The program has closed its end: what the mesh still sends is for nobody, and its end no failure.
+	*outcome
+	host   *host
+	id     uint64
+	local  *localEnd
+	remote meshStream
+	gone   atomic.Bool // The program has closed its end: what the mesh still sends is for nobody, and its end no failure.
 
 	done chan struct{} // Closed when both directions have ended.
+}
+
+// outcome is how a stream stands. It is kept when the stream is over, and nothing else is.
+type outcome struct {
+	in, out atomic.Int64 // Bytes from and to the mesh.
 
 	mu    sync.Mutex
 	state string // "open", "closed", "reset".
@@ -120,19 +125,6 @@ func (s *stream) run(ctx context.Context) {
 		s.state = "closed"
 	}
 }
-
-// remains is what is kept of a stream that is over: its status, without its ends.
-func (s *stream) remains() *stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := &stream{host: s.host, id: s.id, done: s.done, state: s.state, err: s.err}
-	r.in.Store(s.in.Load())
-	r.out.Store(s.out.Load())
-	return r
-}
-
-// isOver reports whether this is what remains of a stream.
-func (s *stream) isOver() bool { return s.remote == nil }
 
 // localEnd is the program's side of a stream.
 type localEnd struct {
@@ -264,21 +256,18 @@ func (r remoteEnd) CloseRead() error {
 }
 
 // fail records why the stream broke. A stream that this side closed did not break.
-func (s *stream) fail(err error) {
+func (o *outcome) fail(err error) {
 	if errors.Is(err, net.ErrClosed) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state == "open" {
-		s.state, s.err = "reset", toError(err, Reset)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state == "open" {
+		o.state, o.err = "reset", toError(err, Reset)
 	}
 }
 
 func (s *stream) abort(code uint64) {
-	if s.isOver() {
-		return
-	}
 	s.mu.Lock()
 	if s.state == "open" {
 		remote := false
@@ -296,10 +285,10 @@ type streamStatus struct {
 	BytesOut int64  `json:"bytes_out"`
 }
 
-func (s *stream) status() streamStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return streamStatus{State: s.state, Err: s.err, BytesIn: s.in.Load(), BytesOut: s.out.Load()}
+func (o *outcome) status() streamStatus {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return streamStatus{State: o.state, Err: o.err, BytesIn: o.in.Load(), BytesOut: o.out.Load()}
 }
 
 func closeFD(fd int) { _ = unix.Close(fd) }

@@ -17,7 +17,6 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/socket"
-	"github.com/pyreceptor/pyreceptor/go/wire"
 	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
@@ -50,7 +49,8 @@ type host struct {
 	streams   map[uint64]*stream
 	datagrams map[uint64]*datagrams
 	names     map[name]*holding
-	finished  []uint64 // IDs of streams that are over, oldest first.
+	over      map[uint64]*outcome // Of streams that are over.
+	finished  []uint64            // Their IDs, oldest first.
 	starts    map[workceptor.UnitID]*unitStart
 
 	ends programEnds
@@ -61,7 +61,6 @@ const inProcess = "in-process"
 
 // unitStart is the outcome of starting a unit whose payload comes through a descriptor.
 type unitStart struct {
-	node   wire.NodeID // That is to run it.
 	done   chan struct{}
 	result string
 	err    error
@@ -71,7 +70,7 @@ func newHost(version, mode string, environ []string) *host {
 	h := &host{
 		version: version, mode: mode, environ: environ,
 		sessions: map[*session]struct{}{}, made: map[uint64]io.Closer{},
-		streams: map[uint64]*stream{}, datagrams: map[uint64]*datagrams{}, names: map[name]*holding{}, starts: map[workceptor.UnitID]*unitStart{},
+		streams: map[uint64]*stream{}, over: map[uint64]*outcome{}, datagrams: map[uint64]*datagrams{}, names: map[name]*holding{}, starts: map[workceptor.UnitID]*unitStart{},
 	}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.log = slog.New(&logHandler{host: h})
@@ -178,9 +177,6 @@ func (h *host) finish(streams []*stream) {
 	defer cancel()
 	var closed []*stream
 	for _, s := range streams {
-		if s.isOver() {
-			continue
-		}
 		if isHungUp(s.local.UnixConn) {
 			closed = append(closed, s)
 		} else if h.attached {
@@ -228,7 +224,7 @@ func (h *host) bridge(remote meshStream, expect func(id uint64) *waiting) (s *st
 	}
 	_ = near.SetWriteBuffer(streamBuffer)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer)
-	s = &stream{host: h, remote: remote, state: "open", done: make(chan struct{})}
+	s = &stream{outcome: &outcome{state: "open"}, host: h, remote: remote, done: make(chan struct{})}
 	s.local = &localEnd{UnixConn: near, direct: socket.Direct(near), s: s}
 	if h.mode == inProcess {
 		s.local.far = programEnd{inode: inodeOf(far), made: time.Now()}
@@ -247,24 +243,28 @@ func (h *host) bridge(remote meshStream, expect func(id uint64) *waiting) (s *st
 	return s, far, nil
 }
 
-// retire keeps the status of a stream that is over for a while, and nothing else of it.
+// retire keeps for a while how a stream has ended.
 func (h *host) retire(s *stream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.streams[s.id] = s.remains()
+	delete(h.streams, s.id)
+	h.over[s.id] = s.outcome
 	h.finished = append(h.finished, s.id)
 	if len(h.finished) > finishedStreams {
-		delete(h.streams, h.finished[0])
+		delete(h.over, h.finished[0])
 		h.finished = h.finished[1:]
 	}
 }
 
-func (h *host) stream(id uint64) (*stream, error) {
+// stream finds a stream and how it stands. Of one that is over there is only the latter.
+func (h *host) stream(id uint64) (s *stream, how *outcome, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.streams[id]
-	if s == nil {
-		return nil, badRequest(fmt.Sprintf("key \"stream\": %d is not a stream, or one that ended long ago", id))
+	if s = h.streams[id]; s != nil {
+		return s, s.outcome, nil
 	}
-	return s, nil
+	if how = h.over[id]; how == nil {
+		err = badRequest(fmt.Sprintf("key \"stream\": %d is not a stream, or one that ended long ago", id))
+	}
+	return nil, how, err
 }

@@ -297,19 +297,21 @@ type address struct {
 func addrReply(a netceptor.Addr) address { return address{a.Node, a.Service} }
 
 func opStreamStatus(_ context.Context, s *session, req *request) (reply, error) {
-	st, err := s.host.stream(req.Stream)
+	_, how, err := s.host.stream(req.Stream)
 	if err != nil {
 		return failed(err)
 	}
-	return plain(st.status())
+	return plain(how.status())
 }
 
 func opStreamAbort(_ context.Context, s *session, req *request) (reply, error) {
-	st, err := s.host.stream(req.Stream)
+	st, _, err := s.host.stream(req.Stream)
 	if err != nil {
 		return failed(err)
 	}
-	st.abort(req.ErrorCode)
+	if st != nil {
+		st.abort(req.ErrorCode)
+	}
 	return plain(empty)
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +49,7 @@ func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) 
 	if err != nil {
 		return failed(err)
 	}
-	start := &unitStart{node: node, done: make(chan struct{})}
+	start := &unitStart{done: make(chan struct{})}
 	h := s.host
 	h.mu.Lock()
 	h.starts[sub.ID()] = start
@@ -99,21 +98,9 @@ func opWorkStarted(ctx context.Context, s *session, req *request) (reply, error)
 	delete(h.starts, id)
 	h.mu.Unlock()
 	if start.err != nil {
-		return failed(start.failure())
+		return failed(toError(start.err, Work))
 	}
 	return plain(map[string]any{"result": start.result})
-}
-
-// failure is why the unit did not start. What another node says against it has a text only, which becomes what this one would say.
-func (u *unitStart) failure() *Error {
-	e := toError(u.err, Work)
-	if said, ok := strings.CutPrefix(e.Msg, "could not parse response: ERROR: "); ok {
-		e.Node, e.Msg = string(u.node), fmt.Sprintf("node %s: %s", u.node, said)
-		if strings.HasPrefix(said, workceptor.ErrUnknownType.Error()) {
-			e.Code = WorkType
-		}
-	}
-	return e
 }
 
 func opWorkStatus(_ context.Context, s *session, req *request) (reply, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pyreceptor/pyreceptor/go/fault"
 	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor/remote"
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -34,8 +35,11 @@ var (
 	ErrClosed      = errors.New("work engine is closed")
 	ErrCancelled   = errors.New("work unit was cancelled before it started")
 	ErrRegistered  = errors.New("already registered")
-	ErrUnknownType = errors.New("unknown work type") // Of this node; what another one says of its own is a text.
+	ErrUnknownType = remote.ErrUnknownType // Of this node or, of a unit that does not start, of the one that is to do it.
 )
+
+// RefusedError is why a unit does not start that is for another node.
+type RefusedError = remote.RefusedError
 
 // ExpiredError answers a submission whose unit has come to the end of its time to live before it could start: "Work unit expired on ...".
 type ExpiredError struct{ At time.Time }

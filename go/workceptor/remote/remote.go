@@ -49,10 +49,22 @@ type Stream interface {
 // ErrUnknownUnit is the answer of a node that does not have the unit.
 var ErrUnknownUnit = errors.New("unknown work unit")
 
+// ErrUnknownType is a work type that a node does not have, as it says itself.
+var ErrUnknownType = errors.New("unknown work type")
+
 // RefusedError is an answer that says no: trying again would not help.
-type RefusedError struct{ Text string }
+type RefusedError struct {
+	Text string // What clients are told.
+	Node string // Whose answer it is; "" where it is none of another node's words.
+	Said string // Its error, without what stands before it in Text.
+}
 
 func (e *RefusedError) Error() string { return e.Text }
+
+// Is makes errors.Is(err, ErrUnknownType) true where the other node has said that.
+func (e *RefusedError) Is(target error) bool {
+	return target == ErrUnknownType && strings.HasPrefix(e.Said, ErrUnknownType.Error())
+}
 
 // Conn is one session with the control service of another node. One goroutine uses it.
 type Conn struct {
@@ -194,7 +206,11 @@ func (c *Conn) Submit(req Request) (id unit.ID, begun bool, err error) {
 	}
 	match := prompt().FindStringSubmatch(line)
 	if match == nil || !unit.ID(match[1]).Valid() {
-		return "", false, &RefusedError{"could not parse response: " + shorten(line)}
+		refused := &RefusedError{Text: "could not parse response: " + shorten(line)}
+		if said, is := refusal(line); is {
+			refused.Node, refused.Said = req.Node, shorten(said)
+		}
+		return "", false, refused
 	}
 	return unit.ID(match[1]), false, nil
 }
@@ -223,7 +239,7 @@ func (c *Conn) SendPayload(node string, r io.Reader) error {
 	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, payloadBuffer)); err != nil {
 		if w.err != nil {
 			if line, none := c.answer(parting); none == nil {
-				if refused := remoteRefusal(line); refused != nil {
+				if refused := remoteRefusal(node, line); refused != nil {
 					return refused
 				}
 			}
@@ -237,7 +253,7 @@ func (c *Conn) SendPayload(node string, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read error reading from %s: %w", node, err)
 	}
-	if err := remoteRefusal(line); err != nil {
+	if err := remoteRefusal(node, line); err != nil {
 		return err
 	}
 	c.sending.Store(false)
@@ -245,9 +261,10 @@ func (c *Conn) SendPayload(node string, r io.Reader) error {
 }
 
 // remoteRefusal makes an error of the last line of a submit that is one.
-func remoteRefusal(line string) error {
+func remoteRefusal(node, line string) error {
 	if _, text, refused := strings.Cut(line, "ERROR: "); refused {
-		return &RefusedError{"error from remote: " + shorten(text)}
+		said := shorten(text)
+		return &RefusedError{Text: "error from remote: " + said, Node: node, Said: said}
 	}
 	return nil
 }
@@ -298,7 +315,7 @@ func asError(line string) error {
 	case strings.Contains(text, ErrUnknownUnit.Error()):
 		return ErrUnknownUnit
 	}
-	return &RefusedError{shorten(text)}
+	return &RefusedError{Text: shorten(text)}
 }
 
 // ParseStatus reads an answer to "work status". The numbers must be plain integers.

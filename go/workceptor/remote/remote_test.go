@@ -156,10 +156,39 @@ func TestRefusedPayload(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = c.SendPayload("beta", strings.NewReader(strings.Repeat("x", 1<<20)))
-		if _, refused := errors.AsType[*RefusedError](err); err == nil || err.Error() != want || refused != (says != "") {
+		refused, is := errors.AsType[*RefusedError](err)
+		if err == nil || err.Error() != want || is != (says != "") {
 			t.Errorf("got %v, want %s", err, want)
 		}
+		if is && (refused.Node != "beta" || refused.Said != "no space left on device") {
+			t.Errorf("got %+v, want who has said what", refused)
+		}
 		c.Close()
+	}
+}
+
+// TestRefusedSubmit: what clients are told is one text; who has refused, what it says and an unknown type can be told apart.
+func TestRefusedSubmit(t *testing.T) {
+	for says, want := range map[string]struct {
+		node, said string
+		unknown    bool
+	}{
+		"ERROR: unknown work type dog": {"beta", "unknown work type dog", true},
+		"ERROR: write: no space":       {"beta", "write: no space", false},
+		"hello":                        {},
+	} {
+		c, err := open(t, "Receptor Control, node beta\n"+says+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = c.Submit(Request{Node: "beta", WorkType: "dog"})
+		refused, is := errors.AsType[*RefusedError](err)
+		if !is || refused.Text != "could not parse response: "+says || refused.Node != want.node || refused.Said != want.said {
+			t.Errorf("%q: got %+v, want %+v", says, err, want)
+		}
+		if errors.Is(err, ErrUnknownType) != want.unknown {
+			t.Errorf("%q: is it an unknown type? got %v", says, !want.unknown)
+		}
 	}
 }
 
