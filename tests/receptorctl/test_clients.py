@@ -363,13 +363,13 @@ def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
             with pytest.raises(control.AddressError, match=f"^Invalid socket address {wrong}$"):
                 await connect(wrong)
 
+    asyncio.run(main())
+
 
 def test_an_address_can_be_a_path(connect: Connect, tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(control.AddressError, match=f"^Socket path does not exist: {tmp_path}/a:b"):
             await connect(tmp_path / "a:b")
-
-    asyncio.run(main())
 
     asyncio.run(main())
 
