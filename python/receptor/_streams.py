@@ -168,7 +168,52 @@ class MeshSocket(_sockets.StreamSocket):
                 raise reset from error
 
 
-class Listener(_process.Local):
+class _Service(_process.Local):
+    """What has a service name here and a socket of its own."""
+
+    _kind = ""
+
+    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
+        self._node = node
+        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
+        self._pid = os.getpid()
+        self._done = False
+        self.service = service
+        _process.track(self)
+
+    @property
+    def address(self) -> Address:
+        """Where others reach it."""
+        return Address(self._node.id, self.service)
+
+    def close(self) -> None:
+        """Close it; a wait in another thread ends. Safe to call twice."""
+        self._done = True
+        _wake_and_close(self._sock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._sock.fileno() >= 0:
+            _sockets.left_open(self, self._sock.close)
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self._sock.fileno())
+
+    def _closed_error(self) -> ClosedError:
+        return self._node._loss(f"{self._kind} {self.service!r}", self._done)
+
+    def _abandon_after_fork(self) -> None:
+        self._sock.close()
+
+
+class Listener(_Service):
     """Streams that others open to a service here.
 
     ::
@@ -178,20 +223,12 @@ class Listener(_process.Local):
                 threading.Thread(target=serve, args=(sock,)).start()
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
-        self._node = node
-        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
-        self._pid = os.getpid()
-        self._arrivals = _ops.Arrivals()
-        self._done = False
-        self._turn = threading.Lock()  # A stream is two messages, which one thread has to take.
-        self.service = service
-        _process.track(self)
+    _kind = "listener"
 
-    @property
-    def address(self) -> Address:
-        """Where others reach it."""
-        return Address(self._node.id, self.service)
+    def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
+        self._arrivals = _ops.Arrivals()
+        self._turn = threading.Lock()  # A stream is two messages, which one thread has to take.
+        super().__init__(descriptor, service, node)
 
     def fileno(self) -> int:
         """For ``selectors``: readable when a stream waits to be accepted."""
@@ -251,34 +288,15 @@ class Listener(_process.Local):
 
     def close(self) -> None:
         """Stop listening; an ``accept`` in another thread ends, and streams that wait are reset. Safe to call twice."""
-        self._done = True
-        _wake_and_close(self._sock)
+        super().close()
         self._arrivals.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._sock.fileno() >= 0:
-            _sockets.left_open(self, self._sock.close)
-
-    def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self.fileno())
-
-    def _closed_error(self) -> ClosedError:
-        return self._node._loss(f"listener {self.service!r}", self._done)
 
     def _abandon_after_fork(self) -> None:
-        self._sock.close()
+        super()._abandon_after_fork()
         self._arrivals.close()
 
 
-class DatagramSocket(_process.Local):
+class DatagramSocket(_Service):
     """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
 
     ::
@@ -288,19 +306,11 @@ class DatagramSocket(_process.Local):
             data, sender = sock.recv_from(timeout_s=5)
     """
 
-    def __init__(self, descriptor: Descriptor, service: str, number: int, node: Node) -> None:
-        self._node = node
-        self._number = number
-        self._done = False
-        self._sock = _sockets.socket_of(descriptor, socket.SOCK_SEQPACKET)
-        self._pid = os.getpid()
-        self.service = service
-        _process.track(self)
+    _kind = "datagram socket"
 
-    @property
-    def address(self) -> Address:
-        """Where others reach it."""
-        return Address(self._node.id, self.service)
+    def __init__(self, descriptor: Descriptor, service: str, number: int, node: Node) -> None:
+        self._number = number
+        super().__init__(descriptor, service, node)
 
     def fileno(self) -> int:
         """For ``selectors``: readable when a datagram or a notice waits."""
@@ -366,32 +376,6 @@ class DatagramSocket(_process.Local):
     def status(self) -> DatagramStatus:
         """How many datagrams it has carried, and how many came in vain while nobody read."""
         return self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
-
-    def close(self) -> None:
-        """Close it; a ``recv_from`` in another thread ends. Safe to call twice."""
-        self._done = True
-        _wake_and_close(self._sock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._sock.fileno() >= 0:
-            _sockets.left_open(self, self._sock.close)
-
-    def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self.fileno())
-
-    def _closed_error(self) -> ClosedError:
-        return self._node._loss(f"datagram socket {self.service!r}", self._done)
-
-    def _abandon_after_fork(self) -> None:
-        self._sock.close()
 
 
 class Proxy:
