@@ -111,7 +111,7 @@ class AsyncSession:
         closed.
         """
         check_loop(self._loop)
-        if op.exclusive and self.session.releasing:
+        if op.exclusive and not op.frees and self.session.releasing:
             await within(op.timeout_s, op.name, self._released())
         request_id, future = self.start(op)
         try:

@@ -216,7 +216,7 @@ def expose(
 
 def remove_proxy(proxy: int, timeout_s: float | None) -> Op[None]:
     """``proxy.remove``."""
-    return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s, exclusive=True)
+    return Op("proxy.remove", {"proxy": proxy}, _nothing, timeout_s, exclusive=True, frees=True)
 
 
 def add_peer(
@@ -267,7 +267,7 @@ def remove(backend: BackendID | BoundListener, timeout_s: float | None) -> Op[No
         from .types import BoundListener, of_kind
 
         backend = of_kind(backend, BoundListener, "backend", "what add_peer has returned").backend
-    return Op("backend.remove", {"backend": backend}, _nothing, timeout_s, exclusive=True)
+    return Op("backend.remove", {"backend": backend}, _nothing, timeout_s, exclusive=True, frees=True)
 
 
 def connect(node: str, service: str, tls: TLSProfile | None, timeout_s: float | None) -> Op[tuple[int, Address]]:

@@ -95,6 +95,7 @@ class Op(NamedTuple, Generic[T]):
     undo: makes, of the reply's object, the request that takes back what was done for somebody who has given up; None if
         closing the reply's descriptor does, or nothing needs to.
     exclusive: it takes or frees a name or an address, which only one can have at a time.
+    frees: it frees one: it waits for nobody who frees another, and so is made also where its caller is cancelled.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Op(NamedTuple, Generic[T]):
     own_timeout: bool = False
     undo: Callable[[JSON], Op[None]] | None = None
     exclusive: bool = False
+    frees: bool = False
 
 
 class Session:

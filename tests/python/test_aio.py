@@ -207,6 +207,24 @@ async def test_what_a_cancelled_call_took_is_free_for_the_next(nodes: Mesh, tmp_
                 await call()
 
 
+async def test_what_is_closed_is_closed_although_the_task_is_cancelled(nodes: Mesh) -> None:
+    nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        proxy = await node.expose("127.0.0.1:1", "x")
+        bound = await node.add_listener()
+        for close in (proxy.close(), node.remove(bound)):
+            given_up = asyncio.create_task(node.add_listener())
+            await asyncio.sleep(0)  # Its request is made,
+            given_up.cancel()
+            closing = asyncio.create_task(close)
+            await asyncio.sleep(0)  # and given up, and that of the other made, with nothing answered yet.
+            closing.cancel()
+            await asyncio.wait([given_up, closing])
+            assert closing.cancelled()
+        async with node.expose("127.0.0.1:1", "x"):
+            await node.add_listener(bound.address)
+
+
 async def test_what_is_opened_can_be_opened_in_a_task(nodes: Mesh) -> None:
     nodes.node("hub")
     async with nodes.aio_node("a") as node:
