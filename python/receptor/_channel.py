@@ -18,7 +18,7 @@ from .errors import ClosedError, MeshTimeout
 if TYPE_CHECKING:
     from .types import Event
 
-GRACE_S = 5.0  # How long after its own limit a node may still answer before we give up on it.
+GRACE_S = 1.0  # How long after its own limit a node may still answer, and say more, before we give up on it.
 _READ_BYTES = 64 << 10
 T = TypeVar("T")
 
@@ -70,13 +70,18 @@ class Channel:
         self.session = session if session is not None else Session()
         self.events: deque[Event] = deque()
         self._sock = sock
+        self._unsent = bytearray()
 
-    def call(self, op: Op[T]) -> Reply:
+    def call(self, op: Op[T], deadline: Deadline | None = None, *, lasting: bool = False) -> Reply:
         """Send a request and wait for its reply; a reply that is an error is returned, not raised.
 
         A timeout, an interrupt or a lost session closes the channel, which is what cancels the request in the node.
+
+        deadline: None is that of the request.
+        lasting: the channel stays open after a timeout; the node hears that the request was given up with the next one.
         """
-        deadline = deadline_of(op)
+        deadline = deadline or deadline_of(op)
+        request_id = 0
         try:
             request_id, frame = self.session.request(op.name, op.keys)
             self._send(frame, deadline)
@@ -88,8 +93,11 @@ class Channel:
                     elif item.id == request_id:
                         reply = item
             return reply
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if lasting and isinstance(error, MeshTimeout):
+                self._unsent += self.session.abandon(request_id)
+            else:
+                self.close()
             raise
 
     def greeting(self, deadline: Deadline) -> None:
@@ -120,11 +128,11 @@ class Channel:
         self.session.close()
 
     def _send(self, frame: bytes, deadline: Deadline) -> None:
-        rest = memoryview(frame)
+        self._unsent += frame
         try:
-            while rest:
+            while self._unsent:
                 try:
-                    rest = rest[self._sock.send(rest, _fds.AT_ONCE) :]
+                    del self._unsent[: self._sock.send(self._unsent, _fds.AT_ONCE)]
                 except BlockingIOError:
                     deadline.wait(self._sock, select.POLLOUT)
         except MeshTimeout:

@@ -37,8 +37,8 @@ T = TypeVar("T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
 
 EVENT_KINDS = ("link", "route", "service", "unit")
-# Longer than any daemon needs to say that a wait is over.
-_GRACE_S = 10.0
+# Beyond the time of a wait: a daemon says that it is over, and how the unit stands.
+_GRACE_S = 1.0
 
 
 @dataclass(frozen=True)

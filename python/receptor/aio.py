@@ -86,7 +86,8 @@ __all__ = [
     "connect",
 ]
 
-_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
+_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session,
+_SIDECAR_LEAST_S = 0.2  # and at least has, where it did not answer in the time it had for that.
 _LAST_WORDS_S = 3.0  # How long a closing node waits until what was written to closed streams is with the engine.
 _END_TASKS_S = 0.1  # What cancelled handlers and functions have at least.
 T = TypeVar("T")
@@ -458,16 +459,19 @@ class Node(_process.Local):
         check_loop(self._session.loop)
         self._closed = self._host.closing = True
         end = self._session.loop.time() + timeout_s
+        sidecar_end_s = _SIDECAR_END_S
         try:
             await self._last_words(min(timeout_s, _LAST_WORDS_S))
             await self._session.call(_ops.close(max(end - self._session.loop.time(), 0.0)))
-        except (ClosedError, MeshTimeout):
-            pass  # It ended by itself, or it ends with its session, now.
+        except ClosedError:
+            pass  # It ended by itself.
+        except MeshTimeout:  # It ends with its session, now.
+            sidecar_end_s = max(_SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
         finally:
             self._session.close()
             await self._end_tasks(max(end - self._session.loop.time(), _END_TASKS_S))
             if self._sidecar is not None:
-                await asyncio.to_thread(self._sidecar.wait, _SIDECAR_END_S)
+                await asyncio.to_thread(self._sidecar.wait, sidecar_end_s)
 
     async def __aenter__(self) -> Self:
         return await self.start()

@@ -24,6 +24,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"]
 
-_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session.
+_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session,
+_SIDECAR_LEAST_S = 0.2  # and at least has, where it did not answer in the time it had for that.
 _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
 T = TypeVar("T")
 
@@ -166,9 +168,9 @@ class Node(_process.Local):
             if op is not None:
                 self._id = str(op.decode(self._root.call(op).result()).get("node"))
             if log_level is not None:
-                self._main = self._new_channel()  # From here on the root is read for log records only.
+                self._main = self._new_channel(self._deadline())  # From here on the root is read for log records only.
                 self._logs = _LogForwarder(self._root, self._id)
-            self._idle.append(self._new_channel())
+            self._idle.append(self._new_channel(self._deadline()))
         except BaseException as error:
             self._drop(interrupted=not isinstance(error, Exception))
             raise
@@ -346,16 +348,21 @@ class Node(_process.Local):
         """
         if self._closed or os.getpid() != self._pid:
             return
+        op = _ops.close(timeout_s)
+        deadline = deadline_of(op)
         self._closed = self._host.closing = True
+        sidecar_end_s = _SIDECAR_END_S
         try:
-            with self._lock:
-                self._main.call(_ops.close(timeout_s))
-        except (ClosedError, MeshTimeout):
-            pass  # It ended by itself, or it ends with its session, now.
+            with self._growing(deadline):
+                self._main.call(op, deadline)
+        except ClosedError:
+            pass  # It ended by itself.
+        except MeshTimeout:  # It ends with its session, now.
+            sidecar_end_s = max(_SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
         except BaseException as error:
             self._drop(interrupted=not isinstance(error, Exception))
             raise
-        self._drop()
+        self._drop(sidecar_end_s)
 
     def __enter__(self) -> Self:
         return self
@@ -382,9 +389,10 @@ class Node(_process.Local):
         return reply.descriptor(), op.decode(reply.ok)
 
     def _call(self, op: Op[T]) -> Reply:
-        channel = self._acquire()
+        deadline = deadline_of(op)
+        channel = self._acquire(deadline)
         try:
-            reply = channel.call(op)
+            reply = channel.call(op, deadline)
         except BaseException:
             self._busy.discard(channel)
             raise
@@ -399,9 +407,10 @@ class Node(_process.Local):
 
     def _take(self, op: Op[T]) -> Channel:
         """Run ``op`` on a channel that is the caller's from then on."""
-        channel = self._acquire()
+        deadline = deadline_of(op)
+        channel = self._acquire(deadline)
         try:
-            channel.call(op).result()
+            channel.call(op, deadline).result()
         except BaseException:
             channel.close()
             raise
@@ -409,13 +418,13 @@ class Node(_process.Local):
             self._busy.discard(channel)
         return channel
 
-    def _acquire(self) -> Channel:
+    def _acquire(self, deadline: Deadline) -> Channel:
         while True:
             self._check()
             try:
                 channel = self._idle.pop()
             except IndexError:
-                self._grow()
+                self._grow(deadline)
                 continue  # Another thread may be faster.
             self._busy.add(channel)
             return channel
@@ -435,20 +444,20 @@ class Node(_process.Local):
                 why = error
         return _ops.closed(what, why)
 
-    def _grow(self) -> None:
+    def _grow(self, deadline: Deadline) -> None:
         """Make one more channel, through the main one.
 
         An interrupt must not break the main channel, which the node's life hangs on. Interrupts are raised in the main
         thread only, so there a passing thread does the exchange, which is over in microseconds.
         """
         if threading.current_thread() is not threading.main_thread():
-            self._add_channel()
+            self._add_channel(deadline)
             return
         errors: list[BaseException] = []
 
         def add() -> None:
             try:
-                self._add_channel()
+                self._add_channel(deadline)
             except BaseException as error:  # Raised below, in the thread that asked.
                 errors.append(error)
 
@@ -458,22 +467,35 @@ class Node(_process.Local):
         if errors:
             raise errors[0]
 
-    def _add_channel(self) -> None:
-        with self._lock:
+    def _add_channel(self, deadline: Deadline) -> None:
+        with self._growing(deadline):
             self._check()  # What close says on the main channel is the last that is said there.
-            self._idle.append(self._new_channel())
+            self._idle.append(self._new_channel(deadline))
         if self._closed:
             self._drop_idle()
 
-    def _new_channel(self) -> Channel:
-        op = Op("session.new", {}, lambda _: None, self.timeout_s)
-        reply = self._main.call(op)
+    @contextmanager
+    def _growing(self, deadline: Deadline) -> Iterator[None]:
+        """Have the main channel alone. Raises MeshTimeout while another thread waits there for an answer."""
+        if not self._lock.acquire(timeout=deadline.left()):
+            raise deadline.error()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self.timeout_s, "session.new")
+
+    def _new_channel(self, deadline: Deadline) -> Channel:
+        reply = self._main.call(Op("session.new", {}, lambda _: None), deadline, lasting=True)
         channel = from_descriptor(reply.descriptor().detach(), Session(self._host.gone))
-        channel.greeting(deadline_of(op))
+        channel.greeting(deadline)
         return channel
 
-    def _drop(self, *, interrupted: bool = False) -> None:
+    def _drop(self, sidecar_end_s: float = _SIDECAR_END_S, *, interrupted: bool = False) -> None:
         """Close all sessions, which ends the node if it still runs. Whoever is interrupted does not wait for that."""
+        self._main.wake()
         self._main.close()
         if self._logs is None:
             self._root.close()
@@ -487,7 +509,7 @@ class Node(_process.Local):
         if self._sidecar is not None and interrupted:
             self._sidecar.forget()
         elif self._sidecar is not None:
-            self._sidecar.wait(_SIDECAR_END_S)
+            self._sidecar.wait(sidecar_end_s)
 
     def _end_forgotten(self) -> None:
         self._closed = True

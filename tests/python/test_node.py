@@ -23,8 +23,10 @@ import pytest
 from meshes import InThread, Mesh, await_closed, descriptors
 
 import receptor
-from receptor._channel import Channel
+from receptor import _ops
+from receptor._channel import Channel, deadline_of
 from receptor._fds import receive
+from receptor._modes import Sidecar
 from receptor._session import Descriptor, Op, Reply
 from receptor.errors import ProtocolError
 
@@ -946,6 +948,56 @@ def test_a_call_that_times_out_is_cancelled_in_the_node(mesh: Mesh) -> None:
     assert node.status().node == "a"
 
 
+def test_a_node_that_says_nothing_is_given_up_a_moment_after_the_time_of_the_call() -> None:
+    assert deadline_of(_ops.ping("b", 30, 3.0)).left() <= 4.0
+    assert deadline_of(_ops.close(5.0)).left() <= 6.0
+
+
+def test_a_call_that_wants_one_more_session_is_given_up_in_its_own_time(mesh: Mesh, in_thread: InThread) -> None:
+    fake, node = mesh.fake, mesh.node("a")
+    release = fake.hold("session.new")
+    node.timeout_s = 1.0
+    with node.events("peer"):  # Takes the session that was there.
+        running = [in_thread(lambda: node.ping("a", timeout_s=0.02)) for _ in range(2)]
+        with pytest.raises(receptor.MeshTimeout, match=r"route\.wait: no answer within 0\.02 s"):
+            node.wait_route("a", timeout_s=0.02)
+        for each in running:
+            with pytest.raises(receptor.MeshTimeout, match=r"ping: no answer within 0\.02 s"):
+                each.result()
+        release()
+        assert node.ping("a").from_node == "a", "the node is lost with the calls that were given up"
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+async def test_a_sidecar_that_says_nothing_is_ended_soon(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed_s: list[float] = []
+    wait = Sidecar.wait
+
+    def recorded(self: Sidecar, timeout_s: float) -> None:
+        allowed_s.append(timeout_s)
+        wait(self, 0)
+
+    monkeypatch.setattr(Sidecar, "wait", recorded)
+    monkeypatch.setattr("receptor._channel.GRACE_S", 0.01)
+    monkeypatch.setattr("receptor._aio_session.GRACE_S", 0.01)
+    if face == "blocking":
+        with receptor.Node("a", mode="sidecar") as node:
+            stop(node._sidecar)
+            node.close(timeout_s=0.5)
+    else:
+        async with receptor.aio.Node("a", mode="sidecar") as task_node:
+            stop(task_node._sidecar)
+            await task_node.close(timeout_s=0.5)
+    assert allowed_s == [4.5], "close goes beyond the five seconds that a sidecar has in all"
+
+
+def stop(sidecar: Sidecar | None) -> None:
+    """Stop it as a debugger would: it lives and does nothing."""
+    assert sidecar is not None
+    os.kill(sidecar.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, sidecar.pid, os.WSTOPPED)
+
+
 @contextlib.contextmanager
 def interrupted(in_thread: InThread, seen: Callable[[], Any]) -> Iterator[None]:
     """Press Ctrl-C once ``seen`` has returned and the main thread waits in a system call; it must end the block.
@@ -1059,9 +1111,9 @@ def test_close_ends_the_node_in_order_however_many_threads_want_sessions(
     farewells: list[str] = []
     call = Channel.call
 
-    def recorded(self: Channel, op: Op[Any]) -> Reply:
+    def recorded(self: Channel, op: Op[Any], *rest: Any, **settings: Any) -> Reply:
         try:
-            reply = call(self, op)
+            reply = call(self, op, *rest, **settings)
         except receptor.ReceptorError as error:
             if op.name == "close":
                 farewells.append(repr(error))
