@@ -1,6 +1,7 @@
 """Units of work of an asyncio node."""
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -20,6 +21,7 @@ from ._functions import (
     checked,
     is_coroutine_function,
     judge,
+    leave_fork,
     new_pool,
     write_result,
 )
@@ -401,11 +403,15 @@ class Offer(Pollable):
 
 async def _judged(function: Callable[[AsyncWorkContext], Coroutine[Any, Any, object]], task: Task) -> dict[str, Any]:
     """Await a function and return the verdict about its unit: a SystemExit that left its task would end the loop."""
+    given_to = os.getpid()
     try:
-        write_result(task.stdout, await function(cast(AsyncWorkContext, task.context(AsyncWorkContext))))
+        result = await function(cast(AsyncWorkContext, task.context(AsyncWorkContext)))
+        leave_fork(given_to)
+        write_result(task.stdout, result)
     except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):  # Of the loop's or the program's own end.
         raise
     except BaseException as error:
+        leave_fork(given_to, error)
         return judge(error, task.stdout)
     return {"ok": True}
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
 
 from . import _process, _sockets
 from ._fds import receive
+from ._payload import flat
 from ._session import Descriptor
 from .errors import ConfigError, ProtocolError, WorkCancelled
 
@@ -55,6 +57,8 @@ class WorkContext:
 
     def progress(self, text: str) -> None:
         """Say how far the work is; submitters see it as the unit's detail."""
+        if not isinstance(text, str):
+            raise ConfigError(f"text={text!r}: want a str")
         self._say({"progress": text[:_TEXT_CHARS]})
 
     @property
@@ -66,6 +70,9 @@ class WorkContext:
         """Raise WorkCancelled if the unit is to end."""
         if self.cancelled:
             raise WorkCancelled(f"unit {self.unit} was cancelled")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} unit {self.unit} of {self.worktype!r}>"
 
 
 class AsyncWorkContext(WorkContext):
@@ -93,7 +100,7 @@ class Output(io.FileIO):
         super().__init__(file, "ab")
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        left = memoryview(data).cast("B")
+        left = flat(data)
         size = len(left)
         while left:
             left = left[super().write(left) :]
@@ -257,11 +264,38 @@ def new_pool(mode: FunctionMode) -> "Pool | None":
 
 def judged(call: Callable[[], object], stdout: BinaryIO) -> dict[str, Any]:
     """Make the call of a function and return the verdict about its unit."""
+    given_to = os.getpid()
     try:
-        write_result(stdout, call())
+        result = call()
+        leave_fork(given_to)
+        write_result(stdout, result)
     except BaseException as error:
+        leave_fork(given_to, error)
         return judge(error, stdout)
     return {"ok": True}
+
+
+def leave_fork(given_to: int, error: BaseException | None = None) -> None:
+    """End this process if it is not the one ``given_to``, but its child, which a function has forked and not ended.
+
+    Only one of the two may speak for the unit, and take the next. error: what the function raised in the child.
+    """
+    if os.getpid() == given_to:
+        return
+    status = 0
+    if error is not None:
+        stderr = io.FileIO(2, "wb", closefd=False)
+        if isinstance(error, SystemExit):
+            status = _exit_status(error, stderr)
+        else:
+            status = 1
+            _tell(stderr, _trace(error))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # It is None, broken or closed.
+            pass
+    os._exit(status)
 
 
 def write_result(stdout: BinaryIO, result: object) -> None:
@@ -286,8 +320,7 @@ def judge(error: BaseException, stdout: BinaryIO) -> dict[str, Any]:
         return {"exit": _exit_status(error, stdout)}
     if isinstance(error, (WorkCancelled, asyncio.CancelledError)):
         return {"err": "cancelled"}
-    text = traceback.format_exception(type(error), error, _own_frames(error.__traceback__))
-    _tell(stdout, "".join(text))
+    _tell(stdout, _trace(error))
     return {"err": _words(error)[:_TEXT_CHARS]}
 
 
@@ -317,6 +350,10 @@ def _tell(stdout: BinaryIO, text: str) -> None:
         stdout.write(text.encode(errors="backslashreplace"))
     except (OSError, ValueError):
         pass
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _own_frames(error.__traceback__)))
 
 
 def _own_frames(trace: "TracebackType | None") -> "TracebackType | None":

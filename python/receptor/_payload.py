@@ -1,9 +1,12 @@
 """Payloads of work units: whatever a caller has, as chunks of bounded size."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CHUNK_BYTES = 256 << 10
 
@@ -29,9 +32,19 @@ def chunks(payload: Payload) -> Iterator[memoryview]:
     receptor.errors.ConfigError: payload: want bytes in the iterable, got str
     """
     for piece in _pieces(payload):
-        view = memoryview(piece).cast("B")
+        view = flat(piece)
         for start in range(0, len(view), CHUNK_BYTES):
             yield view[start : start + CHUNK_BYTES]
+
+
+def flat(data: "ReadableBuffer") -> memoryview:
+    """The bytes of ``data`` in their order.
+
+    >>> bytes(flat(memoryview(b"abcdef")[::2]))
+    b'ace'
+    """
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 
 def _pieces(payload: Payload) -> Iterator[Buffer]:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import multiprocessing
 import os
 import signal
@@ -152,6 +153,11 @@ def check(function: Callable[..., Any]) -> None:
         raise ValueError(
             f"{name or function!r} cannot be found by another process: a function for mode='process' is defined at the "
             "top of a module"
+        )
+    if inspect.ismethod(function) and not isinstance(function.__self__, type):
+        raise ValueError(
+            f"{name} cannot be found by another process with its object: a function for mode='process' is defined at "
+            "the top of a module"
         )
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)

@@ -62,9 +62,27 @@ def crash_leaving_a_child(unit: receptor.WorkContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def forks(unit: receptor.WorkContext) -> str:
+    """The child comes back as well, and its parent waits for it."""
+    child = os.fork()
+    if child == 0:
+        match unit.params["how"]:
+            case "return":
+                return "the child's"
+            case "raise":
+                raise ValueError("the child's")
+            case "exit":
+                sys.exit(3)
+    return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])} {unit.params['how']}"
+
+
 class Cut(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt
+
+
+class Called:
+    def method(self, unit: receptor.WorkContext) -> None: ...
 
 
 class CalledLater:
@@ -117,6 +135,10 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
                 return 42
             case "coroutine":
                 return asyncio.sleep(0)
+            case "every second byte":
+                return memoryview(b"yXeXsX")[::2]
+            case "odd progress":
+                unit.progress(b"half")  # type: ignore[arg-type]
             case "interrupt":
                 raise KeyboardInterrupt
             case "mute":
@@ -149,6 +171,8 @@ def test_how_a_function_can_end(nodes: Mesh) -> None:
     assert (result.exit_code, output) == (1, b"out\nnothing to do\n")
     assert "returns bytes, str or None, not int" in run("wrong")[0].detail
     assert "offer one that is made with async def" in run("coroutine")[0].detail
+    assert run("every second byte")[1] == b"out\nyes"
+    assert run("odd progress")[0].detail == "ConfigError: text=b'half': want a str"
     assert run("interrupt")[0].detail == "KeyboardInterrupt"
     assert run("mute")[0].detail == "Mute: its text cannot be told, because of ZeroDivisionError"
     result, output = run("odd text")
@@ -296,6 +320,34 @@ def test_functions_in_processes_of_their_own() -> None:
             node.work.offer("lambda", lambda unit: None, mode="process")
 
 
+def test_a_process_that_a_function_forks_speaks_for_no_unit() -> None:
+    with receptor.Node("a") as node:
+        node.work.offer("forks", forks, mode="process", concurrency=1)
+        for how, status in [("return", 0), ("raise", 1), ("exit", 3)]:
+            with node.work.submit("a", "forks", params={"how": how}) as unit:
+                unit.wait(timeout_s=60)
+                assert b"".join(unit.stdout(timeout_s=60)).decode() == f"{status} {how}"
+
+
+def test_a_forked_asyncio_program_speaks_for_no_unit(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio, os, receptor\n"
+        "async def forks(unit):\n"
+        "    child = os.fork()\n"
+        "    return 'of the child' if child == 0 else str(os.waitpid(child, 0)[1])\n"
+        "async def main():\n"
+        "    async with receptor.aio.Node('a') as node:\n"
+        "        await node.work.offer('x', forks)\n"
+        "        async with node.work.submit('a', 'x') as unit:\n"
+        "            print((await unit.wait(timeout_s=60)).detail, [chunk async for chunk in unit.stdout()])\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.stderr) == ("exit status 0 [b'0']\n", "")
+
+
 def test_processes_of_a_program_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -383,6 +435,8 @@ def test_what_cannot_be_offered() -> None:
             node.work.offer("x", shout, mode="fiber")  # type: ignore[arg-type]
         with pytest.raises(receptor.ConfigError, match="concurrency"):
             node.work.offer("x", shout, concurrency=-1)
+        with pytest.raises(receptor.ConfigError, match=r"Called\.method cannot be found .* with its object"):
+            node.work.offer("x", Called().method, mode="process")
 
 
 def test_closing_the_node_does_not_wait_for_a_stubborn_function(in_thread: InThread) -> None:
