@@ -453,6 +453,9 @@ class Server:
         """Stop listening; streams that are being handled go on. Safe to call twice."""
         self._listener.close()
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, self.address, self._listener.fileno())
+
     async def wait_closed(self) -> None:
         """Wait until it has stopped listening and all handlers have ended."""
         await asyncio.wait([self._accepting])

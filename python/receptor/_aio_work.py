@@ -150,6 +150,9 @@ class Work:
         """The node's units, those of its own and those it has submitted to other nodes, by ID."""
         return await self._node._run(_ops.unit_list(self._node.timeout_s))
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, f"of {self._node.id!r}")
+
     async def _submit(self, op: Op[str], payload: AsyncPayload) -> "NodeUnit":
         # The request itself is not cancelled: once made, a unit has to be taken back by its ID.
         request = self._node._spawn(self._node._run_descriptor(op))
@@ -332,6 +335,9 @@ class Output(_process.Local):
     def __del__(self) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, f"of unit {self._unit.id} from byte {self.offset} on")
+
 
 class Offer(Pollable):
     """A function as a work type, until it is closed or the node is."""
@@ -355,6 +361,9 @@ class Offer(Pollable):
         super().close()
         if self._pool is not None:
             self._pool.close()
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, repr(self.worktype), self.fileno())
 
     async def _serve(self) -> None:
         units = Units()

@@ -72,7 +72,7 @@ class WorkContext:
             raise WorkCancelled(f"unit {self.unit} was cancelled")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} unit {self.unit} of {self.worktype!r}>"
+        return _sockets.described(self, f"unit {self.unit} of {self.worktype!r}")
 
 
 class AsyncWorkContext(WorkContext):
@@ -250,7 +250,7 @@ class Offer(_process.Local):
         self._sock.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self.worktype!r}>"
+        return _sockets.described(self, repr(self.worktype), self._sock.fileno())
 
 
 def new_pool(mode: FunctionMode) -> "Pool | None":

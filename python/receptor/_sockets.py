@@ -97,8 +97,8 @@ class StreamSocket(_process.Local, socket.socket):
         return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
 
 
-def described(thing: object, what: object, fileno: int) -> str:
-    """The ``repr`` of something that has a descriptor."""
+def described(thing: object, what: object, fileno: int = 0) -> str:
+    """The ``repr`` of something that is closed where its descriptor, ``fileno``, is -1."""
     return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if fileno < 0 else ''}>"
 
 

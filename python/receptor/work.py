@@ -144,6 +144,9 @@ class Work:
         """The node's units, those of its own and those it has submitted to other nodes, by ID."""
         return self._node._run(_ops.unit_list(self._node.timeout_s))
 
+    def __repr__(self) -> str:
+        return _sockets.described(self, f"of {self._node.id!r}")
+
 
 class NodeUnit(Unit):
     """A unit that a node of this process has."""

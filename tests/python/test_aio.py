@@ -1058,3 +1058,24 @@ async def test_what_was_not_closed_is_named(mesh: Mesh) -> None:
                 await opening
                 gc.collect()
             assert [str(warning.message) for warning in caught] == [text]
+
+
+async def test_everything_says_what_it_is(nodes: Mesh) -> None:
+    def shout(unit: receptor.WorkContext) -> str:
+        return repr(unit)
+
+    async def serve(reader: receptor.aio.MeshReader, writer: receptor.aio.MeshWriter) -> None: ...
+
+    hub = nodes.node("hub")
+    assert repr(hub.work) == "<receptor.work.Work of 'hub'>"
+    async with nodes.aio_node("a") as node, await node.start_server(serve, "news") as server:
+        assert repr(node.work) == "<receptor._aio_work.Work of 'a'>"
+        assert repr(server) == "<receptor._aio_streams.Server a:news>"
+        async with await node.work.offer("shout", shout) as offer, node.work.submit("a", "shout") as unit:
+            assert repr(offer) == "<receptor._aio_work.Offer 'shout'>"
+            output = unit.stdout(1)
+            assert repr(output) == f"<receptor._aio_work.Output of unit {unit.id} from byte 1 on>"
+            said = b"".join([chunk async for chunk in output])
+            assert said.decode() == f"receptor._functions.WorkContext unit {unit.id} of 'shout'>"
+        assert repr(offer) == "<receptor._aio_work.Offer 'shout' closed>"
+    assert repr(server) == "<receptor._aio_streams.Server a:news closed>"
