@@ -191,7 +191,7 @@ func (d *Daemon) start(ctx context.Context, opts Options) error {
 	if keys := readableKeys(cfg); keys != nil {
 		d.log.Warn(keyWarning(keys))
 	}
-	if err := storable(node.DataDir); err != nil {
+	if err := Storable(node.DataDir); err != nil {
 		d.log.Warn("no unit of work can be stored: datadir "+node.DataDir+" cannot be made or written", "err", err)
 	}
 	firewall, err := compileFirewall(node.FirewallRules)

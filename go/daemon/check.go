@@ -197,8 +197,8 @@ func trustedDir(path string) error {
 	return nil
 }
 
-// storable reports why no unit of work could be stored below a data directory, which is made with the first one.
-func storable(path string) error {
+// Storable reports why no unit of work could be stored below a data directory, which is made with the first one.
+func Storable(path string) error {
 	dir := path
 	for {
 		if _, err := os.Lstat(dir); err == nil || filepath.Dir(dir) == dir {

@@ -47,6 +47,10 @@ func (c *openConfig) arguments(dataDir, trust string) ([]string, error) {
 	switch {
 	case c.File != "" && c.Node != "":
 		return nil, badRequest(`keys "node" and "file" exclude each other: the file names the node`)
+	case c.File != "" && c.DataDir != "":
+		return nil, badRequest(`keys "data_dir" and "file" exclude each other: the file names the directory, as datadir of node`)
+	case c.File != "" && c.MaxIdle != 0:
+		return nil, badRequest(`keys "max_idle" and "file" exclude each other: the file gives the time, as maxidleconnectiontimeout of node`)
 	case c.File != "":
 		args = append(args, "--config", c.File)
 	case c.Node == "":
@@ -106,6 +110,9 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 	cfg, err := config.ParseArgs(args)
 	if err != nil {
 		return &Error{Code: BadConfig, Msg: configText(err)}
+	}
+	if err := writable(c.DataDir, c.Node); err != nil {
+		return err
 	}
 	if c.LogLevel != "" {
 		level, err := logLevel(c.LogLevel)
@@ -173,6 +180,19 @@ func (h *host) dataDir(c *openConfig) (string, error) {
 	h.scratch = dir
 	h.mu.Unlock()
 	return dir, nil
+}
+
+// writable refuses a directory that the program has named and that can keep no units of the node: it would be told only with
+// the first unit. What a file names is the daemon's to judge, which runs without units as well.
+func writable(dataDir, node string) error {
+	if dataDir == "" {
+		return nil
+	}
+	if err := daemon.Storable(filepath.Join(dataDir, node)); err != nil {
+		return &Error{Code: BadConfig, Msg: fmt.Sprintf(
+			"data_dir %s cannot be made or written: %v; name a directory that this program may write, or none for a private one", dataDir, err)}
+	}
+	return nil
 }
 
 // configText is the text of a configuration error without argument numbers, which mean nothing to the program.

@@ -493,6 +493,33 @@ func TestPrivateDirectory(t *testing.T) {
 	start(missing).refused(BadConfig, "open", "config", map[string]any{"node": "p"})
 }
 
+// TestADirectoryThatCannotBeWritten is told when the node is opened, and not when the first unit is submitted.
+func TestADirectoryThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "p"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "p", "deeper"), "/proc/units"} { // Root may write everywhere else.
+		p := open(t)
+		err := p.refused(BadConfig, "open", "config", map[string]any{"node": "p", "data_dir": name})
+		if msg := err["msg"].(string); !strings.Contains(msg, "data_dir "+name+" cannot be made or written") || !strings.Contains(msg, "name a directory") {
+			t.Errorf("data_dir %s: told %q", name, msg)
+		}
+		p.must("open", "config", map[string]any{"node": "p", "data_dir": filepath.Join(dir, "new")})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("the directory of a node without units was made")
+	}
+}
+
+// TestWhatAFileGives is not given beside it: it would be ignored.
+func TestWhatAFileGives(t *testing.T) {
+	p, file := open(t), filepath.Join(t.TempDir(), "r.yml")
+	for key, value := range map[string]any{"node": "p", "data_dir": "/tmp/x", "max_idle": 30} {
+		p.refused(BadRequest, "open", "config", map[string]any{"file": file, key: value})
+	}
+}
+
 // TestNoPlaceForAUnit: the disk is at fault, not the work type that was asked for.
 func TestNoPlaceForAUnit(t *testing.T) {
 	p, dir := open(t), t.TempDir()

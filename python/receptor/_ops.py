@@ -70,6 +70,15 @@ def open_node(
         raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
     if node is not None and config is not None:
         raise ConfigError(f"id={node!r} and config={config!r} exclude each other: the file gives the ID")
+    if data_dir is not None and config is not None:
+        raise ConfigError(
+            f"data_dir={data_dir!r} and config={config!r} exclude each other: the file gives it, as datadir of node"
+        )
+    if max_idle_s is not None and config is not None:
+        raise ConfigError(
+            f"max_idle_s={max_idle_s!r} and config={config!r} exclude each other: the file gives it, as "
+            "maxidleconnectiontimeout of node"
+        )
     commands = [
         _command(command).to_json() for command in list_of("work_commands", work_commands, "receptor.WorkCommand")
     ]

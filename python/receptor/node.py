@@ -71,8 +71,10 @@ class Node(_process.Local):
     peers: neighbours to dial, as addresses ("tcp://host:port") or :class:`Peer`.
     listeners: addresses where neighbours may dial in, or :class:`LinkListener`.
     tls_profiles: TLS settings by name, for whatever takes the name of a profile here.
-    config: path of a configuration file of the daemon; the node is what ``receptor --config FILE`` would run.
-    data_dir: where units of work live; None takes a private temporary directory, removed at close, which ends them.
+    config: path of a configuration file of the daemon; the node is what ``receptor --config FILE`` would run. It gives
+        the ID, the data_dir and max_idle_s, which are not given beside it.
+    data_dir: where units of work live, made with the first; ConfigError where this program cannot make or write it.
+        None takes a private temporary directory, removed at close, which ends them.
     work_commands: work types that this node runs for others.
     environ: environment of the node and of its work commands; None takes a copy of ``os.environ`` as it is now.
     max_idle_s: seconds without a message after which a link is dead, at least 21, which None stands for.

@@ -448,6 +448,20 @@ def test_a_sidecar_ends_with_its_program() -> None:
     os.close(watch)
 
 
+@pytest.mark.parametrize("mode", ["auto", "in-process", "sidecar"])
+async def test_a_data_dir_that_cannot_be_written_is_told_at_once(
+    mode: Literal["auto", "in-process", "sidecar"], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    wrong = tmp_path / "file" / "units"
+    with pytest.raises(receptor.ConfigError, match=f"data_dir {wrong} cannot be made .*; name a directory"):
+        receptor.Node("a", data_dir=wrong, mode=mode)
+    with pytest.raises(receptor.ConfigError, match=f"data_dir {wrong} cannot be made .*; name a directory"):
+        await receptor.aio.Node("a", data_dir=wrong, mode=mode)
+    with receptor.Node("a", data_dir=tmp_path / "made", mode=mode):
+        assert not (tmp_path / "made").exists(), "nothing is made without a unit"
+
+
 def test_the_mode_is_checked() -> None:
     with pytest.raises(receptor.ConfigError, match="mode 'daemon': want one of auto, in-process, sidecar"):
         receptor.Node("a", mode="daemon")  # type: ignore[arg-type]

@@ -88,6 +88,8 @@ def test_mistakes_are_named(mesh: Mesh) -> None:
             (lambda: receptor.Node("b", data_dir=5), "data_dir=5: want a path"),  # type: ignore[arg-type]
             (lambda: receptor.Node("b", max_idle_s=5), "max_idle_s=5: want 21 or more"),
             (lambda: receptor.Node("b", config="b.yml"), "id='b' and config='b.yml' exclude each other"),
+            (lambda: receptor.Node(config="b.yml", data_dir="d"), "data_dir='d' and config='b.yml' exclude each other"),
+            (lambda: receptor.Node(config="b.yml", max_idle_s=30), "max_idle_s=30 and config='b.yml' exclude each"),
             (lambda: receptor.Node("b", log_level="loud"), "log_level='loud': want one of error, warning"),  # type: ignore[arg-type]
             (lambda: node.remove(None), "backend None: want a receptor.BoundListener"),  # type: ignore[arg-type]
             (lambda: node.add_peer("tcp://127.0.0.1:1", allowed_peers="b"), "allowed_peers: want a list"),
