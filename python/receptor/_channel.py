@@ -71,6 +71,7 @@ class Channel:
         self.events: deque[Event] = deque()
         self._sock = sock
         self._unsent = bytearray()
+        self._frame_by_frame = False
 
     def call(self, op: Op[T], deadline: Deadline | None = None, *, lasting: bool = False) -> Reply:
         """Send a request and wait for its reply; a reply that is an error is returned, not raised.
@@ -109,6 +110,14 @@ class Channel:
             self.close()
             raise
 
+    def read_frame_by_frame(self) -> None:
+        """Take no more off the socket than what is asked for, so that it is readable whenever there is more."""
+        self._frame_by_frame = True
+
+    def fileno(self) -> int:
+        """The number of the socket, -1 once closed."""
+        return self._sock.fileno()
+
     def next_event(self, deadline: Deadline) -> Event:
         """The next event. A timeout raises MeshTimeout and does no harm; the end of the session raises."""
         while not self.events:
@@ -141,8 +150,9 @@ class Channel:
             raise self._ended() from error
 
     def _receive(self, deadline: Deadline) -> list[Reply | Event]:
+        size = min(self.session.missing(), _READ_BYTES) if self._frame_by_frame else _READ_BYTES
         try:
-            data, descriptors = next_on(self._sock, _READ_BYTES, deadline)
+            data, descriptors = next_on(self._sock, size, deadline)
         except MeshTimeout:
             raise
         except OSError as error:

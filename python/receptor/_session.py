@@ -174,6 +174,13 @@ class Session:
                 items.append(item)
         return items
 
+    def missing(self) -> int:
+        """How many bytes there are still to come of the frame that is being received, as far as can be told."""
+        if len(self._buffer) < 4:
+            return 4 - len(self._buffer)
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        return int(length) + 4 - len(self._buffer)
+
     def amends(self) -> bytes:
         """What is to be sent now that abandoned requests were answered."""
         frames = bytes(self._amends)

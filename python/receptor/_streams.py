@@ -423,6 +423,8 @@ class EventStream(_process.Local):
         with node.events("peer") as events:
             for event in events:
                 print(event)
+
+    It can wait in a selector, beside sockets.
     """
 
     def __init__(self, channel: Channel, node: Node) -> None:
@@ -431,6 +433,13 @@ class EventStream(_process.Local):
         self._pid = os.getpid()
         self._done = False
         _process.track(self)
+
+    def fileno(self) -> int:
+        """For ``selectors``: readable when an event waits, or the end of the node; -1 once closed.
+
+        A large event may be on its way still: ``get(timeout_s=0)`` raises MeshTimeout then, as where nothing waits.
+        """
+        return self._channel.fileno()
 
     def get(self, *, timeout_s: float | None = None) -> Event:
         """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""

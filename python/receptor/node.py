@@ -408,9 +408,10 @@ class Node(_process.Local):
         return reply
 
     def _take(self, op: Op[T]) -> Channel:
-        """Run ``op`` on a channel that is the caller's from then on."""
+        """Run ``op`` on a channel that is the caller's from then on, and readable when there is an event."""
         deadline = deadline_of(op)
         channel = self._acquire(deadline)
+        channel.read_frame_by_frame()
         try:
             channel.call(op, deadline).result()
         except BaseException:

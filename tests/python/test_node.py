@@ -24,10 +24,10 @@ from meshes import InThread, Mesh, await_closed, descriptors
 
 import receptor
 from receptor import _ops
-from receptor._channel import Channel, deadline_of
+from receptor._channel import Channel, Deadline, deadline_of
 from receptor._fds import receive
 from receptor._modes import Sidecar
-from receptor._session import Descriptor, Op, Reply
+from receptor._session import Descriptor, Op, Reply, encode
 from receptor.errors import ProtocolError
 
 CAT = receptor.WorkCommand("cat", "cat")
@@ -740,6 +740,40 @@ def test_a_program_that_takes_no_events_holds_up_nobody(nodes: Mesh) -> None:
         with a.work.submit("a", "chatty") as unit:  # What comes later arrives.
             while not (isinstance(event, receptor.WorkChanged) and event.status.unit == unit.id):
                 event = events.get(timeout_s=60)
+
+
+def test_events_in_a_selector(mesh: Mesh) -> None:
+    node = mesh.node("a")
+    seen: set[str] = set()
+    with selectors.DefaultSelector() as selector, node.events("peer") as events:
+        selector.register(events, selectors.EVENT_READ)
+        assert not selector.select(0)
+        for name in ("b", "c"):
+            mesh.node(name)
+        while len(seen) < 2:
+            assert selector.select(60), f"not readable, with events of {seen} read"
+            seen.add(next(events).node)  # type: ignore[union-attr]
+        with pytest.raises(receptor.MeshTimeout):
+            events.get(timeout_s=0)
+        assert not selector.select(0)
+        node.close()
+        assert selector.select(60)
+        selector.unregister(events)
+        assert all(isinstance(event, receptor.PeerDown) for event in events), "the stream goes on"
+    assert events.fileno() == -1
+
+
+def test_an_event_stream_is_readable_as_long_as_an_event_waits() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, contextlib.closing(Channel(ours)) as channel, selectors.DefaultSelector() as selector:
+        channel.read_frame_by_frame()
+        selector.register(channel, selectors.EVENT_READ)
+        told = [{"ev": "service", "kind": "seen", "node": "b", "service": f"{'s' * 70_000}{number}"} for number in "12"]
+        theirs.sendall(b"".join(map(encode, told)))
+        for event in told:
+            assert selector.select(0)
+            assert channel.next_event(Deadline(0, "events")) == receptor.ServiceSeen("b", event["service"])
+        assert not selector.select(0)
 
 
 def test_closing_the_node_ends_the_event_loop(mesh: Mesh, in_thread: InThread) -> None:
