@@ -82,6 +82,19 @@ var causes = []struct {
 	{fs.ErrPermission, BadConfig},
 }
 
+// nodeClosed is what there is to say of a node that is closed, before it is named.
+const nodeClosed = "the node is closed"
+
+// closedError says of which node a request has come too late.
+func (h *host) closedError() *Error {
+	d := h.built()
+	if d == nil {
+		return &Error{Code: Closed, Msg: nodeClosed}
+	}
+	id := string(d.Node.ID())
+	return &Error{Code: Closed, Msg: fmt.Sprintf("node %q is closed", id), Node: id}
+}
+
 // toError makes a protocol error of any error; fallback is the code where none fits.
 func toError(err error, fallback Code) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -114,7 +127,7 @@ func toError(err error, fallback Code) *Error {
 				e.Msg = "no answer within the time given"
 			}
 			if err == netceptor.ErrClosed || err == workceptor.ErrClosed { //nolint:errorlint // With nothing said about what was done.
-				e.Msg = "the node is closed" // A program knows no parts of it.
+				e.Msg = nodeClosed // A program knows no parts of it.
 			}
 			break
 		}

@@ -235,8 +235,11 @@ func (s *session) answer(ctx context.Context, req *request) {
 		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) {
 			e = &Error{Code: Cancelled, Msg: "request was cancelled"}
 			if s.ctx.Err() != nil {
-				e = &Error{Code: Closed, Msg: "the node is closed"}
+				e = s.host.closedError()
 			}
+		}
+		if e.Msg == nodeClosed {
+			e = s.host.closedError()
 		}
 		_ = s.out.write(errFrame{ID: req.ID, Err: e}, -1)
 	} else if err = s.out.write(okFrame{ID: req.ID, FD: r.fd >= 0, OK: r.ok}, r.fd); err != nil {

@@ -539,6 +539,24 @@ func TestNoPlaceForAUnit(t *testing.T) {
 	}
 }
 
+// TestWhatIsClosedIsNamed: a program may have several nodes.
+func TestWhatIsClosedIsNamed(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p"})
+	waiting := p.send(map[string]any{"op": "route.wait", "node": "nowhere"})
+	closing := p.send(map[string]any{"op": "close"})
+	e, _, _ := p.reply(waiting)
+	if e["code"] != string(Closed) || e["msg"] != `node "p" is closed` || e["node"] != "p" {
+		t.Errorf("a wait ended with %v", e)
+	}
+	if e, code, _ := p.reply(closing); code != "" {
+		t.Errorf("close: %v", e)
+	}
+	if e = p.refused(Closed, "stream.listen", "service", "x"); e["msg"] != `node "p" is closed` {
+		t.Errorf("what came afterwards was told %v", e)
+	}
+}
+
 func TestBadFrames(t *testing.T) {
 	p := open(t)
 	for _, body := range []string{"[]", "{", `{"id": "x"}`, "null", `{"id": 1.5}`, `"text"`} {

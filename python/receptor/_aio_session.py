@@ -12,7 +12,7 @@ from . import _fds, _process
 from ._channel import GRACE_S
 from ._seconds import check_seconds
 from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
+from .errors import ConfigError, MeshTimeout, ReceptorError
 from .types import Event
 
 _READ_BYTES = 64 << 10
@@ -134,7 +134,7 @@ class AsyncSession:
         """End the session; whoever waits for a reply gets ``error``. Safe to call twice."""
         if self._error is not None:
             return
-        self._error = error or ClosedError("the node is closed")
+        self._error = error or self.session.whose.closed()
         if not self._loop.is_closed():
             self._loop.remove_reader(self.sock.fileno())
             self._loop.remove_writer(self.sock.fileno())
@@ -148,7 +148,7 @@ class AsyncSession:
 
     def abandon_after_fork(self) -> None:
         """Close the descriptor and leave the loop alone: its epoll set is the parent's as well."""
-        self._error = ClosedError("the node is closed")
+        self._error = self.session.whose.closed()
         self.sock.close()
         self.session.close()
 

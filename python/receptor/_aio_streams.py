@@ -330,7 +330,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         try:
             return await self._sock._reset()
         except asyncio.CancelledError:  # The node closes.
-            return StreamResetError(f"stream to {self._sock.peer}: the node is closed")
+            return self._sock._lost(self._sock._node._host.closed())
 
 
 class Listener(Pollable):
@@ -698,7 +698,7 @@ class EventStream(_process.Local):
     def __init__(self, node: "Node", op: Op[None]) -> None:
         self._node = node
         self._op = op
-        self._session = self._new_session()
+        self._session = Session()
         self._events: list[Event] = []
         self._poll: Pollable | None = None
         self._subscribing = asyncio.Lock()
@@ -747,19 +747,19 @@ class EventStream(_process.Local):
     def __repr__(self) -> str:
         return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)
 
-    def _new_session(self) -> Session:
-        node = self._node
-        return Session(lambda: node._host.gone())  # The node may not be started yet.
+    def _closed(self) -> ClosedError:
+        return _ops.closed(f"event stream of node {self._node.id!r}", None)
 
     async def _subscribe(self) -> None:
         async with self._subscribing:
             if self._done:
-                raise ClosedError("the event stream is closed")
+                raise self._closed()
             if self._poll is not None:
                 return
             op = Op("session.new", {}, lambda _: None, self._node.timeout_s)
             descriptor, _ = await self._node._run_descriptor(op)
             poll = Pollable(_sockets.socket_of(descriptor, socket.SOCK_STREAM))
+            self._session = Session(self._node._host)  # Each begins anew.
             try:
                 request_id, frame = self._session.request(self._op.name, self._op.keys)
                 await poll._loop.sock_sendall(poll._sock, frame)
@@ -767,11 +767,9 @@ class EventStream(_process.Local):
                 await within(self._op.timeout_s, self._op.name, self._reply(request_id))
             except BaseException as error:
                 poll.close()
-                self._poll = None  # The next call begins anew.
-                if self._session.ended is None:
-                    self._session = self._new_session()
+                self._poll = None
                 if type(error) in (BrokenPipeError, ConnectionResetError):
-                    raise ClosedError("the node is closed") from error
+                    raise self._node._host.gone() from error
                 raise
 
     async def _reply(self, request_id: int) -> None:
@@ -788,7 +786,7 @@ class EventStream(_process.Local):
         except OSError:
             data, descriptors = b"", []
         if not data:
-            raise ClosedError("the event stream is closed") if self._done else self._session.eof()
+            raise self._closed() if self._done else self._session.eof()
         return self._session.receive(data, descriptors)
 
     def _take(self, items: list[Reply | Event]) -> list[Reply]:

@@ -181,7 +181,7 @@ class Work:
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if self._node.closed and current is not None and not current.cancelling():
-                raise ClosedError(f"node {self._node.id!r} is closed") from None
+                raise self._node._host.closed() from None
             raise
 
     async def _send(self, sock: socket.socket, payload: AsyncPayload, unit_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from . import _daemon, _library, _process
 from ._seconds import check_seconds
+from ._session import Whose
 from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
 
 Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]
@@ -21,7 +22,7 @@ _SOCKET_TO_STATUS_S = 0.2  # A process that ends closes its sockets a little bef
 _LEAST_S = 0.001  # 0 would mean non-blocking to a socket.
 
 
-class Host:
+class Host(Whose):
     """What a node runs in."""
 
     closing = False  # This program closes its node.
@@ -29,10 +30,10 @@ class Host:
     def __init__(self, ended: str = "") -> None:
         self._ended = ended
 
-    def gone(self) -> str:
+    def gone(self) -> ClosedError:
         """What became of a node whose sessions have ended without a word."""
         how = "" if self.closing else self._how()
-        return f"the node is gone: {how}" if how else "the node is closed"
+        return self.closed(f"is gone: {how}" if how else "")
 
     def _how(self) -> str:
         return self._ended

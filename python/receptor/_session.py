@@ -108,16 +108,33 @@ class Op(NamedTuple, Generic[T]):
     frees: bool = False
 
 
+class Whose:
+    """The node of a session, as errors name it."""
+
+    id = ""  # Once it is known.
+
+    def __str__(self) -> str:
+        return f"node {self.id!r}" if self.id else "the node"
+
+    def closed(self, text: str = "") -> ClosedError:
+        """What whoever still uses it is told; text: what there is to say of its end."""
+        return ClosedError(f"{self} {text or 'is closed'}", node=self.id or None)
+
+    def gone(self) -> ClosedError:
+        """The same, where its sessions have ended without a word."""
+        return self.closed()
+
+
 class Session:
     """One end of a session.
 
-    gone: says what became of the node if the socket ends without a word.
+    whose: names the node, and says what became of it if the socket ends without a word.
 
     Not for several threads at once. After a :class:`ProtocolError` it is of no use: close the socket.
     """
 
-    def __init__(self, gone: Callable[[], str] = lambda: "the node is closed") -> None:
-        self._gone = gone
+    def __init__(self, whose: Whose | None = None) -> None:
+        self.whose = whose or Whose()
         self.hello: Hello | None = None
         self.ended: ReceptorError | None = None  # Set by the event "closed": why the node is no more.
         self._buffer = bytearray()
@@ -193,7 +210,7 @@ class Session:
             return self.ended
         if self._buffer:
             return ProtocolError(f"session ended inside a frame, after {len(self._buffer)} bytes of it")
-        return ClosedError(self._gone())
+        return self.whose.gone()
 
     def close(self) -> None:
         """Drop what was received in part."""
@@ -229,7 +246,7 @@ class Session:
                 return None
             case "closed":
                 err = frame.get("err")
-                self.ended = ClosedError(f"the node ended: {err.get('msg')}" if err else "the node is closed")
+                self.ended = self.whose.closed(f"ended: {err.get('msg')}" if err else "")
                 self.ended.__cause__ = from_wire(err) if err else None
                 return None
         from .types import event_from_json  # Not before the first event: see node.py.

@@ -445,7 +445,7 @@ class EventStream(_process.Local):
         """The next event. Raises MeshTimeout, or ClosedError once the stream or the node is closed."""
         _process.check(self._pid)
         if self._done:
-            raise ClosedError("the event stream is closed")
+            raise _ops.closed(f"event stream of node {self._node.id!r}", None)
         return self._channel.next_event(Deadline(timeout_s, "events"))
 
     def __iter__(self) -> Self:

@@ -196,7 +196,8 @@ class Node(_process.Local):
     async def _start(self) -> None:
         op, sock, sidecar = await self._begin_in_thread() if self._takes_time else self._begin()
         self._host = sidecar or self._host
-        session = AsyncSession(sock, Session(self._host.gone))
+        self._host.id = self._id
+        session = AsyncSession(sock, Session(self._host))
         try:
             if self._log_level is not None:
                 session.on_event = _log_forwarder(self)
@@ -209,6 +210,7 @@ class Node(_process.Local):
             self._id = hello.node or self._id
             if op is not None:
                 self._id = str(op.decode((await session.call(op)).result()).get("node"))
+            self._host.id = self._id
             self._check(started=False)
         except BaseException:
             session.close()
@@ -498,16 +500,16 @@ class Node(_process.Local):
     def _check(self, *, started: bool = True) -> None:
         _process.check(self._pid)
         if self._closed:
-            raise ClosedError(f"node {self._id!r} is closed")
+            raise self._host.closed()
         if started and self._session is None:
             raise ClosedError(f'node {self._id!r} is not started: use "async with", or await it')
 
     async def _loss(self, what: str, done: bool) -> ClosedError:
         """What ``what`` raises at its end; done: this program has closed it."""
         why = None
-        if not (done or self._closed):
+        if not done:
             try:
-                await self.status()
+                await self.status()  # Which raises at once if this program has closed the node.
             except ReceptorError as error:
                 why = error
         return _ops.closed(what, why)

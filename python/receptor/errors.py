@@ -79,7 +79,10 @@ class ConfigError(ReceptorError, ValueError):
 
 
 class ClosedError(ReceptorError):
-    """The node or the object was closed: by this program, or because the node ended (then ``__cause__`` says why)."""
+    """The node or the object was closed: by this program, or because the node ended (then ``__cause__`` says why).
+
+    node: the node that is closed, where it is one.
+    """
 
     code = "closed"
 

@@ -128,6 +128,7 @@ class Node(_process.Local):
         )
         sock, self._sidecar = _modes.open_session(where, environ)
         self._host = self._sidecar or _modes.Host()
+        self._host.id = id or ""
         self._begin(sock, op, log_level)
 
     @classmethod
@@ -159,7 +160,7 @@ class Node(_process.Local):
         self.timeout_s = timeout_s
 
     def _begin(self, sock: socket.socket, op: Op[JSON] | None, log_level: LogLevel | None) -> None:
-        self._root = self._main = Channel(sock, Session(self._host.gone))  # The node lives as long as the root.
+        self._root = self._main = Channel(sock, Session(self._host))  # The node lives as long as the root.
         try:
             if log_level is not None:
                 self._root.call(_ops.events(("log",), self.timeout_s, log_level)).result()  # "open" has much to say.
@@ -169,6 +170,7 @@ class Node(_process.Local):
             self._mode, self._version, self._id = hello.mode, hello.version, hello.node
             if op is not None:
                 self._id = str(op.decode(self._root.call(op).result()).get("node"))
+            self._host.id = self._id
             if log_level is not None:
                 self._main = self._new_channel(self._deadline())  # From here on the root is read for log records only.
                 self._logs = _LogForwarder(self._root, self._id)
@@ -435,14 +437,14 @@ class Node(_process.Local):
     def _check(self) -> None:
         _process.check(self._pid)
         if self._closed:
-            raise ClosedError(f"node {self._id!r} is closed")
+            raise self._host.closed()
 
     def _loss(self, what: str, done: bool) -> ClosedError:
         """What ``what`` raises at its end; done: this program has closed it."""
         why = None
-        if not (done or self._closed):
+        if not done:
             try:
-                self.status()
+                self.status()  # Which raises at once if this program has closed the node.
             except ReceptorError as error:
                 why = error
         return _ops.closed(what, why)
@@ -492,7 +494,7 @@ class Node(_process.Local):
 
     def _new_channel(self, deadline: Deadline) -> Channel:
         reply = self._main.call(Op("session.new", {}, lambda _: None), deadline, lasting=True)
-        channel = from_descriptor(reply.descriptor().detach(), Session(self._host.gone))
+        channel = from_descriptor(reply.descriptor().detach(), Session(self._host))
         channel.greeting(deadline)
         return channel
 

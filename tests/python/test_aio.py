@@ -973,11 +973,23 @@ async def test_closing_the_node_answers_everybody(mesh: Mesh) -> None:
         waiting = asyncio.create_task(node.wait_route("nowhere"))
         events = node.events("peer")
         reading = asyncio.create_task(collect(events))
+        listener, inbox = await node.listen("x"), await node.datagram("y")
+        accepting, receiving = asyncio.create_task(listener.accept()), asyncio.create_task(inbox.recv_from())
         await node.status()
         await node.close()
-        with pytest.raises(receptor.ClosedError):
-            await waiting
+        ends = {"": waiting, "listener 'x' is closed: ": accepting, "datagram socket 'y' is closed: ": receiving}
+        for what, task in ends.items():
+            with pytest.raises(receptor.ClosedError, match=rf"^{what}node ['\"]a['\"] is closed$"):
+                await task
         await reading
+        for call in (node.status(), node.events("peer").get(), node.listen("x")):
+            with pytest.raises(receptor.ClosedError, match="^node 'a' is closed$"):
+                await call
+        listener.close()
+        inbox.close()
+        events.close()
+        with pytest.raises(receptor.ClosedError, match="^event stream of node 'a' is closed$"):
+            await events.get()
 
 
 async def test_no_reader_waits_for_a_node_that_has_ended(mesh: Mesh) -> None:

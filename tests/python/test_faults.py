@@ -82,7 +82,7 @@ def test_a_panic_is_an_error_and_an_event(python: Interpreter, breakable: Path, 
         "reset stream to b:s: internal fault: a pump",
         "a pump",
         "a",
-        "the node ended: internal fault: a link",
+        "node 'b' ended: internal fault: a link",
         "closed",
         "c",
     ], done.stderr

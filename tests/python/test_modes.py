@@ -300,7 +300,7 @@ def test_a_killed_daemon_is_told() -> None:
         with receptor.Node.attach(daemon.socket) as node:
             daemon.process.kill()
             with pytest.raises(
-                receptor.ClosedError, match=f"the node is gone: the daemon of {daemon.socket} has ended"
+                receptor.ClosedError, match=f"node 'host' is gone: the daemon of {daemon.socket} has ended"
             ):
                 node.wait_route("nowhere", timeout_s=60)
     finally:
@@ -367,7 +367,7 @@ def test_a_killed_sidecar_is_told() -> None:
         assert node._sidecar is not None
         with node.events("peer") as events:
             os.kill(node._sidecar.pid, signal.SIGKILL)
-            killed = rf"the node is gone: its sidecar, process {node._sidecar.pid}, has ended, killed by signal 9"
+            killed = rf"node 'a' is gone: its sidecar, process {node._sidecar.pid}, has ended, killed by signal 9"
             with pytest.raises(receptor.ClosedError, match=killed):
                 events.get(timeout_s=60)
         with pytest.raises(receptor.ClosedError, match=killed):
@@ -383,7 +383,7 @@ def test_no_loop_ends_in_silence_when_a_sidecar_is_killed(in_thread: InThread) -
             waiting = [in_thread(lambda: list(listener)), in_thread(inbox.recv_from), in_thread(lambda: list(events))]
             os.kill(node._sidecar.pid, signal.SIGKILL)
             for what, running in zip(("listener 'x' is closed: ", "socket 'y' is closed: ", ""), waiting, strict=True):
-                with pytest.raises(receptor.ClosedError, match=f"{what}the node is gone: .* killed by signal 9"):
+                with pytest.raises(receptor.ClosedError, match=f"{what}node 'a' is gone: .* killed by signal 9"):
                     running.result()
 
 
@@ -405,7 +405,7 @@ async def test_no_loop_of_asyncio_ends_in_silence_when_a_sidecar_is_killed() -> 
             os.kill(node._sidecar.pid, signal.SIGKILL)
             said = ("listener 'x' is closed: ", "socket 'y' is closed: ", "", "listener 'z' is closed: ")
             for what, task in zip(said, tasks, strict=True):
-                with pytest.raises(receptor.ClosedError, match=f"{what}the node is gone: .* killed by signal 9"):
+                with pytest.raises(receptor.ClosedError, match=f"{what}node 'a' is gone: .* killed by signal 9"):
                     await task
 
 
@@ -424,7 +424,9 @@ def test_a_sidecar_that_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program.write_text("#!/bin/sh\nexit 7\n")
     program.chmod(0o755)
     monkeypatch.setenv("RECEPTOR_DAEMON", str(program))
-    with pytest.raises(receptor.ClosedError, match="its sidecar, process .* has ended with exit status 7"):
+    with pytest.raises(
+        receptor.ClosedError, match="node 'a' is gone: its sidecar, process .* has ended with exit status 7"
+    ):
         receptor.Node("a", mode="sidecar")
 
 

@@ -1131,14 +1131,26 @@ def test_closing_the_node_ends_calls_in_other_threads(mesh: Mesh, in_thread: InT
     waiting = in_thread(lambda: node.wait_route("nowhere"))
     listener = node.listen("x")
     accepting = in_thread(listener.accept)
+    inbox = node.datagram("y")
+    receiving = in_thread(inbox.recv_from)
+    events = node.events("peer")
     node.close()
     node.close()
-    for running in (waiting, accepting):
-        with pytest.raises(receptor.ClosedError):
+    ends = {"": waiting, "listener 'x' is closed: ": accepting, "datagram socket 'y' is closed: ": receiving}
+    for what, running in ends.items():
+        with pytest.raises(receptor.ClosedError, match=rf"^{what}node ['\"]a['\"] is closed$") as caught:
             running.result()
-    with pytest.raises(receptor.ClosedError, match="node 'a' is closed"):
-        node.status()
+        assert what or caught.value.node == "a"
+    for call in (node.status, lambda: node.events("peer"), lambda: node.work.submit("a", "cat"), events.get):
+        with pytest.raises(receptor.ClosedError, match="^node 'a' is closed$"):
+            call()
     listener.close()
+    inbox.close()
+    events.close()
+    with pytest.raises(receptor.ClosedError, match="^event stream of node 'a' is closed$"):
+        events.get()
+    with pytest.raises(receptor.ClosedError, match="^listener 'x' is closed$"):
+        listener.accept()
 
 
 def test_close_ends_the_node_in_order_however_many_threads_want_sessions(

@@ -9,7 +9,7 @@ import pytest
 
 import receptor
 from receptor import _session
-from receptor._session import Descriptor, Op, Reply, Session
+from receptor._session import Descriptor, Op, Reply, Session, Whose
 from receptor.errors import from_wire
 from receptor.types import UnitStatus, event_from_json
 
@@ -179,9 +179,20 @@ def test_the_end_says_why() -> None:
     error = session.eof()
     assert isinstance(error, receptor.ClosedError)
     assert isinstance(error.__cause__, receptor.AddressInUse)
+    assert str(error) == "the node ended: another node"
     torn = Session()
     torn.receive(b"\x00\x00\x00\x09{")
     assert isinstance(torn.eof(), receptor.ProtocolError)
+
+
+def test_the_end_names_the_node() -> None:
+    whose = Whose()
+    whose.id = "a"
+    session = Session(whose)
+    assert str(session.eof()) == "node 'a' is closed"
+    session.receive(frame({"ev": "closed", "err": {"code": "in_use", "msg": "another node"}}))
+    assert str(session.eof()) == "node 'a' ended: another node"
+    assert session.eof().node == "a"
 
 
 @pytest.mark.parametrize(
