@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from support import READY_S, Row, connect, daemon, go_bench, port_of, sink, throughput
@@ -26,6 +28,10 @@ MEGABYTES = 300
 BLOCK = 1 << 18
 UNITS = 300
 PAIRS = 9
+STREAMS = (
+    31_000_000 // BLOCK,
+    MEGABYTES * 1_000_000 // BLOCK,
+)  # Blocks of that which goes before, and of that which is measured.
 
 
 def figures(rounds: int) -> list[Row]:
@@ -68,44 +74,47 @@ def start_figures(rounds: int) -> list[Row]:
 
 
 def stream_figures() -> list[Row]:
-    """Python to Python, two nodes and one link in a process, as the Go figure they are compared to."""
+    """Python to Python, over one link: between two programs, and between two nodes in one, each beside Go."""
     plain = statistics.median(blocking(*socket.socketpair()) for _ in range(3))
-    ways: dict[str, Callable[[], float]] = {
-        "stream, Python to Python, one hop": over_a_mesh,
-        "the same with asyncio": asynchronous,
-        "the same between two programs, blocking": between_programs,
+    apart = partial(go_to_go, "./go/daemon", "StreamBetweenPrograms")
+    within = partial(go_to_go, "./go/netceptor", "StreamOneHop")
+    ways: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
+        "stream between two Python programs": (partial(between_programs, send_blocking, receive_blocking), apart),
+        "the same with asyncio": (partial(between_programs, send_asyncio, receive_asyncio), apart),
+        "stream between two nodes in a Python program": (over_a_mesh, within),
+        "that with asyncio": (asynchronous, within),
     }
-    compared = {name: beside(way) for name, way in ways.items()}
+    compared = {name: beside(way, go) for name, (way, go) in ways.items()}
     return [
         ("socket pair, Python to Python", f"{plain:.0f} MB/s", ""),
         *(
-            (name, f"{rate:.0f} MB/s", f"{share:.0%} of Go to Go ({go:.0f} MB/s), {PAIRS} pairs")
+            (name, f"{rate:.0f} MB/s", f"{share:.0%} of the same in Go ({go:.0f} MB/s), {PAIRS} pairs")
             for name, (rate, go, share) in compared.items()
         ),
     ]
 
 
-def beside(way: Callable[[], float]) -> tuple[float, float, float]:
-    """Medians of the MB/s of ``way``, of those of a Go program that does the same, and of one divided by the other.
+def beside(way: Callable[[], float], go_way: Callable[[], float]) -> tuple[float, float, float]:
+    """Medians of the MB/s of ``way``, of those of ``go_way``, the same in Go, and of one divided by the other.
 
     The two take turns, and each of one is compared to the mean of the two of the other around it: how fast the
     machine is changes within seconds. Each turn is a process of its own: two of one program differ by 7 %, by which
     memory they got.
     """
-    rates, around = [], [go_to_go()]
+    rates, around = [], [go_way()]
     for _ in range(PAIRS):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
             other.submit(way).result()  # As the Go program does a little before it does all.
             rates.append(other.submit(way).result())
-        around.append(go_to_go())
+        around.append(go_way())
     go = [(before + after) / 2 for before, after in itertools.pairwise(around)]
     shares = [rate / other for rate, other in zip(rates, go, strict=True)]
     return statistics.median(rates), statistics.median(go), statistics.median(shares)
 
 
-def go_to_go() -> float:
-    """MB/s of the same between two nodes in a Go program, as the machine is now."""
-    return go_bench("./go/netceptor", "StreamOneHop", "MB/s", "-benchtime", "1200x", rounds=1)["StreamOneHop"]
+def go_to_go(package: str, name: str) -> float:
+    """MB/s of a benchmark of streams in Go, as the machine is now."""
+    return go_bench(package, name, "MB/s", "-benchtime", "1200x", rounds=1)[name]
 
 
 def over_a_mesh() -> float:
@@ -114,29 +123,88 @@ def over_a_mesh() -> float:
         return blocking(nodes["a"].connect("b", "bulk"), listener.accept())
 
 
-def between_programs() -> float:
-    """MB/s from a node in this process to one in another, until that has confirmed all."""
-    program = (
-        "import receptor\n"
-        "with receptor.Node('b') as node, node.listen('bulk') as listener:\n"
-        "    print(node.add_listener().address, flush=True)\n"
-        "    with listener.accept() as stream:\n"
-        f"        buffer, got = bytearray({BLOCK}), 0\n"
-        "        while count := stream.recv_into(buffer): got += count\n"
-        "        stream.sendall(b'%d' % got)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        with receptor.Node("a", peers=[other.stdout.readline().strip()]) as node:
-            node.wait_route("b", timeout_s=READY_S)
+def between_programs(send: Callable[[str], float], receive: Callable[[Connection], None]) -> float:
+    """MB/s that ``send`` measures from a node in this process to that of ``receive``, which is another process."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    other = spawn.Process(target=receive, args=(theirs,))
+    other.start()
+    rate = send(ours.recv())
+    other.join()
+    return rate
+
+
+def send_blocking(address: str) -> float:
+    """MB/s of the second of two streams, until the far end has confirmed all."""
+    with receptor.Node("a", peers=[address]) as node:
+        node.wait_route("b", timeout_s=READY_S)
+        for count in STREAMS:
             with node.connect("b", "bulk") as stream:
                 block = bytes(BLOCK)
                 begin = time.monotonic()
-                for _ in range(MEGABYTES * 1_000_000 // BLOCK):
+                for _ in range(count):
                     stream.sendall(block)
                 stream.shutdown(socket.SHUT_WR)
                 got = int(stream.makefile("rb").read())
-                return got / 1e6 / (time.monotonic() - begin)
+                rate = got / 1e6 / (time.monotonic() - begin)
+    return rate
+
+
+def receive_blocking(tell: Connection) -> None:
+    with receptor.Node("b") as node, node.listen("bulk") as listener:
+        tell.send(node.add_listener().address)
+        buffer = bytearray(BLOCK)
+        for _ in STREAMS:
+            with listener.accept() as stream:
+                got = 0
+                while count := stream.recv_into(buffer):
+                    got += count
+                stream.sendall(b"%d" % got)
+
+
+def send_asyncio(address: str) -> float:
+    """As :func:`send_blocking`."""
+
+    async def send() -> float:
+        async with receptor.aio.Node("a", peers=[address]) as node:
+            await node.wait_route("b", timeout_s=READY_S)
+            for count in STREAMS:
+                reader, writer = await node.open_connection("b", "bulk")
+                block = bytes(BLOCK)
+                begin = time.monotonic()
+                for _ in range(count):
+                    writer.write(block)
+                    await writer.drain()
+                writer.write_eof()
+                got = int(await reader.read())
+                rate = got / 1e6 / (time.monotonic() - begin)
+                writer.close()
+                await writer.wait_closed()
+        return rate
+
+    return asyncio.run(send())
+
+
+def receive_asyncio(tell: Connection) -> None:
+    async def receive() -> None:
+        async with receptor.aio.Node("b") as node:
+            confirmed = asyncio.Semaphore(0)
+
+            async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                got = 0
+                while data := await reader.read(BLOCK):
+                    got += len(data)
+                writer.write(b"%d" % got)
+                writer.close()
+                await writer.wait_closed()
+                confirmed.release()
+
+            async with await node.start_server(read, "bulk", limit=BLOCK):
+                tell.send((await node.add_listener()).address)
+                for _ in STREAMS:
+                    await confirmed.acquire()
+
+    asyncio.run(receive())
 
 
 def blocking(near: socket.socket, far: socket.socket) -> float:
