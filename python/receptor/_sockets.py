@@ -37,6 +37,10 @@ _PROBLEMS = {
     "blocked by firewall": UnreachableReason.FIREWALL,
 }
 
+# A block of a stream is 256 KiB. Until a program has freed something larger, the C library (glibc's malloc) gives the
+# memory of such blocks back to the system whenever they are freed, and each next one costs page faults again.
+bytes(2 << 20)
+
 
 def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
     """Make a plain socket of a received descriptor, that blocks whatever the program's default timeout is."""
