@@ -8,17 +8,19 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from . import _fds
 from ._seconds import check_seconds
 from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, MeshTimeout
+from .errors import ClosedError, MeshTimeout, ReceptorError
 
 if TYPE_CHECKING:
-    from .types import Event
+    from .types import JSON, Event
 
 GRACE_S = 1.0  # How long after its own limit a node may still answer, and say more, before we give up on it.
+_TAKE_BACK_S = 0.25  # What the answer to a request that was given up may take.
 _READ_BYTES = 64 << 10
 T = TypeVar("T")
 
@@ -76,7 +78,8 @@ class Channel:
     def call(self, op: Op[T], deadline: Deadline | None = None, *, lasting: bool = False) -> Reply:
         """Send a request and wait for its reply; a reply that is an error is returned, not raised.
 
-        A timeout, an interrupt or a lost session closes the channel, which is what cancels the request in the node.
+        A timeout, an interrupt or a lost session closes the channel, which is what cancels the request in the node. One
+        that would have to be undone if the node has done it already is cancelled before that.
 
         deadline: None is that of the request.
         lasting: the channel stays open after a timeout; the node hears that the request was given up with the next one.
@@ -98,8 +101,23 @@ class Channel:
             if lasting and isinstance(error, MeshTimeout):
                 self._unsent += self.session.abandon(request_id)
             else:
-                self.close()
+                try:
+                    if op.undo is not None:
+                        self._take_back(request_id, op.undo)
+                finally:
+                    self.close()
             raise
+
+    def _take_back(self, request_id: int, undo: Callable[[JSON], Op[None]]) -> None:
+        """Give a request up, and undo what the node has done where its reply was on the way already."""
+        deadline = Deadline(_TAKE_BACK_S, "cancel")
+        try:
+            self._send(self.session.abandon(request_id, undo), deadline)
+            while self.session.abandoned:
+                self._receive(deadline)
+                self._send(self.session.amends(), deadline)
+        except ReceptorError:
+            pass  # What made us give it up is the error to tell.
 
     def greeting(self, deadline: Deadline) -> None:
         """Wait for the greeting of a new session."""

@@ -340,14 +340,15 @@ class Arrivals:
         self._lost = False
 
     def lose(self) -> None:
-        """Note that a descriptor came and could not be received."""
+        """Note that the message that came last, if one did, could not be received."""
         self._lost = True
 
     def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor | None] | None:
         """Take a message; a stream's ID, who opened it, and its descriptor, None if it was lost, once all is known."""
         if descriptors:
-            if len(descriptors) != 1 or self._descriptor is not None:
+            if len(descriptors) != 1 or (self._descriptor is not None and not self._lost):
                 raise ProtocolError("listener sent more descriptors than streams")
+            self.close()
             self._descriptor = descriptors[0]
             return None
         descriptor, self._descriptor = self._descriptor, None
@@ -445,7 +446,17 @@ def submit(
         keys["params"] = _texts("params", params)
     if ttl_s is not None:
         keys["ttl"] = _positive("ttl_s", ttl_s)
-    return Op("work.submit", keys, lambda ok: str(ok["unit"]), timeout_s)
+    return Op(
+        "work.submit",
+        keys,
+        lambda ok: str(ok["unit"]),
+        timeout_s,
+        undo=lambda ok: _take_back(str(ok["unit"]), timeout_s),
+    )
+
+
+def _take_back(unit: str, timeout_s: float | None) -> Op[None]:
+    return Op("work.release", {"unit": unit, "force": True}, _nothing, timeout_s)
 
 
 def started(unit: str) -> Op[str]:

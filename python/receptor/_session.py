@@ -158,6 +158,11 @@ class Session:
         """A name or an address of an abandoned request may still be taken; the next replies tell."""
         return bool(self._releasing)
 
+    @property
+    def abandoned(self) -> bool:
+        """Replies to abandoned requests, or to those that undo them, are still to come."""
+        return bool(self._abandoned)
+
     def abandon(
         self, request_id: int, undo: Callable[[JSON], Op[None]] | None = None, *, exclusive: bool = False
     ) -> bytes:

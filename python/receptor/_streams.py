@@ -14,7 +14,7 @@ from . import _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, next_on
 from ._session import Descriptor
-from .errors import ClosedError, ConfigError, MeshTimeout, ProtocolError, ReceptorError
+from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -247,17 +247,16 @@ class Listener(_Service):
             raise
         except OSError as error:
             raise self._closed_error() from error
+        except BaseException:  # An interrupt, or the limit on open files, in the midst of a stream's two messages.
+            self._arrivals.lose()
+            raise
         finally:
             self._turn.release()
         return MeshSocket(descriptor, stream, peer, self.address, self._node)
 
     def _arrived(self, deadline: Deadline) -> tuple[int, Address, Descriptor]:
         while True:
-            try:
-                data, descriptors = next_on(self._sock, _ACCEPT_BYTES, deadline)
-            except ProtocolError:
-                self._arrivals.lose()
-                raise
+            data, descriptors = next_on(self._sock, _ACCEPT_BYTES, deadline)
             if not data:
                 raise self._closed_error()
             arrived = self._arrivals.take(data, descriptors)

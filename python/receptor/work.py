@@ -70,13 +70,17 @@ class Work:
             _ops.submit(node, worktype, params, ttl_s, tls, sign, host.timeout_s)
         )
         unit = NodeUnit(unit_id, host)
-        with _sockets.socket_of(descriptor, socket.SOCK_STREAM) as sock:
-            try:
-                _send(sock, payload, host.timeout_s, unit_id)
-                host._run(_ops.started(unit_id))
-            except BaseException:
-                unit._take_back()  # Before the payload's socket closes, which could pass for its end.
-                raise
+        sock: socket.socket | None = None
+        try:
+            sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
+            _send(sock, payload, host.timeout_s, unit_id)
+            host._run(_ops.started(unit_id))
+            sock.close()
+        except BaseException:
+            unit._take_back()  # Before the payload's socket closes.
+            if sock is not None:
+                sock.close()
+            raise
         return unit
 
     def offer(

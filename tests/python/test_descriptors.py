@@ -63,6 +63,20 @@ def test_streams_arrive_in_two_messages() -> None:
     assert arrivals.take(b'{"stream": 5, "peer": {"node": "b", "service": "s"}}', []) == (5, ("b", "s"), None)
 
 
+def test_a_stream_is_never_that_of_another_whose_second_message_was_lost() -> None:
+    arrivals = _ops.Arrivals()
+    first, second = os.pipe()
+    arrivals.take(b"+", [Descriptor(first)])
+    arrivals.lose()
+    arrivals.take(b"+", [Descriptor(second)])
+    assert not is_open(first)
+    arrived = arrivals.take(b'{"stream": 4, "peer": {"node": "b", "service": "s"}}', [])
+    assert arrived is not None
+    assert arrived[2] is not None
+    assert arrived[2].detach() == second
+    os.close(second)
+
+
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b'{"stream": "x"}'])
 def test_a_stream_that_is_none_closes_what_came(message: bytes) -> None:
     arrivals = _ops.Arrivals()

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from meshes import InThread, Mesh, await_closed, descriptors
 
 import receptor
 from receptor import _ops
-from receptor._channel import Channel, Deadline, deadline_of
+from receptor._channel import Channel, Deadline, deadline_of, next_on
 from receptor._fds import receive
 from receptor._modes import Sidecar
 from receptor._session import Descriptor, Op, Reply, encode
@@ -423,15 +424,30 @@ def test_a_stream_nobody_accepted_ends_with_its_listener(mesh: Mesh) -> None:
                 pass
 
 
-def test_an_accept_that_is_interrupted_costs_only_its_stream(nodes: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", ["with its descriptor", "with its peer", "before it is confirmed"])
+def test_an_accept_that_is_interrupted_costs_only_its_stream(
+    nodes: Mesh, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     a, b = nodes.pair()
+    messages = 2 if moment == "with its peer" else 1
 
     def interrupted(stream: int) -> bytes:
         raise KeyboardInterrupt
 
+    def received(sock: socket.socket, size: int, deadline: Deadline) -> tuple[bytes, list[Descriptor]]:
+        nonlocal messages
+        message = next_on(sock, size, deadline)
+        messages -= 1
+        if messages == 0:
+            raise KeyboardInterrupt
+        return message
+
     with b.listen("loss") as listener, a.connect("b", "loss") as lost:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr("receptor._ops.confirmation", interrupted)
+            if moment == "before it is confirmed":
+                patched.setattr("receptor._ops.confirmation", interrupted)
+            else:
+                patched.setattr("receptor._streams.next_on", received)
             listener.accept(timeout_s=60)
         with a.connect("b", "loss") as sock, listener.accept(timeout_s=60) as far:
             far.sendall(b"all")
@@ -1124,6 +1140,33 @@ def test_ctrl_c_in_a_payload_takes_the_unit_back(mesh: Mesh) -> None:
     with pytest.raises(KeyboardInterrupt):
         node.work.submit("a", "cat", payload())
     assert node.work.list() == {}
+
+
+def test_ctrl_c_takes_back_what_the_node_has_done_already(
+    nodes: Mesh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = nodes.node("a", work_commands=[CAT])
+    door = tmp_path / "door"
+    calls: list[Callable[[], object]] = [
+        lambda: node.work.submit("a", "cat"),
+        lambda: node.forward("a", "x", f"unix://{door}"),
+        lambda: node.expose("127.0.0.1:1", "x"),
+        lambda: node.add_listener("tcp://127.0.0.1:0"),
+    ]
+
+    def interrupted(sock: socket.socket, size: int, deadline: Deadline) -> tuple[bytes, list[Descriptor]]:
+        deadline.wait(sock, select.POLLIN)  # The answer is there.
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for call in calls:
+        node.status()  # So that there is a session, and the first that is received is the answer.
+        monkeypatch.setattr("receptor._channel.next_on", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert node.work.list() == {}
+    assert not door.exists()
+    assert "x" not in [ad.service for ad in node.status().advertisements]
 
 
 def test_closing_the_node_ends_calls_in_other_threads(mesh: Mesh, in_thread: InThread) -> None:
