@@ -179,7 +179,15 @@ func TestEventsChosen(t *testing.T) {
 	r.listenTo(t, `{"command":"events","kinds":["unit"],"unit":"unitBBBB"}`).want("unit changed unitBBBB Running snapshot", "live alpha")
 	r.listenTo(t, `{"command":"events","node":"beta","unit":"none"}`).want("route up beta beta 1 snapshot", "link up beta 1 snapshot", "live alpha")
 	r.listenTo(t, `{"command":"events","kinds":["route","link"],"node":"gamma"}`).want("live alpha")
-	r.listenTo(t, `{"command":"events","kinds":["service"]}`).want("service up alpha svc snapshot", "live alpha")
+	services := r.listenTo(t, `{"command":"events","kinds":["service"]}`)
+	services.want("service up alpha svc snapshot", "live alpha")
+	late, err := r.node.ListenPacket("late", &netceptor.ServiceAd{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	services.want("service up alpha late")
+	late.Close()
+	services.want("service down alpha late")
 	l := r.listenTo(t, `{"command":"events","snapshot":false,"kinds":["unit","route"]}`)
 	l.want("live alpha")
 	other.end()

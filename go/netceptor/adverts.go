@@ -54,6 +54,9 @@ func (n *Node) advertise(service string, kind wire.ConnType, tags map[string]str
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a := &advertised{service: service, kind: kind, tags: maps.Clone(tags)}
+	if n.own[service] == nil {
+		n.publishLocked(Event{Kind: ServiceSeen, Node: n.id, Service: service})
+	}
 	n.own[service] = a
 	n.forgetAdvertLocked(advertKey{n.id, service}) // It may have been withdrawn before.
 	soonLocked(&n.advertsAt, advertDelay)
@@ -76,6 +79,7 @@ func (n *Node) withdrawLocked(a *advertised) {
 		return
 	}
 	delete(n.own, a.service)
+	n.publishLocked(Event{Kind: ServiceGone, Node: n.id, Service: a.service})
 	if !a.told {
 		return
 	}

@@ -84,7 +84,7 @@ const (
 	PeerUp        EventKind = iota + 1 // A link to Node was established at Cost.
 	PeerDown                           // The link to Node ended; Err says why.
 	RoutesChanged                      // The routing table changed.
-	ServiceSeen                        // An advertisement of Node's Service is new.
+	ServiceSeen                        // Node, which may be this one, advertises Service, and did not before.
 	ServiceGone                        // Node's Service was withdrawn, or is not repeated any more.
 	BackendFailed                      // Backend could not make a link, for another reason (Err) than the time before.
 )

@@ -73,6 +73,33 @@ func listenAll(c link.Conn) *ear {
 	return e
 }
 
+// TestOwnServicesAreToldToo: who follows the events of a node has what it lists, its own services among them.
+func TestOwnServicesAreToldToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSimulation(t).add("a")
+		sub := n.Subscribe(10)
+		first := offer(t, n, "first")
+		offer(t, n, "second")
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		hidden, err := n.ListenPacket("hidden", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hidden.Close()
+		n.Close()
+		var told []string
+		for e := range sub.C {
+			told = append(told, fmt.Sprint(e.Kind == ServiceSeen, " ", e.Kind == ServiceGone, " ", e.Node, ":", e.Service))
+		}
+		want := []string{"true false a:first", "true false a:second", "false true a:first", "false true a:second"}
+		if !slices.Equal(told, want) {
+			t.Errorf("told (seen, gone, service): %q, want %q", told, want)
+		}
+	})
+}
+
 // ring is a ring of nodes of ours with a service of n0, which all others list.
 func ring(t *testing.T, size int) (s *simulation, nodes []*Node, pc *PacketConn) {
 	s = newSimulation(t)

@@ -533,7 +533,7 @@ class RoutesChanged:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """``node`` advertises ``service``, and did not before."""
+    """``node``, which may be this one, advertises ``service``, and did not before."""
 
     node: str
     service: str

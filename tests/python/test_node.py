@@ -758,6 +758,16 @@ def test_a_program_that_takes_no_events_holds_up_nobody(nodes: Mesh) -> None:
                 event = events.get(timeout_s=60)
 
 
+def test_own_services_are_events_too(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    with node.events("service") as events:
+        with node.listen("news"), node.listen("secret", advertise=False):
+            while (event := events.get(timeout_s=60)) != receptor.ServiceSeen("a", "news"):
+                assert event.service == "control", f"{event} was not looked for"  # type: ignore[union-attr]
+            assert "news" in [ad.service for ad in node.status().advertisements]
+        assert events.get(timeout_s=60) == receptor.ServiceGone("a", "news")
+
+
 def test_events_in_a_selector(mesh: Mesh) -> None:
     node = mesh.node("a")
     seen: set[str] = set()
