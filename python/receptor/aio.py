@@ -370,7 +370,8 @@ class Node(_process.Local):
 
         To be awaited, or entered with ``async with``.
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
-        backlog: how many streams may wait to be accepted, at least 1; more are refused.
+        backlog: about how many streams may wait to be accepted beyond 128 that always may, at least 1; more than 1024
+            count as 1024. Whoever opens another waits until one is accepted.
         tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
         return Opening(self._listen(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s)))

@@ -297,7 +297,8 @@ class Node(_process.Local):
         """Take streams that others open to ``service`` here; an empty name takes a free one. Raises AddressInUse.
 
         advertise: tell the mesh of the service, with ``tags``. It can be reached in any case.
-        backlog: how many streams may wait to be accepted, at least 1; more are refused.
+        backlog: about how many streams may wait to be accepted beyond 128 that always may, at least 1; more than 1024
+            count as 1024. Whoever opens another waits until one is accepted.
         tls: show this node's certificate; who connects must expect it, and show one where ``require_client_cert`` says.
         """
         descriptor, name = self._run_descriptor(_ops.listen(service, advertise, tags, backlog, tls, self.timeout_s))

@@ -58,7 +58,8 @@ class Work:
         payload: its standard input: bytes, text (sent as UTF-8), a file open in mode "rb" or an iterable of bytes, sent
             as it comes and never held whole in memory.
         params: parameters of the work type; values are sent as text.
-        ttl_s: seconds after which a unit that has not started on ``node`` is given up; None means never.
+        ttl_s: seconds after which a unit that has not started on ``node`` is given up; None means never: while the node
+            is not reached, or takes no work, the unit is pending.
         tls: name of the TLS profile for the way to ``node``: units outlive the program, so it is one of the node's own.
         sign: sign the submission, with the key that the node's configuration names.
 

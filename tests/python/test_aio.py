@@ -560,6 +560,19 @@ async def test_a_listener_iterates_until_it_is_closed(mesh: Mesh) -> None:
                 pass
 
 
+async def test_streams_beyond_the_backlog_wait(nodes: Mesh) -> None:
+    hub = nodes.node("hub")
+    async with nodes.aio_node("a") as node:
+        await node.wait_route("hub", timeout_s=60)
+        with hub.listen("slow", backlog=1) as listener:
+            opening = [asyncio.create_task(node.open_socket("hub", "slow", timeout_s=60)) for _ in range(200)]
+            await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+            for _ in opening:
+                (await asyncio.to_thread(listener.accept, timeout_s=60)).close()
+            for sock in await asyncio.gather(*opening):
+                sock.close()
+
+
 async def test_handlers_that_fail_are_reported(mesh: Mesh) -> None:
     mesh.node("hub")
     reported: list[Any] = []
