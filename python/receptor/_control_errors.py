@@ -37,7 +37,8 @@ class ControlClientError(ReceptorError, RuntimeError):
     """Base of everything that the control client raises about a daemon.
 
     code: stable name of the kind of failure; REFUSAL_CODES has those of refusals.
-    hint: one line saying what to try next, or "".
+    hint: one line saying what to try next, or "". It is not in the text, which is what programs compare; a traceback
+        shows it as a note.
     """
 
     code = "control"
@@ -45,6 +46,8 @@ class ControlClientError(ReceptorError, RuntimeError):
     def __init__(self, text: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(text, code=code)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class AddressError(ControlClientError, ConfigError):
@@ -92,9 +95,9 @@ class RefusedError(ControlClientError, ControlError):
 
     code = "refused"
 
-    def __init__(self, text: str, *, prefix: str = "", reply: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, text: str, *, prefix: str = "", reply: Mapping[str, Any] | None = None, hint: str = "") -> None:
         code = refusal_code(text)
-        super().__init__(prefix + text, hint=_HINTS.get(code, ""), code=code)
+        super().__init__(prefix + text, hint=hint or _HINTS.get(code, ""), code=code)
         self.text = text
         self.reply = reply or {}  # Any: JSON as it came
 
@@ -103,9 +106,8 @@ class NotOfferedError(RefusedError):
     """The daemon does not have ``command``: it is of another project, or older than this client."""
 
     def __init__(self, text: str, *, hint: str = "", command: str = "") -> None:
-        super().__init__(text)
+        super().__init__(text, hint=hint)
         self.code = "not_offered"
-        self.hint = hint
         self.command = command
 
 

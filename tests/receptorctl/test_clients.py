@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import pickle
 import socket
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,20 @@ def test_what_another_project_cannot_do_is_said(run: Run, command: str) -> None:
         assert caught.value.code == "not_offered"
         assert "another Receptor" in caught.value.hint
         assert (await client.ping("gamma")).from_node == "gamma"
+
+    run(test)
+
+
+def test_tracebacks_show_the_hint(run: Run) -> None:
+    async def test(client: Any) -> None:
+        for call in (client.links, lambda: client.work.get("nosuch00"), lambda: client.work.submit(None, "none", b"")):
+            with pytest.raises(control.RefusedError) as caught:
+                await call()
+            error = pickle.loads(pickle.dumps(caught.value))
+            assert error.hint
+            assert error.hint not in str(error)
+            shown = "".join(traceback.format_exception(error))
+            assert shown.endswith(f": {error}\nhint: {error.hint}\n"), shown
 
     run(test)
 
@@ -293,7 +309,7 @@ def test_another_node_through_this_one(run: Run) -> None:
 def test_refusals_have_codes(run: Run) -> None:
     async def test(client: Any) -> None:
         with pytest.raises(
-            receptor.WorkTypeError, match="^Failed to start work unit: unknown work type nosuch$"
+            receptor.WorkTypeError, match="(?m)^Failed to start work unit: unknown work type nosuch$"
         ) as caught:
             await client.work.submit(None, "nosuch", b"")
         assert caught.value.code == "work_type"
@@ -354,13 +370,15 @@ def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
             await connect(str(tmp_path / "file"))
         with pytest.raises(control.AddressError, match="^Socket path does not exist"):
             await connect(str(tmp_path / "none"))
-        with pytest.raises(control.ConnectError, match=f"^Could not connect to host 127.0.0.1 port {port}$") as caught:
+        with pytest.raises(
+            control.ConnectError, match=f"(?m)^Could not connect to host 127.0.0.1 port {port}$"
+        ) as caught:
             await connect(f"tcp://127.0.0.1:{port}")
         assert "nobody listens on that port" in caught.value.hint
-        with pytest.raises(control.ConnectError, match="^Could not connect to host no_such_host port 1$"):
+        with pytest.raises(control.ConnectError, match="(?m)^Could not connect to host no_such_host port 1$"):
             await connect("tcp://no_such_host:1")
         for wrong in ("bogus:xx", None, 7):
-            with pytest.raises(control.AddressError, match=f"^Invalid socket address {wrong}$"):
+            with pytest.raises(control.AddressError, match=f"(?m)^Invalid socket address {wrong}$"):
                 await connect(wrong)
 
     asyncio.run(main())

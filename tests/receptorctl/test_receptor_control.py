@@ -70,7 +70,7 @@ def test_work(client: control.Client) -> None:
     assert job.wait().exit_code == 0
     assert job.cancel()
     assert job.release(force=True)
-    with pytest.raises(receptor.errors.UnitNotFound, match=f"^unknown work unit {job.id}$") as caught:
+    with pytest.raises(receptor.errors.UnitNotFound, match=f"(?m)^unknown work unit {job.id}$") as caught:
         client.work.get(job.id)
     assert caught.value.code == "unit_unknown"
     with pytest.raises(receptor.errors.WorkTypeError):

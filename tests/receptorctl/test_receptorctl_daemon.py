@@ -126,7 +126,7 @@ def test_work_round_trip(mesh: Mesh, node: str) -> None:
     status = control.simple_command(f"work status {unit}")
     assert (status["StateName"], status["Detail"]) == ("Succeeded", "exit status 0")
     assert control.simple_command(f"work release {unit}") == {"released": unit}
-    with pytest.raises(RuntimeError, match=f"^unknown work unit {unit}$"):
+    with pytest.raises(RuntimeError, match=f"(?m)^unknown work unit {unit}$"):
         control.simple_command(f"work status {unit}")
     control.close()
 

@@ -96,13 +96,13 @@ def test_results_as_bare_socket_lose_nothing(fake_socket: str) -> None:
 
 def test_refusals_keep_their_texts(fake_socket: str) -> None:
     control = ReceptorControl(fake_socket)
-    with pytest.raises(RuntimeError, match=r"^Failed to start work unit: unknown work type nosuch$"):
+    with pytest.raises(RuntimeError, match=r"(?m)^Failed to start work unit: unknown work type nosuch$"):
         control.submit_work("nosuch", "")
-    with pytest.raises(RuntimeError, match=r"^Failed to get results: unknown work unit nosuch$"):
+    with pytest.raises(RuntimeError, match=r"(?m)^Failed to get results: unknown work unit nosuch$"):
         control.get_work_results("nosuch")
     with pytest.raises(ValueError, match=r"^Duplicate or illegal parameter node$"):
         control.submit_work("cat", "", params={"node": "x"})
-    with pytest.raises(RuntimeError, match=r"^INTERNAL_ERROR \(local\): no route to node$"):
+    with pytest.raises(RuntimeError, match=r"(?m)^INTERNAL_ERROR \(local\): no route to node$"):
         control.connect_to_service("nosuch", "control")
     control.close()
 
@@ -149,7 +149,7 @@ def test_host_names_and_tls(fake: FakeDaemon, certificates: Certificates, tmp_pa
             unit = control.submit_work("cat", "over the wire")["unitid"]
             with control.get_work_results(unit) as output:
                 assert output.read() == b"over the wire"
-    with pytest.raises(RuntimeError, match=f"^Could not connect to host 127.0.0.1 port {secure}$"):
+    with pytest.raises(RuntimeError, match=f"(?m)^Could not connect to host 127.0.0.1 port {secure}$"):
         ReceptorControl(f"tls:127.0.0.1:{secure}", rootcas=ca, key=key, cert=cert).connect()
 
 
@@ -169,7 +169,7 @@ def test_bad_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="could not read the configuration file"):
         ReceptorControl("x", config=str(tmp_path / "none.yml"), tlsclient="z")
     for address in ("bogus:xx", "tcp://host", "tcp://host:99999"):
-        with pytest.raises(ValueError, match=f"^Invalid socket address {address}$"):
+        with pytest.raises(ValueError, match=f"(?m)^Invalid socket address {address}$"):
             ReceptorControl(address)
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(RuntimeError, match=r"needs PyYAML.*pip install PyYAML"):
@@ -182,7 +182,7 @@ def test_a_stale_socket_is_explained(tmp_path: Path) -> None:
         sock.bind(str(path))
     with pytest.raises(ConnectionError, match=r"refused\. The socket file is there but no daemon listens on it"):
         ReceptorControl(str(path)).connect()
-    with pytest.raises(RuntimeError, match=f"^Socket path does not exist: {tmp_path}/none$"):
+    with pytest.raises(RuntimeError, match=f"(?m)^Socket path does not exist: {tmp_path}/none$"):
         ReceptorControl(f"{tmp_path}/none").connect()
 
 
