@@ -3,14 +3,16 @@
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from . import _daemon, _library, _process
+from ._channel import Deadline
 from ._seconds import check_seconds
 from ._session import Whose
-from .errors import ClosedError, ConfigError, ControlError, MeshTimeout, NativeLibraryError, ReceptorError
+from .errors import ClosedError, ConfigError, ControlError, NativeLibraryError, ReceptorError
 
 Mode: TypeAlias = Literal["auto", "in-process", "sidecar"]
 MODES = ("auto", "in-process", "sidecar")
@@ -19,7 +21,7 @@ _SESSION_FD = 3  # Of the child.
 _GREETING = b"Receptor Control, node "
 _LINE_BYTES = 4096
 _SOCKET_TO_STATUS_S = 0.2  # A process that ends closes its sockets a little before its status can be asked for.
-_LEAST_S = 0.001  # 0 would mean non-blocking to a socket.
+_LEAST_S = 0.001  # Of a time to attach: there is always something to wait for.
 
 
 class Host(Whose):
@@ -173,23 +175,21 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
     _process.check_program()
     name = os.fspath(path)
     check_seconds("timeout_s", timeout_s)
+    deadline = Deadline(None if timeout_s is None else max(timeout_s, _LEAST_S), name)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(None)
     try:
-        sock.settimeout(None if timeout_s is None else max(timeout_s, _LEAST_S))
-        sock.connect(name)
-        greeting = _line(sock)
+        _connect(sock, name, deadline)
+        greeting = _line(sock, deadline)
         if not greeting.startswith(_GREETING):
             raise ControlError(f"{name}: not the control socket of a receptor daemon")
         sock.sendall(b"session\n")
-        first = sock.recv(1, socket.MSG_PEEK)
+        first = _byte(sock, deadline, socket.MSG_PEEK)
         if not first:
             raise ClosedError(f"{name}: the daemon ended")
         if first != b"\0":
-            text = _line(sock).decode("utf-8", "replace").removeprefix("ERROR: ")
+            text = _line(sock, deadline).decode("utf-8", "replace").removeprefix("ERROR: ")
             raise ControlError(f"{name}: the daemon does not take programs in: {text}")
-    except TimeoutError:
-        sock.close()
-        raise MeshTimeout(f"{name}: the daemon did not answer within {timeout_s:g} s") from None
     except OSError as error:
         sock.close()
         if isinstance(error, ReceptorError):
@@ -204,14 +204,36 @@ def attach(path: str | os.PathLike[str], timeout_s: float | None) -> socket.sock
     except BaseException:
         sock.close()
         raise
-    sock.settimeout(None)
     return sock
 
 
-def _line(sock: socket.socket) -> bytes:
+def _connect(sock: socket.socket, name: str, deadline: Deadline) -> None:
+    """Connect a socket without a time-out of Python's: one with it does not wait where a daemon has much to accept."""
+    left = deadline.left()
+    if left >= 0:
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(left), max(int(left % 1 * 1e6), 1))
+        )
+    try:
+        sock.connect(name)
+    except BlockingIOError:
+        raise deadline.error() from None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+
+
+def _byte(sock: socket.socket, deadline: Deadline, flags: int = 0) -> bytes:
+    while True:
+        deadline.wait(sock, select.POLLIN)
+        try:
+            return sock.recv(1, flags | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+
+
+def _line(sock: socket.socket, deadline: Deadline) -> bytes:
     line = b""
     while not line.endswith(b"\n") and len(line) < _LINE_BYTES:
-        byte = sock.recv(1)  # No more than the line: what follows may be a session.
+        byte = _byte(sock, deadline)  # No more than the line: what follows may be a session.
         if not byte:
             break
         line += byte

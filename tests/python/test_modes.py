@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import http.server
+import itertools
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -343,10 +345,36 @@ def test_attaching_to_what_is_no_daemon(tmp_path: Path) -> None:
         server.listen()
         with pytest.raises(receptor.MeshTimeout):
             receptor.Node.attach(path, timeout_s=0.05)
+        server.listen(0)  # The one that has given up fills its queue.
+        with pytest.raises(receptor.MeshTimeout):
+            receptor.Node.attach(path, timeout_s=0.05)
         path.chmod(0)
         if os.geteuid() != 0:
             with pytest.raises(receptor.ControlError, match="Permission denied"):
                 receptor.Node.attach(path)
+
+
+def test_attaching_takes_its_time_at_most_however_much_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_thread: InThread
+) -> None:
+    path = tmp_path / "s"
+    seconds = itertools.count()
+    monkeypatch.setattr("receptor._channel.time", types.SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+    def say() -> None:
+        client, _ = server.accept()
+        with client:
+            client.sendall(b"x" * 5000)
+            client.recv(1)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        saying = in_thread(say)
+        with pytest.raises(receptor.MeshTimeout, match="/s: no answer within 60 s"):
+            receptor.Node.attach(path, timeout_s=60)  # A second for each byte.
+        with pytest.raises(ConnectionResetError):
+            saying.result()
 
 
 # Sidecars.
