@@ -59,7 +59,7 @@ class AsyncConnection:
         """Connect, with the TLS handshake where the address asks for it. The greeting is not read yet."""
         async with limited(timeout_s, "no connection to the daemon"):
             if address.path:
-                return cls(await _open_unix(address.path))
+                return cls(_open_unix(address.path))
             return await cls._open_inet(address, tls or TLSOptions())
 
     @classmethod
@@ -196,12 +196,12 @@ class AsyncConnection:
                 (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
 
 
-async def _open_unix(path: str) -> socket.socket:
+def _open_unix(path: str) -> socket.socket:
     blocking.check_path(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, path)
+        sock.connect(path)  # Done at once, or refused; asyncio takes a full queue for a connection that comes about.
     except OSError as e:
         sock.close()
         raise ConnectError(blocking.unix_trouble(path, e)) from e

@@ -381,7 +381,7 @@ def unix_trouble(path: str, e: OSError) -> str:
             f"{text}. Run this as the user of the daemon, or widen the permissions of control-service "
             "in its configuration"
         )
-    if isinstance(e, TimeoutError):
+    if isinstance(e, (TimeoutError, BlockingIOError)):
         return f"{text}. The daemon does not accept connections at the moment; see its log"
     return text
 

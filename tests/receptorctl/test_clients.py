@@ -370,6 +370,12 @@ def test_nobody_listens(connect: Connect, tmp_path: Path) -> None:
             await connect(str(tmp_path / "file"))
         with pytest.raises(control.AddressError, match="^Socket path does not exist"):
             await connect(str(tmp_path / "none"))
+        with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+            busy.bind(str(tmp_path / "busy"))
+            busy.listen(0)
+            waiting.connect(str(tmp_path / "busy"))
+            with pytest.raises(control.ConnectError, match="The daemon does not accept connections at the moment"):
+                await connect(str(tmp_path / "busy"))
         with pytest.raises(
             control.ConnectError, match=f"(?m)^Could not connect to host 127.0.0.1 port {port}$"
         ) as caught:
