@@ -776,6 +776,27 @@ async def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None
     assert caplog.records[0].node == "a"  # type: ignore[attr-defined]
 
 
+async def test_a_log_handler_that_fails_costs_no_answer(
+    nodes: Mesh, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nodes.node("hub")
+    failed = 0
+
+    class Fail(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            nonlocal failed
+            failed += 1
+            raise ValueError("the program's")
+
+    logger = logging.getLogger("receptor.node")
+    monkeypatch.setattr(logger, "handlers", [Fail()])
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    async with nodes.aio_node("a", log_level="debug") as node:
+        while failed < 50:  # Some come together with an answer.
+            await node.remove(await node.add_peer("tcp://127.0.0.1:1"))
+    assert "ValueError: the program's" in capfd.readouterr().err
+
+
 # Work.
 
 

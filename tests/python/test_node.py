@@ -845,6 +845,41 @@ def test_log_records(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[0].getMessage()
 
 
+def test_a_log_handler_that_fails_costs_its_record_only(
+    nodes: Mesh, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    records: list[logging.LogRecord] = []
+    second = threading.Event()
+
+    class Fail(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+            if len(records) > 1:
+                second.set()
+            raise ValueError("the program's")
+
+    def made(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*arguments, **more)
+        record.node = "that of all records of the program"
+        return record
+
+    logger = logging.getLogger("receptor.node")
+    monkeypatch.setattr(logger, "handlers", [Fail()])
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(made)
+    try:
+        node = nodes.node("a", log_level="debug")
+        for _ in range(10):
+            node.remove(node.add_peer("tcp://127.0.0.1:1"))
+        assert second.wait(60)
+        node.close()
+    finally:
+        logging.setLogRecordFactory(before)
+    assert records[0].node == "a"  # type: ignore[attr-defined]
+    assert "ValueError: the program's" in capfd.readouterr().err
+
+
 # Work.
 
 
