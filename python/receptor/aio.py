@@ -214,8 +214,7 @@ class Node(_process.Local):
             self._check(started=False)
         except BaseException:
             session.close()
-            if sidecar is not None:
-                await asyncio.to_thread(sidecar.wait, _SIDECAR_END_S)
+            await _reap(sidecar, _SIDECAR_END_S)
             raise
         self._session = session
         self._sidecar = sidecar
@@ -472,9 +471,10 @@ class Node(_process.Local):
             sidecar_end_s = max(_SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
         finally:
             self._session.close()
-            await self._end_tasks(max(end - self._session.loop.time(), _END_TASKS_S))
-            if self._sidecar is not None:
-                await asyncio.to_thread(self._sidecar.wait, sidecar_end_s)
+            try:
+                await self._end_tasks(max(end - self._session.loop.time(), _END_TASKS_S))
+            finally:
+                await _reap(self._sidecar, sidecar_end_s)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -622,6 +622,12 @@ def _end_unwanted(begun: asyncio.Future[tuple[Op[JSON] | None, socket.socket, _m
     sock.close()
     if sidecar is not None:
         threading.Thread(target=sidecar.wait, args=(_SIDECAR_END_S,), name="receptor-sidecar", daemon=True).start()
+
+
+async def _reap(sidecar: _modes.Sidecar | None, timeout_s: float) -> None:
+    """Wait for the end of a sidecar, in a thread that goes on if this is cancelled, or a zombie would stay."""
+    if sidecar is not None:
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, sidecar.wait, timeout_s))
 
 
 def _log_forwarder(node: Node) -> Callable[[Event], None]:

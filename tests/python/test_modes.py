@@ -390,6 +390,23 @@ def test_a_sidecar_is_reaped() -> None:
         os.waitpid(pid, 0)
 
 
+async def test_a_sidecar_is_reaped_although_the_close_of_its_node_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await receptor.aio.Node("a", mode="sidecar")
+    assert node._sidecar is not None
+    pid = node._sidecar.pid
+
+    async def cancelled(timeout_s: float) -> None:
+        closing.cancel()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(node, "_end_tasks", cancelled)
+    closing = asyncio.create_task(node.close())
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
 def test_a_killed_sidecar_is_told() -> None:
     with receptor.Node("a", mode="sidecar") as node:
         assert node._sidecar is not None
