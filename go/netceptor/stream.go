@@ -1,6 +1,7 @@
 package netceptor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -283,6 +284,9 @@ func (s *Stream) abort(code quic.StreamErrorCode) {
 	s.readDone, s.writeDone = true, true
 	s.finishLocked()
 }
+
+// Delivered waits until the peer has all that was sent to it, a reset among it, or ctx ends.
+func (s *Stream) Delivered(ctx context.Context) { awaitDelivery(s.qc, ctx.Done(), nil) }
 
 // fail ends the stream because the peer is known to be gone.
 func (s *Stream) fail(cause error) {

@@ -153,9 +153,12 @@ func (h *host) closeNode() {
 	clear(h.made)
 	streams := slices.Collect(maps.Values(h.streams))
 	h.mu.Unlock()
-	h.finish(streams)
+	aborted := h.finish(streams)
+	if slices.ContainsFunc(made, isLink) {
+		deliverResets(aborted)
+	}
 	for _, c := range made { // The links of a node of our own end with it, after what is to be sent on them.
-		if _, link := c.(*netceptor.Backend); !link || h.attached {
+		if !isLink(c) || h.attached {
 			_ = c.Close()
 		}
 	}
@@ -167,12 +170,17 @@ func (h *host) closeNode() {
 	}
 }
 
+func isLink(c io.Closer) bool {
+	_, link := c.(*netceptor.Backend)
+	return link
+}
+
 // lastWords is how long a program that leaves a node waits for streams that it has closed with output still on its way.
 const lastWords = 3 * time.Second
 
 // finish waits for the streams that the program has closed: what it has sent on them arrives, as far as that takes no longer than
-// lastWords. The others are reset: those of a node of our own by its end.
-func (h *host) finish(streams []*stream) {
+// lastWords. The others are reset: those of a node of our own by its end, and those of a daemon's, which are returned, here.
+func (h *host) finish(streams []*stream) (aborted []*stream) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
 	var closed []*stream
@@ -181,15 +189,33 @@ func (h *host) finish(streams []*stream) {
 			closed = append(closed, s)
 		} else if h.attached {
 			s.abort(0)
+			aborted = append(aborted, s)
 		}
 	}
 	for _, s := range closed {
 		select {
 		case <-s.done:
 		case <-ctx.Done():
-			return
+			return aborted
 		}
 	}
+	return aborted
+}
+
+// resetsLimit is how long the links that a program has added to a daemon's node outlive it, so that its streams end at the
+// other side as well, which would else hold them to be open until it finds the path lost.
+const resetsLimit = time.Second
+
+func deliverResets(aborted []*stream) {
+	ctx, cancel := context.WithTimeout(context.Background(), resetsLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range aborted {
+		if remote, ok := s.remote.(*netceptor.Stream); ok { // Output of units is none.
+			wg.Go(func() { remote.Delivered(ctx) })
+		}
+	}
+	wg.Wait()
 }
 
 // keep numbers what was added to the running node, so that it can be taken away by its number.

@@ -232,6 +232,35 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
+// TestAProgramLeavesWithItsOnlyLink: what it has not closed is reset at the other side, before the link goes that would say so.
+func TestAProgramLeavesWithItsOnlyLink(t *testing.T) {
+	socket := daemonWithSocket(t)
+	far := open(t)
+	far.must("open", "config", map[string]any{"node": "far"})
+	bound, _ := far.must("listen.add", "address", "tcp://127.0.0.1:0")
+	_, listener := far.must("stream.listen", "service", "sink")
+	for _, closes := range []bool{true, false} {
+		p := dialSession(t, socket)
+		p.must("peer.add", "address", bound["address"])
+		p.must("route.wait", "node", "far", "timeout", 60)
+		_, near := p.must("stream.connect", "node", "far", "service", "sink")
+		announced, stream := accept(t, listener)
+		if closes {
+			p.must("close")
+		} else {
+			_ = p.conn.Close()
+		}
+		if n, err := stream.Read(make([]byte, 1)); n > 0 || err == nil {
+			t.Fatalf("read %d bytes, %v", n, err)
+		}
+		_ = near.Close()
+		status, _ := far.must("stream.status", "stream", announced["stream"])
+		if how, _ := status["err"].(map[string]any); status["state"] != "reset" || how["remote"] != true {
+			t.Errorf("the program's close %v: the other side found %v, want a reset by the program's", closes, status)
+		}
+	}
+}
+
 // fill writes until there is room for nothing more.
 func fill(conn *net.UnixConn) (sent int64) {
 	for chunk := make([]byte, 64<<10); ; {
