@@ -290,12 +290,17 @@ def leave_fork(given_to: int, error: BaseException | None = None) -> None:
         else:
             status = 1
             _tell(stderr, _trace(error))
+    flush_streams()
+    os._exit(status)
+
+
+def flush_streams() -> None:
+    """Write what was printed: a process that is ended writes nothing any more."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):  # It is None, broken or closed.
             pass
-    os._exit(status)
 
 
 def write_result(stdout: BinaryIO, result: object) -> None:

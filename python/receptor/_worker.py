@@ -190,7 +190,7 @@ def _serve(pipe: Connection) -> None:
     """What a worker process does: one unit after another, until nobody wants more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # What the function starts gets it, as elsewhere.
-    from ._functions import Output, WorkContext, judged
+    from ._functions import Output, WorkContext, flush_streams, judged
 
     while True:
         try:
@@ -200,7 +200,9 @@ def _serve(pipe: Connection) -> None:
         try:
             with open(stdin_path, "rb") as stdin, Output(stdout_path) as stdout:
                 context = WorkContext(unit, stdin, stdout, pipe.send, lambda: False)
-                pipe.send(judged(lambda: _find(module, name)(context), stdout))  # noqa: B023  # called at once
+                verdict = judged(lambda: _find(module, name)(context), stdout)  # noqa: B023  # called at once
+                flush_streams()
+                pipe.send(verdict)
         except OSError as error:
             pipe.send({"err": f"OSError: {error}"})
 

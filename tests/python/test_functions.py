@@ -90,6 +90,10 @@ class CalledLater:
         return await unit.read()
 
 
+def prints(unit: receptor.WorkContext) -> None:
+    print("printed")
+
+
 def yields(unit: receptor.WorkContext) -> Iterator[bytes]:
     yield b"never asked for"
 
@@ -318,6 +322,17 @@ def test_functions_in_processes_of_their_own() -> None:
             os.kill(int(b"".join(unit.stdout(timeout_s=60))), signal.SIGKILL)
         with pytest.raises(receptor.ConfigError, match="top of a module"):
             node.work.offer("lambda", lambda unit: None, mode="process")
+
+
+def test_what_a_function_in_a_process_prints_is_out_when_it_ends(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with receptor.Node("a") as node:
+        node.work.offer("prints", prints, mode="process")
+        with node.work.submit("a", "prints") as unit:
+            unit.wait(timeout_s=60)
+            assert capfd.readouterr().out == "printed\n"
 
 
 def test_a_process_that_a_function_forks_speaks_for_no_unit() -> None:
