@@ -12,8 +12,9 @@ import (
 
 const (
 	// intakeLimit is how many packets may wait inside the QUIC library for one connection. It drops those over 256, and
-	// would take that for a path that is overloaded.
-	intakeLimit = 192
+	// would take that for a path that is overloaded. So many hold a little less than the 256 KiB that who reads a stream
+	// usually asks for: what is processed in one go is read in one, without a tiny rest.
+	intakeLimit = 184
 	// intakeYields is how often the reader lets others run before it pauses, where all goroutines share one core: the
 	// connection is one of them, and a pause would leave the core idle once it has done what it can.
 	intakeYields = 32
