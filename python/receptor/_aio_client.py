@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _control_ops as ops
 from . import _control_protocol as protocol
 from ._aio_control import AsyncConnection, AsyncSession, limited
 from ._aio_session import Opening, check_asyncio
+from ._closing import AsyncClosable
 from ._control_errors import NotOfferedError, RefusedError
 from ._control_events import DaemonEvent, EventDecoder
-from ._control_exec import END_OF_INPUT, FrameReader, exec_line, input_frames, parse_exec, resize_frame, signal_frame
+from ._control_exec import END_OF_INPUT, AnyExec, exec_line, input_frames, parse_exec, resize_frame, signal_frame
 from ._control_exec import Output as ExecOutput
-from ._control_socket import Address, TLSOptions
+from ._control_session import AnyClient
+from ._control_socket import TLSOptions
 from ._control_types import About, Links, Topology
 from ._ops import check as checked
 from ._payload import AsyncPayload
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
-_IDLE_CONNECTIONS = 8
 
 
 def connect(
@@ -49,51 +49,20 @@ async def _open(client: Client) -> Client:
     return client
 
 
-class Client:
+class Client(AnyClient[AsyncSession], AsyncClosable):
     """A daemon's control service. Any number of tasks may use it at a time; made by ``connect``."""
 
-    def __init__(
-        self,
-        address: str | os.PathLike[str],
-        *,
-        tls: TLSOptions | None = None,
-        timeout_s: float | None = 10.0,
-        _hops: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        self._address = address
-        self._parsed = Address.parse(address)
-        self._tls = tls
-        self._timeout_s = timeout_s
-        self._hops = _hops
-        self._node = ""
-        self._idle: list[AsyncSession] = []
-        self.work = Work(self)
+    _session_type = AsyncSession
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._address} node {self._node or 'unknown'}>"
-
-    @property
-    def node(self) -> str:
-        """The ID of the node, from its greeting; "" before the first connection."""
-        return self._node
+    @cached_property
+    def work(self) -> Work:
+        """Units of work: submit them, look at them, end them."""
+        return Work(self)
 
     async def open(self) -> None:
         """Connect and read the greeting, unless that is done."""
         with self._session() as session:
             await session.open()
-
-    def close(self) -> None:
-        """Close the connections; the next request opens a new one. Safe to call twice."""
-        while self._idle:
-            self._idle.pop().close()
 
     def at(self, node: str, *, tls_client: str = "") -> Client:
         """Return a client of another node's control service, reached through this one's daemon. Close it too."""
@@ -210,28 +179,6 @@ class Client:
 
     # How.
 
-    @contextmanager
-    def _session(self) -> Iterator[AsyncSession]:
-        """Lend a session; it is kept if its connection survives."""
-        session = self._idle_session() or AsyncSession(self._parsed, self._tls, self._timeout_s, self._hops)
-        try:
-            yield session
-        finally:
-            self._node = session.node or self._node
-            if session.connection is not None:
-                if len(self._idle) < _IDLE_CONNECTIONS:
-                    self._idle.append(session)
-                else:
-                    session.close()
-
-    def _idle_session(self) -> AsyncSession | None:
-        while self._idle:
-            session = self._idle.pop()
-            if not session.is_stale():
-                return session
-            session.close()  # the daemon went away meanwhile; a new one may be there
-        return None
-
     async def _run(self, request: ops.Request[_T], timeout_s: float | None) -> _T:
         with self._session() as session:
             try:
@@ -241,7 +188,7 @@ class Client:
         return request.answer(reply)
 
 
-class ServiceStream:
+class ServiceStream(AsyncClosable):
     """A stream to a service of a node. ``async with`` closes it."""
 
     def __init__(self, conn: AsyncConnection) -> None:
@@ -264,14 +211,6 @@ class ServiceStream:
     def close(self) -> None:
         """Close it. Safe to call twice."""
         self._conn.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Work:
@@ -397,10 +336,6 @@ class ClientUnit(AsyncUnit):
             return (await session.results(ops.results_line(self._id, offset), self._client._timeout_s)).sock
 
     async def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
-        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
-
-        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
-        """
         waiting = ops.Waiting(self._id, timeout_s)
         while True:
             try:
@@ -422,15 +357,11 @@ class ClientUnit(AsyncUnit):
         return await self._client._run(ops.cancel(self._id), timeout_s)
 
     async def release(self, *, force: bool = False, timeout_s: float | None = None) -> bool:
-        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
-
-        force: remove it here even if the executing node never hears of it.
-        """
         self._detached = True
         return await self._client._run(ops.release(self._id, force), timeout_s)
 
 
-class Output(AsyncIterator[bytes]):
+class Output(AsyncIterator[bytes], AsyncClosable):
     """Output of a unit, for ``async for`` in one task; ``offset`` counts the bytes taken.
 
     A cancelled or timed-out wait loses nothing: go on with the same object. ``close`` stops early.
@@ -490,25 +421,16 @@ class Output(AsyncIterator[bytes]):
             self._conn.close()
             self._conn = None
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         self.close()
 
 
-class Exec:
+class Exec(AnyExec, AsyncClosable):
     """A command that runs while the program watches. One task may send while another reads. Leaving it hangs up."""
 
     def __init__(self, conn: AsyncConnection, unit: str) -> None:
-        self.unit = unit
+        super().__init__(unit)
         self._conn = conn
-        self._reader = FrameReader()
 
     async def send(self, data: bytes) -> None:
         """Send input."""
@@ -537,29 +459,9 @@ class Exec:
             for part in self._reader.feed(data):
                 yield part
 
-    @property
-    def taken_bytes(self) -> int:
-        """How many bytes of input the command has taken, as far as its output was read."""
-        return self._reader.taken_bytes
-
-    @property
-    def status(self) -> UnitStatus:
-        """How the command ended, once ``output`` has."""
-        if self._reader.status is None:
-            raise ValueError("the command has not ended: read its output to the end first")
-        return UnitStatus.from_json(self.unit, self._reader.status)
-
     def close(self) -> None:
         """Hang up: the command gets SIGHUP. Safe to call twice."""
         self._conn.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _send(self, frames: bytes) -> None:
         if self._reader.status is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from receptor._control_errors import (
     DisconnectedError,
     RefusedError,
 )
+from receptor._control_session import AnySession
 from receptor._control_socket import Address, TLSOptions
 from receptor._payload import AsyncPayload, async_chunks
 from receptor._seconds import check_seconds
@@ -157,9 +158,7 @@ class AsyncConnection:
             raise blocking.lost(e) from e
 
     async def _recv(self, size: int, flags: int = 0) -> bytes:
-        if flags:
-            return await self._retry(lambda: self.sock.recv(size, flags))
-        return await self._retry(lambda: self.sock.recv(size))
+        return await self._retry(lambda: self.sock.recv(size, flags))
 
     async def _retry(self, operation: Callable[[], _T], *, writing: bool = False) -> _T:
         """Run a socket operation, waiting as often as it cannot go on."""
@@ -230,18 +229,8 @@ async def _open_tcp(address: Address) -> socket.socket:
     raise failure or OSError("the host name has no address")
 
 
-class AsyncSession:
-    """At most one open connection, with the daemon's greeting read; for one task at a time. See ``Session``."""
-
-    def __init__(
-        self, address: Address, tls: TLSOptions | None, timeout_s: float | None, hops: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        self.address = address
-        self.node = ""
-        self.connection: AsyncConnection | None = None
-        self._tls = tls
-        self._timeout_s = timeout_s
-        self._hops = tuple(hops)
+class AsyncSession(AnySession[AsyncConnection]):
+    """The one for tasks."""
 
     async def open(self) -> AsyncConnection:
         """Return the connection, made and greeted if there is none."""
@@ -260,16 +249,6 @@ class AsyncSession:
                 raise
             self.connection = conn
         return self.connection
-
-    def close(self) -> None:
-        """Close the connection, if any."""
-        conn, self.connection = self.connection, None
-        if conn is not None:
-            conn.close()
-
-    def is_stale(self) -> bool:
-        """Whether something came, or the connection ended, while nobody had asked: it is of no further use."""
-        return self.connection is not None and blocking.is_readable(self.connection.sock)
 
     async def hand_over(self) -> AsyncConnection:
         """Give the connection away; the next request opens a new one."""

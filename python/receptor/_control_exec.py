@@ -1,4 +1,4 @@
-r"""A command that runs while the client watches: the frames of ``work exec``, and the two shells around them.
+r"""A command that runs while the client watches: the frames of ``work exec``, and the blocking shell around them.
 
 with daemon.work.exec("edge-7", "sort -n") as command:
     command.send(b"3\n1\n")
@@ -13,10 +13,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from receptor import _control_protocol as protocol
+from receptor._closing import Closable
 from receptor._control_errors import ControlProtocolError, DisconnectedError
 
 if TYPE_CHECKING:
@@ -147,13 +147,34 @@ class FrameReader:
             self.status = protocol.parse_reply(self._last.decode("utf-8", "replace"))
 
 
-class BlockingExec:
+class AnyExec:
+    """What is known of a command that runs."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self._reader = FrameReader()
+
+    @property
+    def taken_bytes(self) -> int:
+        """How many bytes of input the command has taken, as far as its output was read."""
+        return self._reader.taken_bytes
+
+    @property
+    def status(self) -> UnitStatus:
+        """How the command ended, once ``output`` has."""
+        from receptor.types import UnitStatus
+
+        if self._reader.status is None:
+            raise ValueError("the command has not ended: read its output to the end first")
+        return UnitStatus.from_json(self.unit, self._reader.status)
+
+
+class BlockingExec(AnyExec, Closable):
     """A command that runs; see the module. One thread may send while another reads. Leaving ``with`` hangs up."""
 
     def __init__(self, conn: Connection, unit: str) -> None:
-        self.unit = unit
+        super().__init__(unit)
         self._conn = conn
-        self._reader = FrameReader()
         conn.sock.settimeout(None)
 
     def send(self, data: bytes) -> None:
@@ -184,20 +205,6 @@ class BlockingExec:
         while self._reader.status is None:
             yield from self._reader.feed(self._conn.read_some(timeout_s))
 
-    @property
-    def taken_bytes(self) -> int:
-        """How many bytes of input the command has taken, as far as its output was read."""
-        return self._reader.taken_bytes
-
-    @property
-    def status(self) -> UnitStatus:
-        """How the command ended, once ``output`` has."""
-        from receptor.types import UnitStatus
-
-        if self._reader.status is None:
-            raise ValueError("the command has not ended: read its output to the end first")
-        return UnitStatus.from_json(self.unit, self._reader.status)
-
     def fileno(self) -> int:
         """Return the descriptor that is readable when the command wrote something."""
         return self._conn.sock.fileno()
@@ -219,14 +226,6 @@ class BlockingExec:
     def close(self) -> None:
         """Hang up: the command gets SIGHUP. Safe to call twice."""
         self._conn.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _send(self, frames: bytes) -> None:
         if not self.ended:

@@ -136,7 +136,7 @@ def about(sent: float) -> Request[About]:
         skew = None
         if isinstance(reply.get("time"), str):
             middle = (sent + time.time()) / 2
-            skew = timedelta(seconds=datetime.fromisoformat(_micros(reply["time"])).timestamp() - middle)
+            skew = timedelta(seconds=datetime.fromisoformat(reply["time"]).timestamp() - middle)
         return About(
             str(reply["node"]),
             str(reply.get("version", "")),
@@ -461,11 +461,6 @@ def _rtt(reply: JSON) -> timedelta:
     from datetime import timedelta
 
     return timedelta(microseconds=int(reply["Time"]) / 1000)
-
-
-def _micros(text: str) -> str:
-    """Cut nanoseconds, which datetime refuses before Python 3.11, and rounds in other ways later."""
-    return re.sub(r"(\.\d{6})\d+", r"\1", text)
 
 
 def _error_of(reply: JSON) -> str:

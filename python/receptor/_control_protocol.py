@@ -27,8 +27,6 @@ _CREATED = re.compile(r"Work unit created with ID (.+)\. Send stdin data and EOF
 _STREAMING = re.compile(r"Streaming results for work unit (.+)")
 _ERROR = "ERROR:"
 
-SUBMIT_KEYS = ("command", "subcommand", "node", "worktype", "tlsclient", "ttl", "signwork")
-
 
 class LineBuffer:
     r"""Cuts a byte stream into lines and keeps what follows a line for whoever reads next.

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from receptor import _control_protocol as protocol
 from receptor._control_errors import ControlClientError, DisconnectedError, RefusedError
-from receptor._control_socket import Address, Connection, TLSOptions
+from receptor._control_socket import Address, Connection, TLSOptions, is_readable
 from receptor._payload import Buffer, some
 
 _T = TypeVar("_T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
 _BLOCK_BYTES = 64 * 1024
+_IDLE_CONNECTIONS = 8
 
 
 @runtime_checkable
@@ -32,8 +35,17 @@ class Readable(Protocol):
 Payload = Buffer | str | Readable | Iterable[Buffer]
 
 
-class Session:
-    """At most one open connection, with the daemon's greeting read. Not for several threads at once.
+class _Connection(Protocol):
+    sock: socket.socket
+
+    def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=_Connection)
+
+
+class AnySession(Generic[_C]):
+    """At most one open connection, with the daemon's greeting read. For one thread, or task, at a time.
 
     hops: nodes to go on to once connected, by the control services of their names, each with the TLS client entry to
     use for it ("" for none); the session is then one with the last of them.
@@ -48,10 +60,87 @@ class Session:
     ) -> None:
         self.address = address
         self.node = ""
-        self.connection: Connection | None = None
+        self.connection: _C | None = None
         self._tls = tls
         self._timeout_s = timeout_s
         self._hops = tuple(hops)
+
+    def is_stale(self) -> bool:
+        """Whether something came, or the connection ended, while nobody had asked: it is of no further use."""
+        return self.connection is not None and is_readable(self.connection.sock)
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        conn, self.connection = self.connection, None
+        if conn is not None:
+            conn.close()
+
+
+_S = TypeVar("_S", bound=AnySession[Any])  # Any: of either kind of connection
+
+
+class AnyClient(Generic[_S]):
+    """The sessions of a client with a daemon, or with another node by way of it (``_hops``)."""
+
+    _session_type: type[_S]
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str],
+        *,
+        tls: TLSOptions | None = None,
+        timeout_s: float | None = 10.0,
+        _hops: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self._address = address
+        self._parsed = Address.parse(address)
+        self._tls = tls
+        self._timeout_s = timeout_s
+        self._hops = _hops
+        self._node = ""
+        self._idle: list[_S] = []  # append and pop are atomic, so threads need no lock
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self._address} node {self._node or 'unknown'}>"
+
+    @property
+    def node(self) -> str:
+        """The ID of the node, from its greeting; "" before the first connection."""
+        return self._node
+
+    def close(self) -> None:
+        """Close the connections; the next request opens a new one. Safe to call twice."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _session(self) -> Iterator[_S]:
+        """Lend a session; it is kept if its connection survives."""
+        session = self._idle_session() or self._session_type(self._parsed, self._tls, self._timeout_s, self._hops)
+        try:
+            yield session
+        finally:
+            self._node = session.node or self._node
+            if session.connection is not None:
+                if len(self._idle) < _IDLE_CONNECTIONS:
+                    self._idle.append(session)
+                else:
+                    session.close()
+
+    def _idle_session(self) -> _S | None:
+        while self._idle:
+            try:
+                session = self._idle.pop()
+            except IndexError:  # another thread was faster
+                return None
+            if not session.is_stale():
+                return session
+            session.close()  # the daemon went away meanwhile; a new one may be there
+        return None
+
+
+class Session(AnySession[Connection]):
+    """The one for threads."""
 
     def open(self) -> Connection:
         """Return the connection, made and greeted if there is none."""
@@ -72,16 +161,6 @@ class Session:
         hop = (node, tls_client)
         self.node = self.guarded(lambda conn: _go_on(conn, hop, self._timeout_s))
         self._hops = (*self._hops, hop)
-
-    def is_stale(self) -> bool:
-        """Whether something came, or the connection ended, while nobody had asked: it is of no further use."""
-        return self.connection is not None and self.connection.is_readable()
-
-    def close(self) -> None:
-        """Close the connection, if any."""
-        conn, self.connection = self.connection, None
-        if conn is not None:
-            conn.close()
 
     def hand_over(self) -> Connection:
         """Give the connection away; the next request opens a new one."""

@@ -288,10 +288,6 @@ class Connection:
         reset_on_close(self.sock)
         self.sock.close()
 
-    def is_readable(self) -> bool:
-        """Whether there is something to read, the end of the connection included."""
-        return is_readable(self.sock)
-
     def read_some(self, timeout_s: float | None = None) -> bytes:
         """Return what has come, at least one byte; empty at the end."""
         rest = self.lines.take_rest()

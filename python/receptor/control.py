@@ -25,12 +25,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from contextlib import closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from receptor import _control_ops as ops
 from receptor import _control_protocol as protocol
+from receptor._closing import Closable
 from receptor._control_errors import (
     AddressError,
     ConnectError,
@@ -42,8 +43,8 @@ from receptor._control_errors import (
     OptionsError,
     RefusedError,
 )
-from receptor._control_session import Payload, Readable, Session
-from receptor._control_socket import Address, Connection, TLSOptions, tls_options_from_config
+from receptor._control_session import AnyClient, Payload, Readable, Session
+from receptor._control_socket import Connection, TLSOptions, tls_options_from_config
 from receptor._units import Unit
 
 if TYPE_CHECKING:  # at run time they are loaded by the methods that need them: a third of the start of receptorctl
@@ -98,8 +99,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 JSON = dict[str, Any]  # Any: a JSON object as it came
-_IDLE_CONNECTIONS = 8
-_CLEANUP_S = 5.0  # What a failed submit may take to take its unit back.
 
 
 def connect(
@@ -119,51 +118,20 @@ def connect(
     return client
 
 
-class Client:
+class Client(AnyClient[Session], Closable):
     """See the module. Made by ``connect``; made directly it connects at the first request."""
 
-    def __init__(
-        self,
-        address: str | os.PathLike[str],
-        *,
-        tls: TLSOptions | None = None,
-        timeout_s: float | None = 10.0,
-        _hops: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        self._address = address
-        self._parsed = Address.parse(address)
-        self._tls = tls
-        self._timeout_s = timeout_s
-        self._hops = _hops
-        self._node = ""
-        self._idle: list[Session] = []  # append and pop are atomic, so threads need no lock
-        self.work = Work(self)
+    _session_type = Session
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._address} node {self._node or 'unknown'}>"
-
-    @property
-    def node(self) -> str:
-        """The ID of the node, from its greeting; "" before the first connection."""
-        return self._node
+    @cached_property
+    def work(self) -> Work:
+        """Units of work: submit them, look at them, end them."""
+        return Work(self)
 
     def open(self) -> None:
         """Connect and read the greeting, unless that is done."""
         with self._session() as session:
             session.open()
-
-    def close(self) -> None:
-        """Close the connections; the next request opens a new one. Safe to call twice."""
-        while self._idle:
-            self._idle.pop().close()
 
     def at(self, node: str, *, tls_client: str = "") -> Client:
         """Return a client of another node's control service, reached through this one's daemon.
@@ -306,31 +274,6 @@ class Client:
         return conn
 
     # How.
-
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        """Lend a session; it is kept if its connection survives."""
-        session = self._idle_session() or Session(self._parsed, self._tls, self._timeout_s, self._hops)
-        try:
-            yield session
-        finally:
-            self._node = session.node or self._node
-            if session.connection is not None:
-                if len(self._idle) < _IDLE_CONNECTIONS:
-                    self._idle.append(session)
-                else:
-                    session.close()
-
-    def _idle_session(self) -> Session | None:
-        while self._idle:
-            try:
-                session = self._idle.pop()
-            except IndexError:  # another thread was faster
-                return None
-            if not session.is_stale():
-                return session
-            session.close()  # the daemon went away meanwhile; a new one may be there
-        return None
 
     def _run(self, request: ops.Request[_T], timeout_s: float | None) -> _T:
         with self._session() as session:
@@ -475,10 +418,6 @@ class ClientUnit(Unit):
             return session.results(ops.results_line(self._id, offset), self._client._timeout_s).sock
 
     def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
-        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
-
-        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
-        """
         from receptor._ops import check as checked
         from receptor.types import WorkResult
 
@@ -502,10 +441,6 @@ class ClientUnit(Unit):
         return self._client._run(ops.cancel(self._id), timeout_s)
 
     def release(self, *, force: bool = False, timeout_s: float | None = None) -> bool:
-        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
-
-        force: remove it here even if the executing node never hears of it.
-        """
         self._detached = True
         return self._client._run(ops.release(self._id, force), timeout_s)
 
