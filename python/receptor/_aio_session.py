@@ -6,10 +6,11 @@ import socket
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from . import _fds, _process
 from ._channel import GRACE_S
+from ._closing import AsyncClosable
 from ._seconds import check_seconds
 from ._session import Descriptor, Op, Reply, Session
 from .errors import ConfigError, MeshTimeout, ReceptorError
@@ -78,31 +79,30 @@ def check_asyncio() -> None:
         ) from None
 
 
+def _wake(waiters: set[asyncio.Future[None]]) -> None:
+    for future in waiters:
+        if not future.done():
+            future.set_result(None)
+
+
 class AsyncSession:
     """A session that any number of tasks share: their requests are under way together.
 
     on_event: called with each event, on the loop.
     """
 
-    def __init__(
-        self, sock: socket.socket, session: Session, on_event: Callable[[Event], None] = lambda event: None
-    ) -> None:
+    def __init__(self, sock: socket.socket, session: Session) -> None:
         sock.setblocking(False)
         self.session = session
         self.sock = sock
-        self.on_event = on_event
-        self._loop = asyncio.get_running_loop()
+        self.on_event: Callable[[Event], None] = lambda event: None
+        self.loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Reply]] = {}
         self._unclaimed: dict[int, Reply] = {}  # Of calls that are cancelled and have not heard of it yet.
         self._releases: set[asyncio.Future[None]] = set()  # Of calls that wait until what others gave up is free.
         self._unsent = bytearray()
         self._error: ReceptorError | None = None
-        self._loop.add_reader(sock.fileno(), self._on_readable)
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it belongs to."""
-        return self._loop
+        self.loop.add_reader(sock.fileno(), self._on_readable)
 
     async def call(self, op: Op[T]) -> Reply:
         """Send a request and wait for its reply; a reply that is an error is returned, not raised.
@@ -110,7 +110,7 @@ class AsyncSession:
         Cancelling the call, or its timeout, cancels the request in the node; a descriptor that comes all the same is
         closed.
         """
-        check_loop(self._loop)
+        check_loop(self.loop)
         if op.exclusive and not op.frees and self.session.releasing:
             await within(op.timeout_s, op.name, self._released())
         request_id, future = self.start(op)
@@ -125,7 +125,7 @@ class AsyncSession:
         if self._error is not None:
             raise self._error
         request_id, frame = self.session.request(op.name, op.keys)
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[Reply] = self.loop.create_future()
         self._futures[request_id] = future
         self._write(frame)
         return request_id, future
@@ -135,16 +135,16 @@ class AsyncSession:
         if self._error is not None:
             return
         self._error = error or self.session.whose.closed()
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self.sock.fileno())
-            self._loop.remove_writer(self.sock.fileno())
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self.sock.fileno())
+            self.loop.remove_writer(self.sock.fileno())
         self.sock.close()
         self.session.close()
         futures, self._futures = self._futures, {}
         for future in futures.values():
             if not future.done():
                 future.set_exception(self._error)
-        self._wake_released()
+        _wake(self._releases)
 
     def abandon_after_fork(self) -> None:
         """Close the descriptor and leave the loop alone: its epoll set is the parent's as well."""
@@ -170,17 +170,12 @@ class AsyncSession:
     async def _released(self) -> None:
         """Wait until the node has taken back what cancelled calls had asked for: its names would still be in use."""
         while self.session.releasing and self._error is None:
-            future: asyncio.Future[None] = self._loop.create_future()
+            future: asyncio.Future[None] = self.loop.create_future()
             self._releases.add(future)
             try:
                 await future
             finally:
                 self._releases.discard(future)
-
-    def _wake_released(self) -> None:
-        for future in self._releases:
-            if not future.done():
-                future.set_result(None)
 
     def _write(self, frame: bytes) -> None:
         if not self._unsent:
@@ -191,7 +186,7 @@ class AsyncSession:
             except OSError:
                 return  # The reader hears of the end, with what the node said last.
             if frame:
-                self._loop.add_writer(self.sock.fileno(), self._on_writable)
+                self.loop.add_writer(self.sock.fileno(), self._on_writable)
         self._unsent += frame
 
     def _on_writable(self) -> None:
@@ -202,7 +197,7 @@ class AsyncSession:
         except OSError:
             self._unsent.clear()
         if not self._unsent:
-            self._loop.remove_writer(self.sock.fileno())
+            self.loop.remove_writer(self.sock.fileno())
 
     def _on_readable(self) -> None:
         for _ in range(_READS_AT_ONCE):
@@ -221,7 +216,7 @@ class AsyncSession:
             if amends := self.session.amends():
                 self._write(amends)
             if self._releases and not self.session.releasing:
-                self._wake_released()
+                _wake(self._releases)
             if not data:
                 self.close(self.session.eof())
                 return
@@ -239,7 +234,7 @@ class AsyncSession:
             self._unclaimed[item.id] = item
 
 
-class Pollable(_process.Local):
+class Pollable(_process.Local, AsyncClosable):
     """A socket from which tasks read by waiting until it is readable: a cancelled wait loses nothing."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -260,7 +255,7 @@ class Pollable(_process.Local):
             return
         if self._waiters and not self._loop.is_closed():
             self._loop.remove_reader(self._sock.fileno())
-            self._wake()
+            _wake(self._waiters)
         self._sock.close()
 
     async def receive(self, size: int) -> tuple[bytes, list[Descriptor]]:
@@ -272,11 +267,14 @@ class Pollable(_process.Local):
             except BlockingIOError:
                 await self._readable()
 
+    async def _send(self, message: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, message)
+
     async def _readable(self) -> None:
         check_loop(self._loop)
         future = self._loop.create_future()
         if not self._waiters:
-            self._loop.add_reader(self._sock.fileno(), self._wake)
+            self._loop.add_reader(self._sock.fileno(), _wake, self._waiters)
         self._waiters.add(future)
         try:
             await future
@@ -285,21 +283,8 @@ class Pollable(_process.Local):
             if not self._waiters and self._sock.fileno() >= 0:
                 self._loop.remove_reader(self._sock.fileno())
 
-    def _wake(self) -> None:
-        for future in self._waiters:
-            if not future.done():
-                future.set_result(None)
-
     def _abandon_after_fork(self) -> None:
         self._sock.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Managed(Protocol):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeAlias
 
 from . import _ops, _process, _sockets
 from ._aio_session import Pollable, within
+from ._closing import AsyncClosable
 from ._payload import Buffer
 from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
@@ -51,8 +52,8 @@ class MeshSocket(_sockets.StreamSocket):
         try:
             await self._node._run(_ops.stream_abort(self.stream, error_code, self._node.timeout_s))
         finally:
-            if self.fileno() >= 0 and not _in_transport(self):
-                self.close()
+            if self.fileno() >= 0:
+                (self if self._transport is None else self._transport).close()
 
     async def streams(self, *, limit: int = LIMIT_BYTES) -> tuple["MeshReader", "MeshWriter"]:
         """Hand the socket over to a pair of asyncio streams, which close it. Raises RuntimeError if it was before."""
@@ -85,13 +86,6 @@ class MeshSocket(_sockets.StreamSocket):
     _handed_over = False
     _transport: asyncio.BaseTransport | None = None
     _accepted = False  # By a listener here: this side is the server of a TLS handshake.
-
-
-def _in_transport(sock: MeshSocket) -> bool:
-    if sock._transport is None:
-        return False
-    sock._transport.close()
-    return True
 
 
 class MeshReader(asyncio.StreamReader):
@@ -333,29 +327,15 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
             return self._sock._lost(self._sock._node._host.closed())
 
 
-class Listener(Pollable):
-    """Streams that others open to a service here.
+class _Service(Pollable):
+    """What has a service name here and a socket of its own."""
 
-    ::
-
-        async with node.listen("echo") as listener:
-            async for sock in listener:
-                group.create_task(serve(sock))
-    """
+    _kind = ""
 
     def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
         super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
         self._node = node
-        self._arrivals = _ops.Arrivals()
         self.service = service
-
-    def close(self) -> None:
-        """Stop listening; tasks that wait get ClosedError, iterations end, streams that wait are reset.
-
-        Safe to call twice.
-        """
-        super().close()
-        self._arrivals.close()
 
     @property
     def address(self) -> Address:
@@ -367,7 +347,35 @@ class Listener(Pollable):
             _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self.fileno())
+        return _sockets.described(self, self.address, closed=self.fileno() < 0)
+
+    async def _closed_error(self) -> ClosedError:
+        return await self._node._loss(f"{self._kind} {self.service!r}", self.fileno() < 0)
+
+
+class Listener(_Service):
+    """Streams that others open to a service here.
+
+    ::
+
+        async with node.listen("echo") as listener:
+            async for sock in listener:
+                group.create_task(serve(sock))
+    """
+
+    _kind = "listener"
+
+    def __init__(self, descriptor: Descriptor, service: str, node: "Node") -> None:
+        super().__init__(descriptor, service, node)
+        self._arrivals = _sockets.Arrivals()
+
+    def close(self) -> None:
+        """Stop listening; tasks that wait get ClosedError, iterations end, streams that wait are reset.
+
+        Safe to call twice.
+        """
+        super().close()
+        self._arrivals.close()
 
     async def accept(self, *, timeout_s: float | None = None) -> MeshSocket:
         """The next stream. Raises MeshTimeout, or ClosedError once the listener is closed."""
@@ -382,7 +390,7 @@ class Listener(Pollable):
     async def _accept(self) -> MeshSocket:
         stream, peer, descriptor = await self._arrived()
         try:
-            await self._answer(_ops.confirmation(stream))
+            await self._send(_sockets.confirmation(stream))
         except BaseException:
             descriptor.close()
             raise
@@ -405,13 +413,7 @@ class Listener(Pollable):
             stream, peer, descriptor = arrived
             if descriptor is not None:
                 return stream, peer, descriptor
-            await self._answer(_ops.refusal(stream))
-
-    async def _closed_error(self) -> ClosedError:
-        return await self._node._loss(f"listener {self.service!r}", self.fileno() < 0)
-
-    async def _answer(self, message: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._sock, message)
+            await self._send(_sockets.refusal(stream))
 
     async def __aiter__(self) -> AsyncIterator[MeshSocket]:
         """Streams as they come, until the listener or the node is closed; ClosedError if the node ends by itself."""
@@ -454,7 +456,7 @@ class Server:
         self._listener.close()
 
     def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self._listener.fileno())
+        return _sockets.described(self, self.address, closed=self._listener.fileno() < 0)
 
     async def wait_closed(self) -> None:
         """Wait until it has stopped listening and all handlers have ended."""
@@ -555,7 +557,7 @@ class Server:
                 sock._transport.abort()
 
 
-class DatagramSocket(Pollable):
+class DatagramSocket(_Service):
     """Datagrams between services. They may get lost, doubled and reordered, as everywhere.
 
     ::
@@ -565,28 +567,16 @@ class DatagramSocket(Pollable):
             data, sender = await sock.recv_from(timeout_s=5)
     """
 
+    _kind = "datagram socket"
+
     def __init__(self, descriptor: Descriptor, service: str, number: int, node: "Node") -> None:
-        super().__init__(_sockets.socket_of(descriptor, socket.SOCK_SEQPACKET))
-        self._node = node
+        super().__init__(descriptor, service, node)
         self._number = number
         self._calls = 0
-        self.service = service
 
     async def status(self) -> DatagramStatus:
         """How many datagrams it has carried, and how many came in vain while nobody read."""
         return await self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
-
-    @property
-    def address(self) -> Address:
-        """Where others reach it."""
-        return Address(self._node.id, self.service)
-
-    def __del__(self) -> None:
-        if self.fileno() >= 0:
-            _sockets.left_open(self, self._sock.close)
-
-    def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self.fileno())
 
     async def send_to(self, data: Buffer, address: tuple[str, str], *, timeout_s: float | None = None) -> None:
         """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.
@@ -611,7 +601,7 @@ class DatagramSocket(Pollable):
 
     async def _send_later(self, message: bytes, size: int, timeout_s: float | None) -> None:
         try:
-            await within(timeout_s, "send_to", asyncio.get_running_loop().sock_sendall(self._sock, message))
+            await within(timeout_s, "send_to", self._send(message))
         except MeshTimeout:
             raise
         except OSError as error:
@@ -643,9 +633,6 @@ class DatagramSocket(Pollable):
             raise
         except OSError as error:
             raise await self._closed_error() from error
-
-    async def _closed_error(self) -> ClosedError:
-        return await self._node._loss(f"datagram socket {self.service!r}", self.fileno() < 0)
 
 
 class Proxy:
@@ -682,10 +669,10 @@ class Proxy:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
+        return _sockets.described(self, f"{self.address} {self.service}")
 
 
-class EventStream(_process.Local):
+class EventStream(_process.Local, AsyncClosable):
     """Events of a node, as they happen, for one task; see :meth:`Node.events`.
 
     ::
@@ -735,17 +722,12 @@ class EventStream(_process.Local):
         await self._subscribe()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if self._poll is not None:
             self._poll.close()
 
     def __repr__(self) -> str:
-        return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)
+        return _sockets.described(self, f"of {self._node.id!r}", closed=self._done)
 
     def _closed(self) -> ClosedError:
         return _ops.closed(f"event stream of node {self._node.id!r}", None)
@@ -756,13 +738,12 @@ class EventStream(_process.Local):
                 raise self._closed()
             if self._poll is not None:
                 return
-            op = Op("session.new", {}, lambda _: None, self._node.timeout_s)
-            descriptor, _ = await self._node._run_descriptor(op)
+            descriptor, _ = await self._node._run_descriptor(_ops.new_session(self._node.timeout_s))
             poll = Pollable(_sockets.socket_of(descriptor, socket.SOCK_STREAM))
             self._session = Session(self._node._host)  # Each begins anew.
             try:
                 request_id, frame = self._session.request(self._op.name, self._op.keys)
-                await poll._loop.sock_sendall(poll._sock, frame)
+                await poll._send(frame)
                 self._poll = poll
                 await within(self._op.timeout_s, self._op.name, self._reply(request_id))
             except BaseException as error:

@@ -5,12 +5,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from . import _ops, _process, _sockets
 from ._aio_session import Opening, Pollable, owned, within
 from ._aio_streams import MeshSocket
+from ._closing import AsyncClosable
 from ._functions import (
     AsyncFunction,
     AsyncWorkContext,
@@ -226,39 +226,24 @@ class NodeUnit(AsyncUnit):
         return self._node.id
 
     def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> "Output":
-        """Its output from byte ``offset`` on, for ``async for``: each chunk as it arrives, until it is complete.
-
-        timeout_s: seconds to wait for the next chunk. Raises MeshTimeout, or StreamResetError where output was lost.
-        """
         return Output(self, offset, timeout_s)
 
     async def open_stdout(self, offset: int = 0) -> MeshSocket:
-        """Its output from byte ``offset`` on as a socket to read from."""
         descriptor, stream = await self._node._run_descriptor(_ops.results(self._id, offset, self._node.timeout_s))
         here = Address(self._node.id, "")
         return MeshSocket(descriptor, stream, Address(self._node.id, f"unit {self._id}"), here, self._node)
 
     async def status(self) -> UnitStatus:
-        """How it stands now."""
         return await self._node._run(_ops.unit_status(self._id, self._node.timeout_s))
 
     async def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
-        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
-
-        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
-        """
         result = await self._node._run(_ops.unit_wait(self._id, timeout_s))
         return _ops.check(result) if check else result
 
     async def cancel(self) -> bool:
-        """End it. True if the executing node has confirmed it; else it will be told when it can be reached."""
         return await self._node._run(_ops.cancel(self._id, self._node.timeout_s))
 
     async def release(self, *, force: bool = False) -> bool:
-        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
-
-        force: remove it here even if the executing node never hears of it.
-        """
         self._detached = True
         return await self._node._run(_ops.release(self._id, force, self._node.timeout_s))
 
@@ -270,7 +255,7 @@ class NodeUnit(AsyncUnit):
                 pass  # What made us take it back is the error to tell.
 
 
-class Output(_process.Local):
+class Output(_process.Local, AsyncClosable):
     """Output of a unit of work, for ``async for`` in one task; ``offset`` counts the bytes taken.
 
     A cancelled or timed-out wait loses nothing: go on with the same object.
@@ -325,14 +310,6 @@ class Output(_process.Local):
         if self._poll is not None:
             self._poll.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         self.close()
 
@@ -364,7 +341,7 @@ class Offer(Pollable):
             self._pool.close()
 
     def __repr__(self) -> str:
-        return _sockets.described(self, repr(self.worktype), self.fileno())
+        return _sockets.described(self, repr(self.worktype), closed=self.fileno() < 0)
 
     async def _serve(self) -> None:
         units = Units()

@@ -9,9 +9,9 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _fds
+from . import _fds, _sockets
 from ._seconds import check_seconds
 from ._session import Descriptor, Op, Reply, Session
 from .errors import ClosedError, MeshTimeout, ReceptorError
@@ -68,8 +68,8 @@ def deadline_of(op: Op[T]) -> Deadline:
 class Channel:
     """One session socket and its state. An interrupted call leaves it closed: half a frame may have passed."""
 
-    def __init__(self, sock: socket.socket, session: Session | None = None) -> None:
-        self.session = session if session is not None else Session()
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self.session = session
         self.events: deque[Event] = deque()
         self._sock = sock
         self._unsent = bytearray()
@@ -108,7 +108,7 @@ class Channel:
                     self.close()
             raise
 
-    def _take_back(self, request_id: int, undo: Callable[[JSON], Op[None]]) -> None:
+    def _take_back(self, request_id: int, undo: Callable[[JSON], Op[Any]]) -> None:
         """Give a request up, and undo what the node has done where its reply was on the way already."""
         deadline = Deadline(_TAKE_BACK_S, "cancel")
         try:
@@ -144,10 +144,7 @@ class Channel:
 
     def wake(self) -> None:
         """Make a wait in another thread end, with ClosedError. Safe at any time."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # Closed already, by us or by the node.
+        _sockets.wake(self._sock)
 
     def close(self) -> None:
         """Close the socket; the node drops what this session has asked for. Safe to call twice."""

@@ -10,9 +10,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from . import _process, _sockets
+from ._closing import Closable
 from ._fds import receive
 from ._payload import flat
 from ._session import Descriptor
@@ -191,7 +192,7 @@ class Units:
         return Task(message, descriptors)
 
 
-class Offer(_process.Local):
+class Offer(_process.Local, Closable):
     """A function as a work type, until it is closed or the node is."""
 
     def __init__(self, descriptor: Descriptor, worktype: str, function: Function, pool: "Pool | None") -> None:
@@ -209,10 +210,7 @@ class Offer(_process.Local):
         """Take the work type back; units that run go on. Safe to call twice."""
         if os.getpid() != self._pid:
             return
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        _sockets.wake(self._sock)
         if self._thread is not threading.current_thread():
             self._thread.join()
         if self._pool is not None:
@@ -238,19 +236,11 @@ class Offer(_process.Local):
                     name = f"work-{self.worktype}-{task.about.get('unit')}"
                     threading.Thread(target=task.run, args=(self._function, self._pool), name=name, daemon=True).start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
-    ) -> None:
-        self.close()
-
     def _abandon_after_fork(self) -> None:
         self._sock.close()
 
     def __repr__(self) -> str:
-        return _sockets.described(self, repr(self.worktype), self._sock.fileno())
+        return _sockets.described(self, repr(self.worktype), closed=self._sock.fileno() < 0)
 
 
 def new_pool(mode: FunctionMode) -> "Pool | None":

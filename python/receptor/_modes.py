@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from . import _daemon, _library, _process
+from . import _daemon, _library, _process, _sockets
 from ._channel import Deadline
 from ._seconds import check_seconds
 from ._session import Whose
@@ -20,6 +20,8 @@ MODES = ("auto", "in-process", "sidecar")
 _SESSION_FD = 3  # Of the child.
 _GREETING = b"Receptor Control, node "
 _LINE_BYTES = 4096
+SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session,
+_SIDECAR_LEAST_S = 0.2  # and at least has, where it did not answer in the time it had for that.
 _SOCKET_TO_STATUS_S = 0.2  # A process that ends closes its sockets a little before its status can be asked for.
 _LEAST_S = 0.001  # Of a time to attach: there is always something to wait for.
 
@@ -50,7 +52,7 @@ class Sidecar(Host):
         self._parent = os.getpid()
         self._reaped = False
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float = SIDECAR_END_S) -> None:
         """Wait for its end after the session's; kill it if that takes more than ``timeout_s``. Safe to call twice."""
         if self._reaped or os.getpid() != self._parent:
             return
@@ -98,6 +100,43 @@ class Sidecar(Host):
                 return True
             time.sleep(0.01)
         return False
+
+
+class AnyNode(_process.Local):
+    """What a node is, for either shell."""
+
+    _id: str
+    _version: str
+    _mode: str
+    _closed: bool
+
+    @property
+    def id(self) -> str:
+        """Its name in the mesh."""
+        return self._id
+
+    @property
+    def version(self) -> str:
+        """Version of the node's code, once started."""
+        return self._version
+
+    @property
+    def mode(self) -> str:
+        """Where the node runs, once started: "in-process", "sidecar" or "attached"."""
+        return self._mode
+
+    @property
+    def closed(self) -> bool:
+        """It was closed by :meth:`close`."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        return _sockets.described(self, repr(self._id), closed=self._closed)
+
+
+def unanswered_end_s(timeout_s: float) -> float:
+    """What is left to a sidecar for its end, where it did not answer to a ``close`` within ``timeout_s``."""
+    return max(SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
 
 
 def resolve(mode: str) -> str:

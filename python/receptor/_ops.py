@@ -6,7 +6,6 @@ into is read from ``types`` with the first such reply.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _daemon
 from ._address import Address
 from ._seconds import check_seconds
-from ._session import Descriptor, Op
-from .errors import ClosedError, ConfigError, ProtocolError, ReceptorError, WorkCancelled, WorkFailed
+from ._session import Op
+from .errors import ClosedError, ConfigError, ReceptorError, WorkCancelled, WorkFailed
 
 if TYPE_CHECKING:
     from .types import (
@@ -64,23 +63,20 @@ def open_node(
     mode: str,
 ) -> Op[JSON]:
     """``open``: the node itself. mode: where it will run; a sidecar finds the daemon by itself."""
-    from .types import list_of
+    from .types import TLS, WorkCommand, list_of, of_kind
 
     if node is None and config is None:
         raise ConfigError('a node needs an ID, or a configuration file that gives one: Node("web-1")')
-    if node is not None and config is not None:
-        raise ConfigError(f"id={node!r} and config={config!r} exclude each other: the file gives the ID")
-    if data_dir is not None and config is not None:
-        raise ConfigError(
-            f"data_dir={data_dir!r} and config={config!r} exclude each other: the file gives it, as datadir of node"
-        )
-    if max_idle_s is not None and config is not None:
-        raise ConfigError(
-            f"max_idle_s={max_idle_s!r} and config={config!r} exclude each other: the file gives it, as "
-            "maxidleconnectiontimeout of node"
-        )
+    for what, given, there in (
+        ("id", node, "the ID"),
+        ("data_dir", data_dir, "it, as datadir of node"),
+        ("max_idle_s", max_idle_s, "it, as maxidleconnectiontimeout of node"),
+    ):
+        if given is not None and config is not None:
+            raise ConfigError(f"{what}={given!r} and config={config!r} exclude each other: the file gives {there}")
     commands = [
-        _command(command).to_json() for command in list_of("work_commands", work_commands, "receptor.WorkCommand")
+        of_kind(command, WorkCommand, "work command").to_json()
+        for command in list_of("work_commands", work_commands, "receptor.WorkCommand")
     ]
     settings: JSON = {"environ": _environ(environ)}
     if log_level is not None:
@@ -95,20 +91,26 @@ def open_node(
     settings["listeners"] = [_listener(listener).to_json() for listener in list_of("listeners", listeners, "addresses")]
     if tls_profiles:
         profiles = _mapping("tls_profiles", tls_profiles, "receptor.TLS")
-        settings["tls_profiles"] = {name: _profile(name, profile).to_json() for name, profile in profiles.items()}
+        settings["tls_profiles"] = {
+            name: of_kind(profile, TLS, f"tls_profiles: {name!r}:").to_json() for name, profile in profiles.items()
+        }
     if commands:
         settings["work_commands"] = commands
-    if mode != "in-process":
-        pass  # A sidecar is the daemon.
-    elif commands:
-        settings["daemon"] = _daemon.require(f"work command {commands[0]['worktype']!r}")
-    elif config is not None and (daemon := _daemon.find()) is not None:
-        settings["daemon"] = daemon
+    if mode == "in-process":  # A sidecar is the daemon.
+        if commands:
+            settings["daemon"] = _daemon.require(f"work command {commands[0]['worktype']!r}")
+        elif config is not None and (daemon := _daemon.find()) is not None:
+            settings["daemon"] = daemon
     if max_idle_s is not None:
         settings["max_idle"] = _positive("max_idle_s", max_idle_s)
         if max_idle_s < _SHORTEST_IDLE_S:
             raise ConfigError(f"max_idle_s={max_idle_s!r}: want {_SHORTEST_IDLE_S} or more")
     return Op("open", {"config": settings}, _same, timeout_s)
+
+
+def new_session(timeout_s: float | None) -> Op[None]:
+    """``session.new``: brings the session's descriptor."""
+    return Op("session.new", {}, _nothing, timeout_s)
 
 
 def close(timeout_s: float) -> Op[None]:
@@ -328,60 +330,6 @@ def datagram_status(number: int, timeout_s: float | None) -> Op[DatagramStatus]:
     return Op("datagram.status", {"datagram": number}, decode, timeout_s)
 
 
-class Arrivals:
-    """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once.
-
-    Every stream is to be answered with its :func:`confirmation`: the node resets those that nobody has accepted when
-    the listener is closed.
-    """
-
-    def __init__(self) -> None:
-        self._descriptor: Descriptor | None = None
-        self._lost = False
-
-    def lose(self) -> None:
-        """Note that the message that came last, if one did, could not be received."""
-        self._lost = True
-
-    def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor | None] | None:
-        """Take a message; a stream's ID, who opened it, and its descriptor, None if it was lost, once all is known."""
-        if descriptors:
-            if len(descriptors) != 1 or (self._descriptor is not None and not self._lost):
-                raise ProtocolError("listener sent more descriptors than streams")
-            self.close()
-            self._descriptor = descriptors[0]
-            return None
-        descriptor, self._descriptor = self._descriptor, None
-        lost, self._lost = self._lost, False
-        if descriptor is None and not lost:
-            raise ProtocolError("listener told of a stream whose descriptor did not come")
-        return (*_accepted(message), descriptor)
-
-    def close(self) -> None:
-        """Drop what was received in part."""
-        if self._descriptor is not None:
-            self._descriptor.close()
-
-
-def confirmation(stream: int) -> bytes:
-    """What tells the node that a stream was accepted."""
-    return b"+%d" % stream
-
-
-def refusal(stream: int) -> bytes:
-    """What tells the node that nobody will accept a stream."""
-    return b"-%d" % stream
-
-
-def _accepted(message: bytes) -> tuple[int, Address]:
-    try:
-        value = json.loads(message)
-        stream, peer = int(value["stream"]), Address.from_json(value["peer"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(f"listener sent something else than an accepted stream: {error}") from error
-    return stream, peer
-
-
 def stream_status(stream: int, timeout_s: float | None) -> Op[StreamStatus]:
     """``stream.status``."""
 
@@ -451,12 +399,8 @@ def submit(
         keys,
         lambda ok: str(ok["unit"]),
         timeout_s,
-        undo=lambda ok: _take_back(str(ok["unit"]), timeout_s),
+        undo=lambda ok: release(str(ok["unit"]), True, timeout_s),
     )
-
-
-def _take_back(unit: str, timeout_s: float | None) -> Op[None]:
-    return Op("work.release", {"unit": unit, "force": True}, _nothing, timeout_s)
 
 
 def started(unit: str) -> Op[str]:
@@ -539,12 +483,6 @@ def _bound(asked: str, bound: str) -> str:
     return f"{scheme or 'tcp'}://{bound.rpartition('://')[2]}{slash}{path}"
 
 
-def _command(command: WorkCommand) -> WorkCommand:
-    from .types import WorkCommand, of_kind
-
-    return of_kind(command, WorkCommand, "work command")
-
-
 def _allowed(peers: Iterable[str] | None) -> list[str] | None:
     from .types import list_of
 
@@ -562,12 +500,6 @@ def _path(what: str, path: str | os.PathLike[str]) -> str:
         return os.path.abspath(os.fsdecode(path))
     except TypeError:
         raise ConfigError(f"{what}={path!r}: want a path") from None
-
-
-def _profile(name: str, profile: TLS) -> TLS:
-    from .types import TLS, of_kind
-
-    return of_kind(profile, TLS, f"tls_profiles: {name!r}:")
 
 
 def _flag(what: str, flag: bool) -> bool:

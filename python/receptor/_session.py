@@ -103,7 +103,7 @@ class Op(NamedTuple, Generic[T]):
     decode: Callable[[JSON], T]
     timeout_s: float | None = None
     own_timeout: bool = False
-    undo: Callable[[JSON], Op[None]] | None = None
+    undo: Callable[[JSON], Op[Any]] | None = None  # Any: nobody reads its reply
     exclusive: bool = False
     frees: bool = False
 
@@ -141,7 +141,7 @@ class Session:
         self._descriptors: deque[Descriptor] = deque()
         self._next_id = 1
         self._waiting: set[int] = set()
-        self._abandoned: dict[int, Callable[[JSON], Op[None]] | None] = {}
+        self._abandoned: dict[int, Callable[[JSON], Op[Any]] | None] = {}
         self._releasing: set[int] = set()  # The abandoned that keep a name or an address until they are answered.
         self._amends = bytearray()
 
@@ -164,7 +164,7 @@ class Session:
         return bool(self._abandoned)
 
     def abandon(
-        self, request_id: int, undo: Callable[[JSON], Op[None]] | None = None, *, exclusive: bool = False
+        self, request_id: int, undo: Callable[[JSON], Op[Any]] | None = None, *, exclusive: bool = False
     ) -> bytes:
         """Give a request up: returns the bytes that tell the node, empty if it has answered already.
 

@@ -1,4 +1,6 @@
-"""What the sockets of both shells share: construction from a received descriptor, forks, and the datagram format."""
+"""What the sockets of both shells share: construction from a received descriptor, forks, and what goes over
+them: the messages of listeners, and datagrams.
+"""
 
 import errno
 import functools
@@ -6,7 +8,7 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _process
@@ -47,6 +49,14 @@ def socket_of(descriptor: Descriptor, kind: socket.SocketKind) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind, fileno=descriptor.detach())
     sock.settimeout(None)
     return sock
+
+
+def wake(sock: socket.socket) -> None:
+    """Make a read in another thread end, as closing the socket would not. Safe at any time."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # Closed already, by us or by the node.
 
 
 class StreamSocket(_process.Local, socket.socket):
@@ -101,9 +111,9 @@ class StreamSocket(_process.Local, socket.socket):
         return f"<{type(self).__qualname__} {self.local} to {self.peer} {state}>"
 
 
-def described(thing: object, what: object, fileno: int = 0) -> str:
-    """The ``repr`` of something that is closed where its descriptor, ``fileno``, is -1."""
-    return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if fileno < 0 else ''}>"
+def described(thing: object, what: object, *, closed: bool = False) -> str:
+    """The ``repr`` of something that can be closed."""
+    return f"<{type(thing).__module__}.{type(thing).__qualname__} {what}{' closed' if closed else ''}>"
 
 
 def left_open(thing: object, close: Callable[[], object]) -> None:
@@ -124,6 +134,60 @@ def host_port(address: str) -> tuple[str, int]:
     if scheme not in ("", "tcp") or not colon:
         raise ConfigError(f"{address!r} has no host and port")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Arrivals:
+    """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once.
+
+    Every stream is to be answered with its :func:`confirmation`: the node resets those that nobody has accepted when
+    the listener is closed.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor: Descriptor | None = None
+        self._lost = False
+
+    def lose(self) -> None:
+        """Note that the message that came last, if one did, could not be received."""
+        self._lost = True
+
+    def take(self, message: bytes, descriptors: Sequence[Descriptor]) -> tuple[int, Address, Descriptor | None] | None:
+        """Take a message; a stream's ID, who opened it, and its descriptor, None if it was lost, once all is known."""
+        if descriptors:
+            if len(descriptors) != 1 or (self._descriptor is not None and not self._lost):
+                raise ProtocolError("listener sent more descriptors than streams")
+            self.close()
+            self._descriptor = descriptors[0]
+            return None
+        descriptor, self._descriptor = self._descriptor, None
+        lost, self._lost = self._lost, False
+        if descriptor is None and not lost:
+            raise ProtocolError("listener told of a stream whose descriptor did not come")
+        return (*_accepted(message), descriptor)
+
+    def close(self) -> None:
+        """Drop what was received in part."""
+        if self._descriptor is not None:
+            self._descriptor.close()
+
+
+def confirmation(stream: int) -> bytes:
+    """What tells the node that a stream was accepted."""
+    return b"+%d" % stream
+
+
+def refusal(stream: int) -> bytes:
+    """What tells the node that nobody will accept a stream."""
+    return b"-%d" % stream
+
+
+def _accepted(message: bytes) -> tuple[int, Address]:
+    try:
+        value = json.loads(message)
+        stream, peer = int(value["stream"]), Address.from_json(value["peer"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"listener sent something else than an accepted stream: {error}") from error
+    return stream, peer
 
 
 def pack_datagram(payload: bytes | bytearray | memoryview, address: tuple[str, str]) -> bytes:

@@ -7,12 +7,12 @@ import select
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, next_on
+from ._closing import Closable
 from ._session import Descriptor
 from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 
@@ -168,7 +168,7 @@ class MeshSocket(_sockets.StreamSocket):
                 raise reset from error
 
 
-class _Service(_process.Local):
+class _Service(_process.Local, Closable):
     """What has a service name here and a socket of its own."""
 
     _kind = ""
@@ -189,22 +189,15 @@ class _Service(_process.Local):
     def close(self) -> None:
         """Close it; a wait in another thread ends. Safe to call twice."""
         self._done = True
-        _wake_and_close(self._sock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        _sockets.wake(self._sock)
+        self._sock.close()
 
     def __del__(self) -> None:
         if self._sock.fileno() >= 0:
             _sockets.left_open(self, self._sock.close)
 
     def __repr__(self) -> str:
-        return _sockets.described(self, self.address, self._sock.fileno())
+        return _sockets.described(self, self.address, closed=self._sock.fileno() < 0)
 
     def _closed_error(self) -> ClosedError:
         return self._node._loss(f"{self._kind} {self.service!r}", self._done)
@@ -226,7 +219,7 @@ class Listener(_Service):
     _kind = "listener"
 
     def __init__(self, descriptor: Descriptor, service: str, node: Node) -> None:
-        self._arrivals = _ops.Arrivals()
+        self._arrivals = _sockets.Arrivals()
         self._turn = threading.Lock()  # A stream is two messages, which one thread has to take.
         super().__init__(descriptor, service, node)
 
@@ -265,11 +258,11 @@ class Listener(_Service):
             stream, peer, descriptor = arrived
             if descriptor is not None:
                 return stream, peer, descriptor
-            self._sock.send(_ops.refusal(stream))
+            self._sock.send(_sockets.refusal(stream))
 
     def _confirm(self, stream: int, descriptor: Descriptor) -> None:
         try:
-            self._sock.send(_ops.confirmation(stream))
+            self._sock.send(_sockets.confirmation(stream))
         except BaseException:
             descriptor.close()
             raise
@@ -377,7 +370,7 @@ class DatagramSocket(_Service):
         return self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
 
 
-class Proxy:
+class Proxy(Closable):
     """A bridge between an address outside the mesh and a service in it; it runs until it or the node is closed.
 
     address: outside the mesh: where it listens, with the port that was found for port 0, or what it dials.
@@ -402,19 +395,11 @@ class Proxy:
             self._done = True
             self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self.address} {self.service}>"
+        return _sockets.described(self, f"{self.address} {self.service}")
 
 
-class EventStream(_process.Local):
+class EventStream(_process.Local, Closable):
     """Events of a node, as they happen. Close it, or use it in a ``with`` statement.
 
     ::
@@ -465,29 +450,13 @@ class EventStream(_process.Local):
             self._channel.wake()
             self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if not self._done:
             _sockets.left_open(self, self.close)
 
     def __repr__(self) -> str:
-        return _sockets.described(self, f"of {self._node.id!r}", -1 if self._done else 0)
+        return _sockets.described(self, f"of {self._node.id!r}", closed=self._done)
 
     def _abandon_after_fork(self) -> None:
         self._done = True
         self._channel.close()
-
-
-def _wake_and_close(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)  # Only this ends a read in another thread.
-    except OSError:
-        pass
-    sock.close()

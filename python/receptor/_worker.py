@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from . import _process
+from ._functions import Output, WorkContext, encode, flush_streams, judged
 from .errors import ReceptorError
 
 
@@ -88,7 +89,7 @@ class _Process:
                 if "progress" not in verdict:
                     self.alive = True
                     return verdict
-                control.send(_encode(verdict))
+                control.send(encode(verdict))
             if control in ready:
                 return {"err": "cancelled"}
         except (EOFError, OSError):
@@ -180,18 +181,10 @@ def _can_be_imported(module: str) -> bool:
         return False
 
 
-def _encode(verdict: dict[str, Any]) -> bytes:
-    from ._functions import encode
-
-    return encode(verdict)
-
-
 def _serve(pipe: Connection) -> None:
     """What a worker process does: one unit after another, until nobody wants more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # What the function starts gets it, as elsewhere.
-    from ._functions import Output, WorkContext, flush_streams, judged
-
     while True:
         try:
             module, name, unit, stdin_path, stdout_path = pipe.recv()

@@ -86,14 +86,12 @@ __all__ = [
     "connect",
 ]
 
-_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session,
-_SIDECAR_LEAST_S = 0.2  # and at least has, where it did not answer in the time it had for that.
 _LAST_WORDS_S = 3.0  # How long a closing node waits until what was written to closed streams is with the engine.
 _END_TASKS_S = 0.1  # What cancelled handlers and functions have at least.
 T = TypeVar("T")
 
 
-class Node(_process.Local):
+class Node(_modes.AnyNode):
     """A node of the mesh, running from ``async with`` (or ``await Node(...)``) until its end (or :meth:`close`).
 
     The arguments are those of :class:`receptor.Node`, and so are the errors, raised when it starts. It belongs to the
@@ -214,7 +212,7 @@ class Node(_process.Local):
             self._check(started=False)
         except BaseException:
             session.close()
-            await _reap(sidecar, _SIDECAR_END_S)
+            await _reap(sidecar)
             raise
         self._session = session
         self._sidecar = sidecar
@@ -239,26 +237,6 @@ class Node(_process.Local):
             raise
 
     # What it is.
-
-    @property
-    def id(self) -> str:
-        """Its name in the mesh."""
-        return self._id
-
-    @property
-    def version(self) -> str:
-        """Version of the node's code, once started."""
-        return self._version
-
-    @property
-    def mode(self) -> str:
-        """Where the node runs, once started: "in-process", "sidecar" or "attached"."""
-        return self._mode
-
-    @property
-    def closed(self) -> bool:
-        """It was closed by :meth:`close`."""
-        return self._closed
 
     @property
     def work(self) -> Work:
@@ -461,14 +439,14 @@ class Node(_process.Local):
         check_loop(self._session.loop)
         self._closed = self._host.closing = True
         end = self._session.loop.time() + timeout_s
-        sidecar_end_s = _SIDECAR_END_S
+        sidecar_end_s = _modes.SIDECAR_END_S
         try:
             await self._last_words(min(timeout_s, _LAST_WORDS_S))
             await self._session.call(_ops.close(max(end - self._session.loop.time(), 0.0)))
         except ClosedError:
             pass  # It ended by itself.
         except MeshTimeout:  # It ends with its session, now.
-            sidecar_end_s = max(_SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
+            sidecar_end_s = _modes.unanswered_end_s(timeout_s)
         finally:
             self._session.close()
             try:
@@ -492,9 +470,6 @@ class Node(_process.Local):
         if session is None or self._closed or os.getpid() != self._pid:
             return
         _sockets.left_open(self, self._end_forgotten)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
 
     # Sessions and tasks.
 
@@ -621,10 +596,10 @@ def _end_unwanted(begun: asyncio.Future[tuple[Op[JSON] | None, socket.socket, _m
     _, sock, sidecar = begun.result()
     sock.close()
     if sidecar is not None:
-        threading.Thread(target=sidecar.wait, args=(_SIDECAR_END_S,), name="receptor-sidecar", daemon=True).start()
+        threading.Thread(target=sidecar.wait, name="receptor-sidecar", daemon=True).start()
 
 
-async def _reap(sidecar: _modes.Sidecar | None, timeout_s: float) -> None:
+async def _reap(sidecar: _modes.Sidecar | None, timeout_s: float = _modes.SIDECAR_END_S) -> None:
     """Wait for the end of a sidecar, in a thread that goes on if this is cancelled, or a zombie would stay."""
     if sidecar is not None:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, sidecar.wait, timeout_s))

@@ -12,8 +12,8 @@
 
 A node may be used from any number of threads. Each blocking call has a session socket of its own while it runs, so
 threads do not wait for one another, and a call that is interrupted (Ctrl-C) or runs into its timeout is cancelled in
-the node as well. Every wait is a plain read of a socket: signals act at once. No thread is started, but for the one
-that carries log records if ``log_level`` is given.
+the node as well. Every wait is a plain read of a socket: signals act at once. No thread stays, but for the one that
+carries log records if ``log_level`` is given.
 """
 
 # The annotations stay text, and the modules of values are read with the first value that needs them: most of what
@@ -25,12 +25,12 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import _modes, _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
+from ._closing import Closable
 from ._session import Descriptor, Op, Reply, Session
 from ._streams import DatagramSocket, EventStream, Listener, MeshSocket, Proxy
 from .errors import ClosedError, MeshTimeout, ReceptorError
@@ -58,13 +58,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"]
 
-_SIDECAR_END_S = 5.0  # How long a sidecar may take to end after its session,
-_SIDECAR_LEAST_S = 0.2  # and at least has, where it did not answer in the time it had for that.
 _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
 T = TypeVar("T")
 
 
-class Node(_process.Local):
+class Node(_modes.AnyNode, Closable):
     """A node of the mesh, running from construction until :meth:`close`.
 
     id: its name in the mesh, unique there. Not needed if ``config`` gives one.
@@ -172,9 +170,9 @@ class Node(_process.Local):
                 self._id = str(op.decode(self._root.call(op).result()).get("node"))
             self._host.id = self._id
             if log_level is not None:
-                self._main = self._new_channel(self._deadline())  # From here on the root is read for log records only.
+                self._main = self._new_channel()  # From here on the root is read for log records only.
                 self._logs = _LogForwarder(self._root, self._id)
-            self._idle.append(self._new_channel(self._deadline()))
+            self._idle.append(self._new_channel())
         except BaseException as error:
             self._drop(interrupted=not isinstance(error, Exception))
             raise
@@ -182,26 +180,6 @@ class Node(_process.Local):
         _process.track_node(self)
 
     # What it is.
-
-    @property
-    def id(self) -> str:
-        """Its name in the mesh."""
-        return self._id
-
-    @property
-    def version(self) -> str:
-        """Version of the node's code."""
-        return self._version
-
-    @property
-    def mode(self) -> str:
-        """Where the node runs: "in-process", "sidecar" or "attached"."""
-        return self._mode
-
-    @property
-    def closed(self) -> bool:
-        """It was closed by :meth:`close`."""
-        return self._closed
 
     @property
     def work(self) -> Work:
@@ -356,33 +334,22 @@ class Node(_process.Local):
         op = _ops.close(timeout_s)
         deadline = deadline_of(op)
         self._closed = self._host.closing = True
-        sidecar_end_s = _SIDECAR_END_S
+        sidecar_end_s = _modes.SIDECAR_END_S
         try:
             with self._growing(deadline):
                 self._main.call(op, deadline)
         except ClosedError:
             pass  # It ended by itself.
         except MeshTimeout:  # It ends with its session, now.
-            sidecar_end_s = max(_SIDECAR_END_S - timeout_s, _SIDECAR_LEAST_S)
+            sidecar_end_s = _modes.unanswered_end_s(timeout_s)
         except BaseException as error:
             self._drop(interrupted=not isinstance(error, Exception))
             raise
         self._drop(sidecar_end_s)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if not self._closed and os.getpid() == self._pid:
             _sockets.left_open(self, self._end_forgotten)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__} {self._id!r}{' closed' if self._closed else ''}>"
 
     # Sessions.
 
@@ -398,10 +365,8 @@ class Node(_process.Local):
         channel = self._acquire(deadline)
         try:
             reply = channel.call(op, deadline)
-        except BaseException:
+        finally:
             self._busy.discard(channel)
-            raise
-        self._busy.discard(channel)
         if len(self._idle) >= _IDLE_CHANNELS:
             channel.close()
         else:
@@ -490,16 +455,15 @@ class Node(_process.Local):
         finally:
             self._lock.release()
 
-    def _deadline(self) -> Deadline:
-        return Deadline(self.timeout_s, "session.new")
-
-    def _new_channel(self, deadline: Deadline) -> Channel:
-        reply = self._main.call(Op("session.new", {}, lambda _: None), deadline, lasting=True)
+    def _new_channel(self, deadline: Deadline | None = None) -> Channel:
+        op = _ops.new_session(self.timeout_s)
+        deadline = deadline or deadline_of(op)
+        reply = self._main.call(op, deadline, lasting=True)
         channel = from_descriptor(reply.descriptor().detach(), Session(self._host))
         channel.greeting(deadline)
         return channel
 
-    def _drop(self, sidecar_end_s: float = _SIDECAR_END_S, *, interrupted: bool = False) -> None:
+    def _drop(self, sidecar_end_s: float = _modes.SIDECAR_END_S, *, interrupted: bool = False) -> None:
         """Close all sessions, which ends the node if it still runs. Whoever is interrupted does not wait for that."""
         self._main.wake()
         self._main.close()

@@ -165,42 +165,27 @@ class NodeUnit(Unit):
         return self._node.id
 
     def stdout(self, offset: int = 0, *, timeout_s: float | None = None) -> Iterator[bytes]:
-        """Its output from byte ``offset`` on, each chunk as it arrives, until the unit is complete.
-
-        timeout_s: seconds to wait for the next chunk. Raises MeshTimeout, or StreamResetError where output was lost.
-        """
         check_seconds("timeout_s", timeout_s)
         chunks = _read(self.open_stdout(offset), timeout_s, f"output of unit {self._id}")
         next(chunks)  # From here on it closes its socket, also if nobody ever reads.
         return chunks
 
     def open_stdout(self, offset: int = 0) -> MeshSocket:
-        """Its output from byte ``offset`` on as a socket to read from."""
         descriptor, stream = self._node._run_descriptor(_ops.results(self._id, offset, self._node.timeout_s))
         here = Address(self._node.id, "")
         return MeshSocket(descriptor, stream, Address(self._node.id, f"unit {self._id}"), here, self._node)
 
     def status(self) -> UnitStatus:
-        """How it stands now."""
         return self._node._run(_ops.unit_status(self._id, self._node.timeout_s))
 
     def wait(self, *, timeout_s: float | None = None, check: bool = True) -> WorkResult:
-        """Wait until it is complete. Raises MeshTimeout; the unit goes on.
-
-        check: raise WorkFailed or WorkCancelled if it did not succeed; both have the ``result``.
-        """
         result = self._node._run(_ops.unit_wait(self._id, timeout_s))
         return _ops.check(result) if check else result
 
     def cancel(self) -> bool:
-        """End it. True if the executing node has confirmed it; else it will be told when it can be reached."""
         return self._node._run(_ops.cancel(self._id, self._node.timeout_s))
 
     def release(self, *, force: bool = False) -> bool:
-        """End it and remove all traces. True if the executing node has confirmed it; else it will be told.
-
-        force: remove it here even if the executing node never hears of it.
-        """
         self._detached = True
         return self._node._run(_ops.release(self._id, force, self._node.timeout_s))
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from receptor import _fds, _ops
+from receptor import _fds, _sockets
 from receptor._session import Descriptor
 from receptor.errors import ProtocolError
 
@@ -47,7 +47,7 @@ def test_a_descriptor_that_the_kernel_dropped_is_an_error() -> None:
 
 
 def test_streams_arrive_in_two_messages() -> None:
-    arrivals = _ops.Arrivals()
+    arrivals = _sockets.Arrivals()
     read, write = os.pipe()
     assert arrivals.take(b"+", [Descriptor(read)]) is None
     arrived = arrivals.take(b'{"stream": 3, "peer": {"node": "b", "service": "s"}}', [])
@@ -64,7 +64,7 @@ def test_streams_arrive_in_two_messages() -> None:
 
 
 def test_a_stream_is_never_that_of_another_whose_second_message_was_lost() -> None:
-    arrivals = _ops.Arrivals()
+    arrivals = _sockets.Arrivals()
     first, second = os.pipe()
     arrivals.take(b"+", [Descriptor(first)])
     arrivals.lose()
@@ -79,7 +79,7 @@ def test_a_stream_is_never_that_of_another_whose_second_message_was_lost() -> No
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b'{"stream": "x"}'])
 def test_a_stream_that_is_none_closes_what_came(message: bytes) -> None:
-    arrivals = _ops.Arrivals()
+    arrivals = _sockets.Arrivals()
     read, write = os.pipe()
     arrivals.take(b"+", [Descriptor(read)])
     with pytest.raises(ProtocolError):
@@ -89,11 +89,11 @@ def test_a_stream_that_is_none_closes_what_came(message: bytes) -> None:
 
 
 def test_what_was_received_in_part_is_closed() -> None:
-    arrivals = _ops.Arrivals()
+    arrivals = _sockets.Arrivals()
     read, write = os.pipe()
     arrivals.take(b"+", [Descriptor(read)])
     arrivals.close()
     assert not is_open(read)
     with pytest.raises(ProtocolError, match="whose descriptor did not come"):
-        _ops.Arrivals().take(b"{}", [])
+        _sockets.Arrivals().take(b"{}", [])
     os.close(write)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshes import InThread, Mesh
+from meshes import Mesh
 
 import receptor
 from receptor._fds import receive
@@ -454,7 +454,7 @@ def test_what_cannot_be_offered() -> None:
             node.work.offer("x", Called().method, mode="process")
 
 
-def test_closing_the_node_does_not_wait_for_a_stubborn_function(in_thread: InThread) -> None:
+def test_closing_the_node_does_not_wait_for_a_stubborn_function() -> None:
     started, goes_on = threading.Event(), threading.Event()
 
     def stubborn(unit: receptor.WorkContext) -> None:

@@ -74,7 +74,7 @@ def test_tls_profiles_by_name(nodes: Mesh, tmp_path: Path) -> None:
         b.listen("x", tls="nonesuch")
 
 
-def test_streams_that_nobody_accepts_are_reset(nodes: Mesh, in_thread: InThread) -> None:
+def test_streams_that_nobody_accepts_are_reset(nodes: Mesh) -> None:
     a, b = nodes.pair()
     with b.listen("busy") as listener:
         first = a.connect("b", "busy")
@@ -273,7 +273,7 @@ def test_datagrams_that_nobody_reads_are_counted(nodes: Mesh) -> None:
 # Attached programs.
 
 
-def test_two_programs_share_a_daemons_node(in_thread: InThread) -> None:
+def test_two_programs_share_a_daemons_node() -> None:
     daemon = Daemon("host")
     try:
         with receptor.Node.attach(daemon.socket) as one, receptor.Node.attach(str(daemon.socket)) as two:
