@@ -160,32 +160,12 @@ __all__ = [
     "plugin_export",
 ]
 
-# Modules that are read when one of their names is first used; what is none of their names is in types.
+# Modules that are read when one of their names is first used. What is none of their names is in errors or types.
 _MODULES = {
     "node": ("DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "Proxy"),
     "control": ("Client", "connect"),
     "work": ("Offer", "Unit", "Work", "WorkContext"),
     "_plugin": ("BUFFER_PAYLOAD", "BYTES_PAYLOAD", "FILE_PAYLOAD", "plugin_export"),
-    "errors": (
-        "AddressInUse",
-        "ClosedError",
-        "ConfigError",
-        "ControlError",
-        "ForkedProcessError",
-        "MeshTimeout",
-        "NativeLibraryError",
-        "PayloadTooLarge",
-        "ProtocolError",
-        "ReceptorError",
-        "StreamResetError",
-        "UnitNotFound",
-        "Unreachable",
-        "UnreachableReason",
-        "WorkCancelled",
-        "WorkError",
-        "WorkFailed",
-        "WorkTypeError",
-    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _SUBMODULES = ("aio", "control", "errors", "node", "testing", "types", "work")
@@ -201,7 +181,8 @@ def __getattr__(name: str) -> "Any":  # Any: whatever the name stands for; type 
 
         value: Any = version()
     elif name in __all__:
-        value = getattr(import_module(f".{_MODULE_OF.get(name, 'types')}", __name__), name)
+        module = _MODULE_OF.get(name) or ("errors" if name in import_module(".errors", __name__).__all__ else "types")
+        value = getattr(import_module(f".{module}", __name__), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -163,9 +163,8 @@ class AsyncSession:
             if reply.fd is not None:
                 reply.fd.close()
             if op.undo is not None and reply.error is None and self._error is None:
-                undo, _ = self.start(op.undo(reply.ok))
-                self.session.abandon(undo, exclusive=op.exclusive)
-                del self._futures[undo]
+                self.session.take_back(op.undo, reply.ok, exclusive=op.exclusive)
+                self._write(self.session.amends())
 
     async def _released(self) -> None:
         """Wait until the node has taken back what cancelled calls had asked for: its names would still be in use."""

@@ -179,6 +179,13 @@ class Session:
             self._releasing.add(request_id)
         return encode({"op": "cancel", "target": request_id})
 
+    def take_back(self, undo: Callable[[JSON], Op[Any]], ok: JSON, *, exclusive: bool) -> None:
+        """Have undone what was done for somebody who has given up; see :meth:`amends`. ok: of the reply that came."""
+        op = undo(ok)
+        request_id, frame = self.request(op.name, op.keys)
+        self.abandon(request_id, exclusive=exclusive)
+        self._amends += frame
+
     def receive(self, data: bytes, descriptors: Iterable[Descriptor] = ()) -> list[Reply | Event]:
         """Take what one read brought and return what it completed.
 
@@ -204,7 +211,7 @@ class Session:
         return int(length) + 4 - len(self._buffer)
 
     def amends(self) -> bytes:
-        """What is to be sent now that abandoned requests were answered."""
+        """What is to be sent to undo what was done for those who have given up."""
         frames = bytes(self._amends)
         self._amends.clear()
         return frames
@@ -265,10 +272,7 @@ class Session:
             if descriptor is not None:
                 descriptor.close()
             if undo is not None and isinstance(frame.get("ok"), dict):
-                op = undo(frame["ok"])
-                again, request = self.request(op.name, op.keys)
-                self.abandon(again, exclusive=request_id in self._releasing)
-                self._amends += request
+                self.take_back(undo, frame["ok"], exclusive=request_id in self._releasing)
             self._releasing.discard(request_id)
             return None
         if request_id not in self._waiting:

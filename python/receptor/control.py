@@ -445,25 +445,10 @@ class ClientUnit(Unit):
         return self._client._run(ops.release(self._id, force), timeout_s)
 
 
-_LATER = {
-    "About": "_control_types",
-    "Backend": "_control_types",
-    "BackendFailed": "_control_types",
-    "DaemonEvent": "_control_events",
-    "Link": "_control_types",
-    "Links": "_control_types",
-    "SnapshotComplete": "_control_types",
-    "Topology": "_control_types",
-    "TopologyEdge": "_control_types",
-    "TopologyNode": "_control_types",
-    "TopologyService": "_control_types",
-    "WorkReleased": "_control_types",
-}
-
-
 def __getattr__(name: str) -> Any:  # Any: a class
-    if name in _LATER:
-        from importlib import import_module
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(import_module(f"receptor.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "_control_events" if name == "DaemonEvent" else "_control_types"
+    return getattr(import_module(f"receptor.{module}"), name)
