@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from . import _fds, _process
-from ._channel import GRACE_S
 from ._closing import AsyncClosable
 from ._seconds import check_seconds
 from ._session import Descriptor, Op, Reply, Session
@@ -115,7 +114,7 @@ class AsyncSession:
             await within(op.timeout_s, op.name, self._released())
         request_id, future = self.start(op)
         try:
-            return await within(op.timeout_s, op.name, future, GRACE_S if op.own_timeout else 0.0)
+            return await within(op.timeout_s, op.name, future, op.grace_s)
         except BaseException:
             self._give_up(request_id, future, op)
             raise

@@ -19,7 +19,6 @@ from .errors import ClosedError, MeshTimeout, ReceptorError
 if TYPE_CHECKING:
     from .types import JSON, Event
 
-GRACE_S = 1.0  # How long after its own limit a node may still answer, and say more, before we give up on it.
 _TAKE_BACK_S = 0.25  # What the answer to a request that was given up may take.
 _READ_BYTES = 64 << 10
 T = TypeVar("T")
@@ -62,7 +61,7 @@ class Deadline:
 
 def deadline_of(op: Op[T]) -> Deadline:
     """The deadline of a request that starts now."""
-    return Deadline(op.timeout_s, op.name, GRACE_S if op.own_timeout else 0.0)
+    return Deadline(op.timeout_s, op.name, op.grace_s)
 
 
 class Channel:

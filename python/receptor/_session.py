@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 << 20
+GRACE_S = 1.0  # How long after its own limit a node may still answer, and say more, before we give up on it.
 MAX_PENDING_DESCRIPTORS = 64  # Received, their frames not yet complete; the node sends one at a time.
 
 _LENGTH = struct.Struct(">I")
@@ -90,7 +91,7 @@ class Hello(NamedTuple):
 class Op(NamedTuple, Generic[T]):
     """A request before it is sent, and how its reply is read.
 
-    own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in some time later.
+    own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in ``grace_s`` later.
     timeout_s: seconds; None waits for ever.
     undo: makes, of the reply's object, the request that takes back what was done for somebody who has given up; None if
         closing the reply's descriptor does, or nothing needs to.
@@ -106,6 +107,11 @@ class Op(NamedTuple, Generic[T]):
     undo: Callable[[JSON], Op[Any]] | None = None  # Any: nobody reads its reply
     exclusive: bool = False
     frees: bool = False
+
+    @property
+    def grace_s(self) -> float:
+        """What a shell waits beyond ``timeout_s``."""
+        return GRACE_S if self.own_timeout else 0.0
 
 
 class Whose:

@@ -1062,8 +1062,7 @@ async def test_a_sidecar_that_says_nothing_is_ended_soon(face: str, monkeypatch:
         wait(self, 0)
 
     monkeypatch.setattr(Sidecar, "wait", recorded)
-    monkeypatch.setattr("receptor._channel.GRACE_S", 0.01)
-    monkeypatch.setattr("receptor._aio_session.GRACE_S", 0.01)
+    monkeypatch.setattr("receptor._session.GRACE_S", 0.01)
     if face == "blocking":
         with receptor.Node("a", mode="sidecar") as node:
             stop(node._sidecar)
