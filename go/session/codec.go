@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -18,8 +19,8 @@ const maxFrame = 16 << 20
 
 const frameHeader = 4
 
-// readFrame reads one frame into v. The error is io.EOF at a clean end of the session.
-func readFrame(r io.Reader, v any) error {
+// readFrame reads one request. The error is io.EOF at a clean end of the session.
+func readFrame(r io.Reader, req *request) error {
 	var header [frameHeader]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return err
@@ -35,7 +36,15 @@ func readFrame(r io.Reader, v any) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(body, v)
+	err = json.Unmarshal(body, req)
+	if _, wrong := errors.AsType[*json.UnmarshalTypeError](err); wrong && req.ID == 0 {
+		var id struct { // The wrong key may have been what the reading ended with, and who asked waits for an answer.
+			ID uint64 `json:"id"`
+		}
+		_ = json.Unmarshal(body, &id)
+		req.ID = id.ID
+	}
+	return err
 }
 
 // frameSizeError is about a frame of so many bytes, behind which nobody can find the next one.
@@ -101,10 +110,39 @@ func badFrame(err error) (string, bool) {
 			return fmt.Sprintf("frame is not a JSON object: %s given", t.Value), true
 		}
 		field := strings.TrimPrefix(t.Field, "backendConfig.") // Embedded in the request: no key of the frame.
-		return fmt.Sprintf("key %q: %s given, %s expected", field, t.Value, t.Type), true
+		return fmt.Sprintf("key %q: %s given, %s expected", field, t.Value, expected(t.Type)), true
 	}
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return "frame is not a JSON object: " + err.Error(), true
 	}
 	return "", false
+}
+
+// expected says in the words of JSON what a key of this type takes.
+func expected(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return expected(t.Elem())
+	case reflect.Slice:
+		return "array"
+	case reflect.Map:
+		return "object"
+	case reflect.Struct:
+		if t == reflect.TypeFor[tlsProfile]() {
+			return "string or object"
+		}
+		return "object"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Uint8:
+		return "whole number from 0 to 255"
+	case reflect.Uint64:
+		return "whole number from 0"
+	case reflect.Int, reflect.Int64:
+		return "whole number"
+	case reflect.Float64:
+		return "number"
+	default:
+		return t.String()
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,12 @@ func (c *openConfig) arguments(dataDir, trust string) ([]string, error) {
 		return nil, badRequest(`keys "data_dir" and "file" exclude each other: the file names the directory, as datadir of node`)
 	case c.File != "" && c.MaxIdle != 0:
 		return nil, badRequest(`keys "max_idle" and "file" exclude each other: the file gives the time, as maxidleconnectiontimeout of node`)
+	case c.File != "" && !filepath.IsAbs(c.File):
+		return nil, badRequest(notAbsolute("file", c.File))
+	case c.Daemon != "" && !filepath.IsAbs(c.Daemon):
+		return nil, badRequest(notAbsolute("daemon", c.Daemon))
+	case c.MaxIdle != 0 && seconds(c.MaxIdle) < config.MinIdle:
+		return nil, badRequest(fmt.Sprintf("key \"max_idle\": %v seconds: want %v or more", c.MaxIdle, config.MinIdle.Seconds()))
 	case c.File != "":
 		args = append(args, "--config", c.File)
 	case c.Node == "":
@@ -62,7 +69,14 @@ func (c *openConfig) arguments(dataDir, trust string) ([]string, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
-		args = append(args, c.Profiles[name].directives(name, trust)...)
+		p := c.Profiles[name]
+		switch {
+		case name == "":
+			return nil, badRequest(`key "tls_profiles": a profile needs a name`)
+		case (p.Cert == "") != (p.Key == ""):
+			return nil, badRequest(fmt.Sprintf("key \"tls_profiles\": profile %q: \"cert\" and \"key\" go together", name))
+		}
+		args = append(args, p.directives(name, trust)...)
 	}
 	for _, w := range c.WorkCommands {
 		args = append(args, "--work-command", "worktype="+w.WorkType, "command="+w.Command, "params="+w.Params,
@@ -74,7 +88,13 @@ func (c *openConfig) arguments(dataDir, trust string) ([]string, error) {
 	return args, nil
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds are so many; more than a Duration has are the most that it has.
+func seconds(s float64) time.Duration {
+	if s >= time.Duration(math.MaxInt64).Seconds() {
+		return math.MaxInt64
+	}
+	return time.Duration(s * float64(time.Second))
+}
 
 // open builds the node. A failure leaves nothing behind.
 func (h *host) open(ctx context.Context, c *openConfig) error {
@@ -123,6 +143,9 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 	}
 	environ := h.environ
 	for k, v := range c.Environ {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(v, "\x00") {
+			return badRequest(fmt.Sprintf("key \"environ\": no environment has a variable %q with the value %q", k, v))
+		}
 		environ = append(environ[:len(environ):len(environ)], k+"="+v)
 	}
 	d, err := daemon.Build(ctx, cfg, daemon.Options{
@@ -159,12 +182,16 @@ func (h *host) adopt(d *daemon.Daemon) {
 	h.spawn("work events", func() { h.relayWork(d.Work) })
 }
 
+func notAbsolute(key, path string) string {
+	return fmt.Sprintf("key %q: %q is not an absolute path", key, path)
+}
+
 // dataDir is where the units of this node live: where the program says, or in a directory that goes with the node. That is
 // made with the first unit: a node without any needs no place to write, and leaves none behind if its process is killed.
 func (h *host) dataDir(c *openConfig) (string, error) {
 	if c.DataDir != "" || c.File != "" {
 		if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
-			return "", badRequest(fmt.Sprintf("key \"data_dir\": %q is not an absolute path", c.DataDir))
+			return "", badRequest(notAbsolute("data_dir", c.DataDir))
 		}
 		return c.DataDir, nil
 	}

@@ -83,10 +83,7 @@ func (h *host) broken(e *fault.Error) {
 
 // stopAfterEnd ends the sessions of a node that ended by itself; one that is being closed answers its close first.
 func (h *host) stopAfterEnd() {
-	h.mu.Lock()
-	closing := h.closing
-	h.mu.Unlock()
-	if !closing {
+	if !h.isClosing() {
 		h.stop()
 	}
 }

@@ -127,6 +127,13 @@ func (h *host) built() *daemon.Daemon {
 	return h.d
 }
 
+// isClosing reports whether the node is being closed, or is.
+func (h *host) isClosing() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closing
+}
+
 func (h *host) newIDLocked() uint64 {
 	h.nextID++
 	return h.nextID

@@ -387,6 +387,18 @@ func TestTLS(t *testing.T) {
 	a.refused(BadRequest, "work.submit", "node", "b", "worktype", "x", "tls", aTLS)
 }
 
+// TestClientProfile: a profile that is for clients alone takes no certificate.
+func TestClientProfile(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p", "tls_profiles": map[string]any{
+		"pins": map[string]any{"pins": []string{strings.Repeat("ab", 32)}}, "any": map[string]any{"insecure_skip_verify": true}, "system": map[string]any{},
+	}})
+	for _, name := range []string{"pins", "any", "system"} {
+		p.must("peer.add", "address", "tcp://127.0.0.1:1", "tls", name)
+		p.refused(BadConfig, "listen.add", "address", "tcp://127.0.0.1:0", "tls", name)
+	}
+}
+
 func headersFor(scheme string) map[string]any {
 	if scheme == "wss" {
 		return map[string]any{"X-Test": "1"}

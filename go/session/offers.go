@@ -37,7 +37,10 @@ const controlService = "control"
 func opWorkOffer(ctx context.Context, s *session, req *request) (reply, error) {
 	h := s.host
 	if req.WorkType == "" {
-		return failed(badRequest(`key "worktype": a name is expected`))
+		return failed(badRequest(noWorkType))
+	}
+	if req.Concurrency < 0 {
+		return failed(badRequest(`key "concurrency": a number from 1 is expected, or 0 for no limit`))
 	}
 	near, far, err := socketPair(unix.SOCK_SEQPACKET)
 	if err != nil {

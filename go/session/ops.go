@@ -6,19 +6,21 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
+	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
 type operation struct {
 	run       func(context.Context, *session, *request) (reply, error)
 	needsNode bool
 	atOnce    bool // It waits for nothing: it is done before the next request is read.
+
+	afterwards bool // It can be asked of a node that is closed.
 }
 
 func onNode(run func(context.Context, *session, *request) (reply, error)) operation {
@@ -55,8 +57,8 @@ func init() {
 		"proxy.remove":    onNode(opProxyRemove),
 		"stream.connect":  onNode(opStreamConnect),
 		"stream.listen":   onNode(opStreamListen),
-		"stream.status":   atOnce(opStreamStatus),
-		"stream.abort":    onNode(opStreamAbort),
+		"stream.status":   {run: opStreamStatus, needsNode: true, atOnce: true, afterwards: true},
+		"stream.abort":    {run: opStreamAbort, needsNode: true, afterwards: true},
 		"datagram.open":   onNode(opDatagramOpen),
 		"datagram.status": atOnce(opDatagramStatus),
 		"work.offer":      onNode(opWorkOffer),
@@ -91,6 +93,16 @@ func needNode(req *request) (wire.NodeID, error) {
 	return wire.NodeID(req.Node), nil
 }
 
+const noService = `key "service": a name is expected`
+
+// needUnit checks the key "unit".
+func needUnit(req *request) (workceptor.UnitID, error) {
+	if req.Unit == "" {
+		return "", badRequest(`key "unit": the ID of a unit is expected`)
+	}
+	return workceptor.UnitID(req.Unit), nil
+}
+
 func opOpen(ctx context.Context, s *session, req *request) (reply, error) {
 	switch {
 	case s.host.attached:
@@ -108,6 +120,9 @@ func opOpen(ctx context.Context, s *session, req *request) (reply, error) {
 }
 
 func opNewSession(_ context.Context, s *session, _ *request) (reply, error) {
+	if s.host.isClosing() {
+		return failed(s.host.closedError())
+	}
 	near, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return failed(err)
@@ -120,7 +135,7 @@ func opClose(ctx context.Context, s *session, req *request) (reply, error) {
 	ctx, cancel := limit(ctx, req, 5)
 	defer cancel()
 	s.host.mu.Lock()
-	s.host.closing = true
+	s.host.closing = !s.host.attached // The node of a daemon is still there.
 	s.host.mu.Unlock()
 	done := make(chan struct{})
 	s.host.guard("close", func() {
@@ -138,6 +153,9 @@ func opClose(ctx context.Context, s *session, req *request) (reply, error) {
 var eventKinds = []string{"peer", "route", "service", "work", "log"}
 
 func opEvents(_ context.Context, s *session, req *request) (reply, error) {
+	if req.Kinds == nil {
+		return failed(badRequest(fmt.Sprintf("key \"kinds\": a list of some of %v is expected, or an empty one", eventKinds)))
+	}
 	for _, k := range req.Kinds {
 		if !slices.Contains(eventKinds, k) {
 			return failed(badRequest(fmt.Sprintf("key \"kinds\": %q is not one of %v", k, eventKinds)))
@@ -272,6 +290,9 @@ func opStreamConnect(ctx context.Context, s *session, req *request) (reply, erro
 	if err != nil {
 		return failed(err)
 	}
+	if req.Service == "" {
+		return failed(badRequest(noService))
+	}
 	conf, err := s.host.dialTLS(req.TLS, node)
 	if err != nil {
 		return failed(err)
@@ -304,10 +325,16 @@ func opStreamStatus(_ context.Context, s *session, req *request) (reply, error) 
 	return plain(how.status())
 }
 
+// maxErrorCode is the largest that fits into the frame of a reset: QUIC writes 62 bits.
+const maxErrorCode = 1<<62 - 1
+
 func opStreamAbort(_ context.Context, s *session, req *request) (reply, error) {
 	st, _, err := s.host.stream(req.Stream)
 	if err != nil {
 		return failed(err)
+	}
+	if req.ErrorCode > maxErrorCode {
+		return failed(badRequest(fmt.Sprintf("key \"error_code\": %d: want at most %d", req.ErrorCode, uint64(maxErrorCode))))
 	}
 	if st != nil {
 		st.abort(req.ErrorCode)
@@ -330,5 +357,5 @@ func ttlText(ttl *float64) string {
 	if ttl == nil {
 		return ""
 	}
-	return time.Duration(*ttl * float64(time.Second)).String()
+	return seconds(*ttl).String()
 }

@@ -18,6 +18,9 @@ func opForwardAdd(_ context.Context, s *session, req *request) (reply, error) {
 	if err != nil {
 		return failed(err)
 	}
+	if req.Service == "" {
+		return failed(badRequest(noService))
+	}
 	if _, err := wire.Service(req.Service); err != nil {
 		return failed(err)
 	}

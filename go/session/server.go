@@ -257,9 +257,11 @@ func (s *session) perform(ctx context.Context, req *request) (r reply, err error
 	op, ok := operations[req.Op]
 	switch {
 	case !ok:
-		return failed(badRequest("unknown operation " + req.Op))
+		return failed(badRequest(fmt.Sprintf("key \"op\": unknown operation %q", req.Op)))
 	case op.needsNode && s.host.built() == nil:
 		return failed(&Error{Code: Closed, Msg: "no node is open: use the operation open first"})
+	case op.needsNode && !op.afterwards && s.host.isClosing():
+		return failed(s.host.closedError())
 	}
 	return op.run(ctx, s, req)
 }

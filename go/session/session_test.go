@@ -363,6 +363,23 @@ func TestStreams(t *testing.T) {
 	})
 }
 
+// TestLargestErrorCode: what does not fit into a frame of a reset is refused, and the node goes on.
+func TestLargestErrorCode(t *testing.T) {
+	a, b := pair(t)
+	_, listener := b.must("stream.listen", "service", "x")
+	opened, _ := a.must("stream.connect", "node", "b", "service", "x")
+	announced, far := accept(t, listener)
+	for _, code := range []uint64{1 << 62, 1<<64 - 1} {
+		a.refused(BadRequest, "stream.abort", "stream", opened["stream"], "error_code", code)
+	}
+	a.must("stream.abort", "stream", opened["stream"], "error_code", uint64(1<<62-1))
+	_, _ = io.ReadAll(far)
+	ok, _ := b.must("stream.status", "stream", announced["stream"])
+	if e, _ := ok["err"].(map[string]any); e["error_code"] != float64(1<<62-1) {
+		t.Errorf("the other side has %v", ok)
+	}
+}
+
 func TestDatagrams(t *testing.T) {
 	a, b := pair(t)
 	_, in := b.must("datagram.open", "service", "in")
@@ -460,6 +477,28 @@ func TestWork(t *testing.T) {
 }
 
 // TestPrivateDirectory: there is one from the first unit to the end of the node.
+// TestStartIsToldOnce: who asks again, or for a unit of another program, is not told that there is none; nothing is kept for
+// those who never ask.
+func TestStartIsToldOnce(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p"})
+	submitted := func() any {
+		ok, payload := p.must("work.submit", "node", "far", "worktype", "cat")
+		_ = payload.CloseWrite()
+		return ok["unit"]
+	}
+	unit := submitted()
+	p.must("work.started", "unit", unit)
+	if e := p.refused(BadRequest, "work.started", "unit", unit); !strings.Contains(fmt.Sprint(e["msg"]), "told once") {
+		t.Errorf("a second time: %v", e["msg"])
+	}
+	p.must("work.release", "unit", unit, "force", true)
+	p.refused(UnitUnknown, "work.started", "unit", unit)
+	never := submitted()
+	p.must("work.release", "unit", never, "force", true)
+	p.refused(UnitUnknown, "work.started", "unit", never)
+}
+
 func TestPrivateDirectory(t *testing.T) {
 	dir := t.TempDir()
 	start := func(tmpdir string) *program {
@@ -512,6 +551,27 @@ func TestADirectoryThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestOpenNamesTheKey: what cannot be used is told with the key that has it.
+func TestOpenNamesTheKey(t *testing.T) {
+	p := open(t)
+	for want, config := range map[string]map[string]any{
+		`key "file": "r.yml" is not an absolute path`:                              {"file": "r.yml"},
+		`key "data_dir": "units" is not an absolute path`:                          {"node": "p", "data_dir": "units"},
+		`key "daemon": "receptor" is not an absolute path`:                         {"node": "p", "daemon": "receptor"},
+		`key "max_idle": -1 seconds: want 21 or more`:                              {"node": "p", "max_idle": -1},
+		`key "max_idle": 20.9 seconds: want 21 or more`:                            {"node": "p", "max_idle": 20.9},
+		`key "tls_profiles": profile "t": "cert" and "key" go together`:            {"node": "p", "tls_profiles": map[string]any{"t": map[string]any{"cert": "/c"}}},
+		`key "tls_profiles": a profile needs a name`:                               {"node": "p", "tls_profiles": map[string]any{"": map[string]any{}}},
+		`key "environ": no environment has a variable "A=B" with the value "x"`:    {"node": "p", "environ": map[string]string{"A=B": "x"}},
+		`key "environ": no environment has a variable "" with the value "x"`:       {"node": "p", "environ": map[string]string{"": "x"}},
+		`key "environ": no environment has a variable "A" with the value "x\x00y"`: {"node": "p", "environ": map[string]string{"A": "x\x00y"}},
+	} {
+		if e := p.refused(BadRequest, "open", "config", config); e["msg"] != want {
+			t.Errorf("%v was refused with\n%v, want\n%v", config, e["msg"], want)
+		}
+	}
+}
+
 // TestWhatAFileGives is not given beside it: it would be ignored.
 func TestWhatAFileGives(t *testing.T) {
 	p, file := open(t), filepath.Join(t.TempDir(), "r.yml")
@@ -557,6 +617,33 @@ func TestWhatIsClosedIsNamed(t *testing.T) {
 	}
 }
 
+// TestAfterClose: nothing is done any more, and how the streams have ended is still told. A daemon's node is still there.
+func TestAfterClose(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p"})
+	p.must("stream.listen", "service", "x")
+	opened, near := p.must("stream.connect", "node", "p", "service", "x")
+	p.must("close")
+	_, _ = near.Read(make([]byte, 1)) // Until it has ended.
+	for op, o := range operations {
+		if !o.needsNode || o.afterwards {
+			continue
+		}
+		p.refused(Closed, op, "node", "p", "service", "x", "address", "tcp://127.0.0.1:0", "worktype", "cat", "unit", "u")
+	}
+	if ok, _ := p.must("stream.status", "stream", opened["stream"]); ok["state"] != "reset" {
+		t.Errorf("stream of a node that was closed: %v", ok)
+	}
+	p.refused(Closed, "session.new")
+	p.must("close")
+
+	q := dialSession(t, daemonWithSocket(t))
+	q.must("close")
+	q.must("ping", "node", "host")
+	_, more := q.must("session.new")
+	attachConn(t, more).must("ping", "node", "host")
+}
+
 func TestBadFrames(t *testing.T) {
 	p := open(t)
 	for _, body := range []string{"[]", "{", `{"id": "x"}`, "null", `{"id": 1.5}`, `"text"`} {
@@ -565,6 +652,45 @@ func TestBadFrames(t *testing.T) {
 			t.Errorf("frame %s was answered %v, want an error", body, frame)
 		}
 	}
+}
+
+// TestKeysOfTheWrongKind: the request is answered, in words of JSON, wherever in it the key is.
+func TestKeysOfTheWrongKind(t *testing.T) {
+	p := open(t)
+	for body, want := range map[string]string{
+		`{"tls": 3, "op": "peer.add", "id": %d}`:                       `key "tls": number given, string or object expected`,
+		`{"op": "open", "config": {"peers": [{"tls": []}]}, "id": %d}`: `key "config.peers.tls": array given, string or object expected`,
+		`{"op": "peer.add", "tls": {"pins": "x"}, "id": %d}`:           `key "tls.pins": string given, array expected`,
+		`{"op": "open", "config": 3, "id": %d}`:                        `key "config": number given, object expected`,
+		`{"op": "open", "config": {"peers": {}}, "id": %d}`:            `key "config.peers": object given, array expected`,
+		`{"op": "open", "config": {"environ": []}, "id": %d}`:          `key "config.environ": array given, object expected`,
+		`{"op": "peer.add", "cost": "x", "id": %d}`:                    `key "cost": string given, number expected`,
+		`{"op": "peer.add", "redial": "x", "id": %d}`:                  `key "redial": string given, true or false expected`,
+		`{"op": "ping", "hops": 300, "id": %d}`:                        `key "hops": number 300 given, whole number from 0 to 255 expected`,
+		`{"op": "stream.abort", "error_code": -1, "id": %d}`:           `key "error_code": number -1 given, whole number from 0 expected`,
+		`{"op": "stream.listen", "backlog": 1.5, "id": %d}`:            `key "backlog": number 1.5 given, whole number expected`,
+		`{"op": "ping", "node": true, "id": %d}`:                       `key "node": bool given, string expected`,
+	} {
+		p.id++
+		body = fmt.Sprintf(body, p.id)
+		_, _ = p.conn.Write(append([]byte{0, 0, 0, byte(len(body))}, body...))
+		if e, code, _ := p.reply(p.id); code != string(BadRequest) || e["msg"] != want {
+			t.Errorf("%s was answered %s\n%v, want\n%v", body, code, e["msg"], want)
+		}
+	}
+}
+
+// TestLongTimes: a time that is too long to be counted in nanoseconds is one for ever, and none that is over.
+func TestLongTimes(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p", "max_idle": 1e300})
+	p.must("ping", "node", "p", "timeout", 1e300)
+	ok, payload := p.must("work.submit", "node", "far", "worktype", "cat", "ttl", 1e300)
+	_ = payload.CloseWrite()
+	if ok, _ := p.must("work.started", "unit", ok["unit"]); ok["result"] != "Job Submitted" {
+		t.Errorf("a unit with a long time to live: %v", ok)
+	}
+	p.must("work.release", "unit", ok["unit"], "force", true)
 }
 
 // TestFramesThatAreNone: who sends something else is told so, also where that ends the session.

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -36,18 +38,19 @@ func (p *tlsProfile) UnmarshalJSON(b []byte) error {
 		p.files = &tlsFiles{}
 		return json.Unmarshal(b, p.files)
 	}
-	return json.Unmarshal(b, &p.name)
+	err := json.Unmarshal(b, &p.name)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		wrong.Type = reflect.TypeFor[tlsProfile]()
+	}
+	return err
 }
 
 // directives are the profiles of a name as a daemon's command line: a client's, and a server's if there is a certificate.
 // trust is what the client's trusts if it names no CAs.
 func (f tlsFiles) directives(name, trust string) []string {
 	common := []string{
-		"name=" + name, "skipreceptornamescheck=" + strconv.FormatBool(f.SkipNamesCheck),
-		"mintls13=" + strconv.FormatBool(f.MinTLS13),
-	}
-	if f.Cert != "" || f.Key != "" {
-		common = append(common, "cert="+f.Cert, "key="+f.Key)
+		"name=" + name, "cert=" + f.Cert, "key=" + f.Key,
+		"skipreceptornamescheck=" + strconv.FormatBool(f.SkipNamesCheck), "mintls13=" + strconv.FormatBool(f.MinTLS13),
 	}
 	args := append([]string{"--tls-client"}, common...)
 	args = append(args, "insecureskipverify="+strconv.FormatBool(f.InsecureSkipVerify))

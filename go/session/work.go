@@ -16,10 +16,15 @@ import (
 // errPayloadCut is why a unit fails whose program vanished before the payload's end.
 var errPayloadCut = errors.New("the submitting program closed the payload without ending it")
 
+const noWorkType = `key "worktype": a name is expected`
+
 func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) {
 	node, err := needNode(req)
 	if err != nil {
 		return failed(err)
+	}
+	if req.WorkType == "" {
+		return failed(badRequest(noWorkType))
 	}
 	engine := s.host.built().Work
 	submit := workceptor.SubmitRequest{
@@ -82,29 +87,43 @@ func (p payloadReader) Read(b []byte) (int, error) {
 
 func opWorkStarted(ctx context.Context, s *session, req *request) (reply, error) {
 	h := s.host
-	id := workceptor.UnitID(req.Unit)
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
 	h.mu.Lock()
 	start := h.starts[id]
 	h.mu.Unlock()
 	if start == nil {
-		return failed(&workceptor.UnknownUnitError{ID: id})
+		if _, err := h.built().Work.Status(id); err != nil {
+			return failed(toError(err, Work))
+		}
+		return failed(badRequest(fmt.Sprintf("key \"unit\": the start of unit %s is told once, to the program that has submitted it", id)))
 	}
 	select {
 	case <-start.done:
 	case <-ctx.Done():
 		return failed(ctx.Err())
 	}
-	h.mu.Lock()
-	delete(h.starts, id)
-	h.mu.Unlock()
+	h.forgetStart(id)
 	if start.err != nil {
 		return failed(toError(start.err, Work))
 	}
 	return plain(map[string]any{"result": start.result})
 }
 
+func (h *host) forgetStart(id workceptor.UnitID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.starts, id)
+}
+
 func opWorkStatus(_ context.Context, s *session, req *request) (reply, error) {
-	status, err := s.host.built().Work.Status(workceptor.UnitID(req.Unit))
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
+	status, err := s.host.built().Work.Status(id)
 	if err != nil {
 		return failed(toError(err, Work))
 	}
@@ -116,12 +135,16 @@ func opWorkList(_ context.Context, s *session, _ *request) (reply, error) {
 }
 
 func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
 	ctx, cancel := limit(ctx, req, 0)
 	defer cancel()
-	status, err := s.host.built().Work.Wait(ctx, workceptor.UnitID(req.Unit))
+	status, err := s.host.built().Work.Wait(ctx, id)
 	if err != nil {
 		e := toError(err, Work)
-		if now, err := s.host.built().Work.Status(workceptor.UnitID(req.Unit)); e.Code == Timeout && err == nil {
+		if now, err := s.host.built().Work.Status(id); e.Code == Timeout && err == nil {
 			e.Msg = fmt.Sprintf("unit %s is not complete within the time given: %s, %s", req.Unit, now.StateName(), now.Detail)
 		}
 		return failed(e)
@@ -130,7 +153,11 @@ func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
 }
 
 func opWorkCancel(ctx context.Context, s *session, req *request) (reply, error) {
-	pending, err := s.host.built().Work.Cancel(ctx, workceptor.UnitID(req.Unit))
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
+	pending, err := s.host.built().Work.Cancel(ctx, id)
 	if err != nil {
 		return failed(toError(err, Work))
 	}
@@ -138,19 +165,28 @@ func opWorkCancel(ctx context.Context, s *session, req *request) (reply, error) 
 }
 
 func opWorkRelease(ctx context.Context, s *session, req *request) (reply, error) {
-	pending, err := s.host.built().Work.Release(ctx, workceptor.UnitID(req.Unit), req.Force)
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
+	pending, err := s.host.built().Work.Release(ctx, id, req.Force)
 	if err != nil {
 		return failed(toError(err, Work))
 	}
+	s.host.forgetStart(id)
 	return plain(map[string]any{"pending": pending})
 }
 
 func opWorkResults(_ context.Context, s *session, req *request) (reply, error) {
+	id, err := needUnit(req)
+	if err != nil {
+		return failed(err)
+	}
 	if req.Offset < 0 {
 		return failed(badRequest(`key "offset": a number from 0 is expected`))
 	}
 	ctx, cancel := context.WithCancel(s.host.ctx) // The output outlives the request.
-	r, err := s.host.built().Work.Results(ctx, workceptor.UnitID(req.Unit), req.Offset)
+	r, err := s.host.built().Work.Results(ctx, id, req.Offset)
 	if err != nil {
 		cancel()
 		return failed(toError(err, Work))

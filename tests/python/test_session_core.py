@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import receptor
 from receptor import _session
 from receptor._session import Descriptor, Op, Reply, Session, Whose
-from receptor.errors import from_wire
+from receptor.errors import _BY_CODE, from_wire
 from receptor.types import UnitStatus, event_from_json
 
 
@@ -222,6 +224,16 @@ def test_codes_are_exceptions(code: str, kind: type[receptor.ReceptorError], bui
     assert type(error) is kind
     assert isinstance(error, builtin)
     assert (error.code, error.node, str(error)) == (code, "edge", "what happened")
+
+
+def test_the_protocol_page_says_what_codes_become() -> None:
+    page = Path(__file__).parents[2].joinpath("go", "session", "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page.partition("## Error codes")[2], re.M)
+    assert {code for code, _ in rows} == set(_BY_CODE)
+    for code, becomes in rows:
+        named = re.findall(r"`(\w+)`", becomes)
+        if named:  # The last one: what others it goes through comes before.
+            assert type(from_wire({"code": code})).__name__ == named[-1], code
 
 
 @pytest.mark.parametrize(
