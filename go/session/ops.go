@@ -12,7 +12,6 @@ import (
 	"github.com/pyreceptor/pyreceptor/go/control"
 	"github.com/pyreceptor/pyreceptor/go/netceptor"
 	"github.com/pyreceptor/pyreceptor/go/wire"
-	"github.com/pyreceptor/pyreceptor/go/workceptor"
 )
 
 type operation struct {
@@ -63,13 +62,13 @@ func init() {
 		"datagram.status": atOnce(opDatagramStatus),
 		"work.offer":      onNode(opWorkOffer),
 		"work.submit":     onNode(opWorkSubmit),
-		"work.started":    onNode(opWorkStarted),
-		"work.status":     atOnce(opWorkStatus),
+		"work.started":    onNode(ofUnit(opWorkStarted)),
+		"work.status":     atOnce(ofUnit(opWorkStatus)),
 		"work.list":       atOnce(opWorkList),
-		"work.results":    onNode(opWorkResults),
-		"work.wait":       onNode(opWorkWait),
-		"work.cancel":     onNode(opWorkCancel),
-		"work.release":    onNode(opWorkRelease),
+		"work.results":    onNode(ofUnit(opWorkResults)),
+		"work.wait":       onNode(ofUnit(opWorkWait)),
+		"work.cancel":     onNode(ofUnit(opWorkCancel)),
+		"work.release":    onNode(ofUnit(opWorkRelease)),
 	}
 }
 
@@ -94,14 +93,6 @@ func needNode(req *request) (wire.NodeID, error) {
 }
 
 const noService = `key "service": a name is expected`
-
-// needUnit checks the key "unit".
-func needUnit(req *request) (workceptor.UnitID, error) {
-	if req.Unit == "" {
-		return "", badRequest(`key "unit": the ID of a unit is expected`)
-	}
-	return workceptor.UnitID(req.Unit), nil
-}
 
 func opOpen(ctx context.Context, s *session, req *request) (reply, error) {
 	switch {

@@ -85,12 +85,18 @@ func (p payloadReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func opWorkStarted(ctx context.Context, s *session, req *request) (reply, error) {
-	h := s.host
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
+// ofUnit is an operation on the unit that a request names.
+func ofUnit(run func(context.Context, *session, *request, workceptor.UnitID) (reply, error)) func(context.Context, *session, *request) (reply, error) {
+	return func(ctx context.Context, s *session, req *request) (reply, error) {
+		if req.Unit == "" {
+			return failed(badRequest(`key "unit": the ID of a unit is expected`))
+		}
+		return run(ctx, s, req, workceptor.UnitID(req.Unit))
 	}
+}
+
+func opWorkStarted(ctx context.Context, s *session, _ *request, id workceptor.UnitID) (reply, error) {
+	h := s.host
 	h.mu.Lock()
 	start := h.starts[id]
 	h.mu.Unlock()
@@ -118,11 +124,7 @@ func (h *host) forgetStart(id workceptor.UnitID) {
 	delete(h.starts, id)
 }
 
-func opWorkStatus(_ context.Context, s *session, req *request) (reply, error) {
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
-	}
+func opWorkStatus(_ context.Context, s *session, _ *request, id workceptor.UnitID) (reply, error) {
 	status, err := s.host.built().Work.Status(id)
 	if err != nil {
 		return failed(toError(err, Work))
@@ -134,11 +136,7 @@ func opWorkList(_ context.Context, s *session, _ *request) (reply, error) {
 	return plain(s.host.built().Work.List())
 }
 
-func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
-	}
+func opWorkWait(ctx context.Context, s *session, req *request, id workceptor.UnitID) (reply, error) {
 	ctx, cancel := limit(ctx, req, 0)
 	defer cancel()
 	status, err := s.host.built().Work.Wait(ctx, id)
@@ -152,11 +150,7 @@ func opWorkWait(ctx context.Context, s *session, req *request) (reply, error) {
 	return plain(status)
 }
 
-func opWorkCancel(ctx context.Context, s *session, req *request) (reply, error) {
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
-	}
+func opWorkCancel(ctx context.Context, s *session, _ *request, id workceptor.UnitID) (reply, error) {
 	pending, err := s.host.built().Work.Cancel(ctx, id)
 	if err != nil {
 		return failed(toError(err, Work))
@@ -164,11 +158,7 @@ func opWorkCancel(ctx context.Context, s *session, req *request) (reply, error) 
 	return plain(map[string]any{"pending": pending})
 }
 
-func opWorkRelease(ctx context.Context, s *session, req *request) (reply, error) {
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
-	}
+func opWorkRelease(ctx context.Context, s *session, req *request, id workceptor.UnitID) (reply, error) {
 	pending, err := s.host.built().Work.Release(ctx, id, req.Force)
 	if err != nil {
 		return failed(toError(err, Work))
@@ -177,11 +167,7 @@ func opWorkRelease(ctx context.Context, s *session, req *request) (reply, error)
 	return plain(map[string]any{"pending": pending})
 }
 
-func opWorkResults(_ context.Context, s *session, req *request) (reply, error) {
-	id, err := needUnit(req)
-	if err != nil {
-		return failed(err)
-	}
+func opWorkResults(_ context.Context, s *session, req *request, id workceptor.UnitID) (reply, error) {
 	if req.Offset < 0 {
 		return failed(badRequest(`key "offset": a number from 0 is expected`))
 	}
