@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -511,13 +512,15 @@ func TestStreamEndings(t *testing.T) {
 		}
 	})
 	t.Run("abort is no end of data", func(t *testing.T) {
-		s, p := pair(t)
-		_, _ = s.Write([]byte("half a"))
-		_ = s.Abort(42)
-		_, err := io.ReadAll(p)
-		reset, ok := errors.AsType[*ResetError](err)
-		if !ok || reset.Code != 42 || !reset.Remote {
-			t.Errorf("the peer read %v, want a reset with code 42", err)
+		for code, want := range map[uint64]uint64{42: 42, MaxErrorCode: MaxErrorCode, math.MaxUint64: MaxErrorCode} {
+			s, p := pair(t)
+			_, _ = s.Write([]byte("half a"))
+			_ = s.Abort(code)
+			_, err := io.ReadAll(p)
+			reset, ok := errors.AsType[*ResetError](err)
+			if !ok || reset.Code != want || !reset.Remote {
+				t.Errorf("the peer read %v, want a reset with code %d", err, want)
+			}
 		}
 	})
 	t.Run("node gone is no end of data", func(t *testing.T) {

@@ -261,9 +261,13 @@ func (s *Stream) Close() error {
 	return s.CloseRead()
 }
 
-// Abort resets both directions with an application's code, at once. The peer's reads and writes fail.
+// MaxErrorCode is the largest code of a reset: as many bits as QUIC writes (RFC 9000, section 16).
+const MaxErrorCode = 1<<62 - 1
+
+// Abort resets both directions with an application's code, at once; a larger one than [MaxErrorCode] is taken for that. The
+// peer's reads and writes fail.
 func (s *Stream) Abort(code uint64) error {
-	s.abort(quic.StreamErrorCode(code))
+	s.abort(quic.StreamErrorCode(min(code, MaxErrorCode)))
 	return nil
 }
 

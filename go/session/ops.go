@@ -316,16 +316,13 @@ func opStreamStatus(_ context.Context, s *session, req *request) (reply, error) 
 	return plain(how.status())
 }
 
-// maxErrorCode is the largest that fits into the frame of a reset: QUIC writes 62 bits.
-const maxErrorCode = 1<<62 - 1
-
 func opStreamAbort(_ context.Context, s *session, req *request) (reply, error) {
 	st, _, err := s.host.stream(req.Stream)
 	if err != nil {
 		return failed(err)
 	}
-	if req.ErrorCode > maxErrorCode {
-		return failed(badRequest(fmt.Sprintf("key \"error_code\": %d: want at most %d", req.ErrorCode, uint64(maxErrorCode))))
+	if req.ErrorCode > netceptor.MaxErrorCode {
+		return failed(badRequest(fmt.Sprintf("key \"error_code\": %d: want at most %d", req.ErrorCode, uint64(netceptor.MaxErrorCode))))
 	}
 	if st != nil {
 		st.abort(req.ErrorCode)
