@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // Version is the version of this build, set by the linker from pyproject.toml:
@@ -125,7 +126,7 @@ func (d *Daemon) wait(ctx context.Context, opts Options) error {
 		d.drain(d.Config().Process().DrainTimeout)
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- d.Close() }() // Owned by closed; given up only when the program ends.
+	go func() { closed <- fault.Try(d.Close) }() // Owned by closed; given up only when the program ends.
 	timer := time.NewTimer(CloseTimeout)
 	defer timer.Stop()
 	select {

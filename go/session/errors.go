@@ -48,6 +48,8 @@ type Error struct {
 	Node      string `json:"node,omitempty"`
 	Remote    *bool  `json:"remote,omitempty"`
 	ErrorCode uint64 `json:"error_code,omitempty"`
+
+	closed bool // The node is, and nothing else is said: see closedError.
 }
 
 func (e *Error) Error() string { return e.Msg }
@@ -82,14 +84,11 @@ var causes = []struct {
 	{fs.ErrPermission, BadConfig},
 }
 
-// nodeClosed is what there is to say of a node that is closed, before it is named.
-const nodeClosed = "the node is closed"
-
 // closedError says of which node a request has come too late.
 func (h *host) closedError() *Error {
 	d := h.built()
 	if d == nil {
-		return &Error{Code: Closed, Msg: nodeClosed}
+		return &Error{Code: Closed, Msg: "the node is closed"}
 	}
 	id := string(d.Node.ID())
 	return &Error{Code: Closed, Msg: fmt.Sprintf("node %q is closed", id), Node: id}
@@ -127,7 +126,7 @@ func toError(err error, fallback Code) *Error {
 				e.Msg = "no answer within the time given"
 			}
 			if err == netceptor.ErrClosed || err == workceptor.ErrClosed { //nolint:errorlint // With nothing said about what was done.
-				e.Msg = nodeClosed // A program knows no parts of it.
+				e.closed, e.Msg = true, "the node is closed" // A program knows no parts of it.
 			}
 			break
 		}

@@ -238,7 +238,7 @@ func (s *session) answer(ctx context.Context, req *request) {
 				e = s.host.closedError()
 			}
 		}
-		if e.Msg == nodeClosed {
+		if e.closed {
 			e = s.host.closedError()
 		}
 		_ = s.out.write(errFrame{ID: req.ID, Err: e}, -1)

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pyreceptor/pyreceptor/go/fault"
 )
 
 // callback is where the pod of a unit connects to that has the stream method tcp.
@@ -58,7 +60,7 @@ func (h *helper) exchange(ctx context.Context, c *callback) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	sent := make(chan error, 1)
-	go func() { sent <- h.sendPayload(conn) }()
+	go func() { sent <- fault.Try(func() error { return h.sendPayload(conn) }) }()
 	err = h.out.copyFrom(conn)
 	if err != nil {
 		err = failed("Error reading stdout from pod: %v", err)
