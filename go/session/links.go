@@ -27,6 +27,9 @@ type backendConfig struct {
 
 // transport splits an address into its transport and what is behind the scheme.
 func transport(address string) (scheme, rest string, err error) {
+	if address == "" {
+		return "", "", badRequest(`key "address": tcp://host:port is expected`)
+	}
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		scheme, rest = "tcp", address

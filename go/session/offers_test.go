@@ -62,6 +62,9 @@ func TestOffers(t *testing.T) {
 	_, offer := b.must("work.offer", "worktype", "upper", "concurrency", 2)
 	b.refused(InUse, "work.offer", "worktype", "upper")
 	b.refused(BadRequest, "work.offer")
+	if e := b.refused(BadRequest, "work.offer", "worktype", "lower", "concurrency", -1); !strings.Contains(fmt.Sprint(e["msg"]), `key "concurrency"`) {
+		t.Errorf("got %v, want the key named", e)
+	}
 
 	sub, conn := a.must("work.submit", "node", "b", "worktype", "lower")
 	_ = conn.CloseWrite()
