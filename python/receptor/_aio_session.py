@@ -114,6 +114,8 @@ class AsyncSession:
             await within(op.timeout_s, op.name, self._released())
         request_id, future = self.start(op)
         try:
+            if op.watched and op.timeout_s is not None:
+                await self._watch(op, future)
             return await within(op.timeout_s, op.name, future, op.grace_s)
         except BaseException:
             self._give_up(request_id, future, op)
@@ -164,6 +166,11 @@ class AsyncSession:
             if op.undo is not None and reply.error is None and self._error is None:
                 self.session.take_back(op.undo, reply.ok, exclusive=op.exclusive)
                 self._write(self.session.amends())
+
+    async def _watch(self, op: Op[T], future: asyncio.Future[Reply]) -> None:
+        assert op.timeout_s is not None
+        while not (await asyncio.wait([future], timeout=op.timeout_s + op.grace_s))[0]:
+            await within(op.timeout_s, op.name, self.call(op.probe), op.grace_s)
 
     async def _released(self) -> None:
         """Wait until the node has taken back what cancelled calls had asked for: its names would still be in use."""

@@ -167,7 +167,7 @@ class Work:
         sock.setblocking(False)
         try:
             await self._until_closed(self._send(sock, payload, unit_id))
-            await self._node._run(_ops.started(unit_id))
+            await self._node._run(_ops.started(unit_id, self._node.timeout_s))
         except BaseException:
             await self._take_back(unit, sock)
             raise

@@ -88,14 +88,7 @@ class Channel:
         try:
             request_id, frame = self.session.request(op.name, op.keys)
             self._send(frame, deadline)
-            reply: Reply | None = None
-            while reply is None:
-                for item in self._receive(deadline):  # To the end: events may have come behind the reply.
-                    if not isinstance(item, Reply):
-                        self.events.append(item)
-                    elif item.id == request_id:
-                        reply = item
-            return reply
+            return self._answer(request_id, op, deadline)
         except BaseException as error:
             if lasting and isinstance(error, MeshTimeout):
                 self._unsent += self.session.abandon(request_id)
@@ -106,6 +99,29 @@ class Channel:
                 finally:
                     self.close()
             raise
+
+    def _answer(self, request_id: int, op: Op[T], deadline: Deadline) -> Reply:
+        probe_id = 0  # Of the probe under way.
+        while True:
+            try:
+                items = self._receive(deadline)
+            except MeshTimeout:
+                if probe_id or not op.watched:
+                    raise
+                deadline = deadline_of(op)
+                probe_id, frame = self.session.request(op.probe.name, op.probe.keys)
+                self._send(frame, deadline)
+                continue
+            reply: Reply | None = None
+            for item in items:  # To the end: events may have come behind the reply.
+                if not isinstance(item, Reply):
+                    self.events.append(item)
+                elif item.id == request_id:
+                    reply = item
+                elif item.id == probe_id:
+                    probe_id, deadline = 0, deadline_of(op)
+            if reply is not None:
+                return reply
 
     def _take_back(self, request_id: int, undo: Callable[[JSON], Op[Any]]) -> None:
         """Give a request up, and undo what the node has done where its reply was on the way already."""

@@ -157,14 +157,21 @@ def ping(node: str, hops: int, timeout_s: float | None) -> Op[PingResult]:
 
 
 def traceroute(node: str, timeout_s: float | None) -> Op[list[Hop]]:
-    """``traceroute``: each hop has the time, so the whole has no limit of ours."""
+    """``traceroute``: each hop has the time."""
 
     def decode(ok: JSON) -> list[Hop]:
         from .types import Hop
 
         return [Hop.from_json(hop) for hop in ok.get("hops") or ()]
 
-    return Op("traceroute", {"node": _named("node", node), "timeout": _limit(timeout_s)}, decode)
+    return Op(
+        "traceroute",
+        {"node": _named("node", node), "timeout": _limit(timeout_s)},
+        decode,
+        timeout_s,
+        own_timeout=True,
+        watched=True,
+    )
 
 
 def wait_route(node: str, timeout_s: float | None) -> Op[Route]:
@@ -403,9 +410,9 @@ def submit(
     )
 
 
-def started(unit: str) -> Op[str]:
+def started(unit: str, timeout_s: float | None) -> Op[str]:
     """``work.started``: waits until the unit's start is decided, which a remote node may take long for."""
-    return Op("work.started", {"unit": unit}, lambda ok: str(ok.get("result", "")))
+    return Op("work.started", {"unit": unit}, lambda ok: str(ok.get("result", "")), timeout_s, watched=True)
 
 
 def unit_status(unit: str, timeout_s: float | None) -> Op[UnitStatus]:

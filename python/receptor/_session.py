@@ -93,6 +93,7 @@ class Op(NamedTuple, Generic[T]):
 
     own_timeout: the node ends the request itself after ``timeout_s``, so a shell only steps in ``grace_s`` later.
     timeout_s: seconds; None waits for ever.
+    watched: it takes as long as it takes, and a shell asks the ``probe`` meanwhile: ``timeout_s`` is for each answer.
     undo: makes, of the reply's object, the request that takes back what was done for somebody who has given up; None if
         closing the reply's descriptor does, or nothing needs to.
     exclusive: it takes or frees a name or an address, which only one can have at a time.
@@ -104,6 +105,7 @@ class Op(NamedTuple, Generic[T]):
     decode: Callable[[JSON], T]
     timeout_s: float | None = None
     own_timeout: bool = False
+    watched: bool = False
     undo: Callable[[JSON], Op[Any]] | None = None  # Any: nobody reads its reply
     exclusive: bool = False
     frees: bool = False
@@ -112,6 +114,11 @@ class Op(NamedTuple, Generic[T]):
     def grace_s(self) -> float:
         """What a shell waits beyond ``timeout_s``."""
         return GRACE_S if self.own_timeout else 0.0
+
+    @property
+    def probe(self) -> Op[JSON]:
+        """What a node is asked that is busy with a ``watched`` request; if it answers at all, it is there."""
+        return Op("status", {}, lambda ok: ok)
 
 
 class Whose:

@@ -77,7 +77,8 @@ class Node(_modes.AnyNode, Closable):
     environ: environment of the node and of its work commands; None takes a copy of ``os.environ`` as it is now.
     max_idle_s: seconds without a message after which a link is dead, at least 21, which None stands for.
     log_level: forward log records of this level and above to the logger ``receptor.node``; None forwards none.
-    timeout_s: seconds within which the node must answer calls that have no timeout of their own; None waits.
+    timeout_s: seconds within which the node must answer calls that have no timeout of their own; None waits. Where the
+        start of a unit takes longer, because of the node that is to run it, the node is asked whether it is there.
     mode: where the node runs: "in-process" in a library, "sidecar" in a child process (the receptor daemon, which comes
         with this package); "auto" takes the library where the system can load one. All modes do the same; a sidecar
         survives faults of the library's kind apart from this process, and costs a second process.

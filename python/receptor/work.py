@@ -75,7 +75,7 @@ class Work:
         try:
             sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
             _send(sock, payload, host.timeout_s, unit_id)
-            host._run(_ops.started(unit_id))
+            host._run(_ops.started(unit_id, host.timeout_s))
             sock.close()
         except BaseException:
             unit._take_back()  # Before the payload's socket closes.

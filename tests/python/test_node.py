@@ -1053,6 +1053,37 @@ def test_a_call_that_wants_one_more_session_is_given_up_in_its_own_time(mesh: Me
 
 
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
+@pytest.mark.parametrize("op", ["traceroute", "work.started"])
+async def test_what_takes_its_time_ends_with_the_answers_of_the_node(
+    mesh: Mesh, op: str, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node is asked meanwhile whether it is there, which a stopped one is not."""
+    monkeypatch.setattr("receptor._session.GRACE_S", 0.01)
+    fake, first = mesh.fake, mesh.node("a", work_commands=[receptor.WorkCommand("cat", "cat")])
+    async with mesh.aio_node("b", work_commands=[receptor.WorkCommand("cat", "cat")]) as second:
+
+        async def call() -> object:
+            if face == "asyncio":
+                if op == "work.started":
+                    return await second.work.submit("b", "cat")
+                return [hop async for hop in second.traceroute("b", timeout_s=0.03)]
+            if op == "work.started":
+                return await asyncio.to_thread(first.work.submit, "a", "cat")
+            return await asyncio.to_thread(first.traceroute, "a", timeout_s=0.03)
+
+        release = fake.hold(op)
+        first.timeout_s = second.timeout_s = 0.3
+        called = asyncio.create_task(call())
+        await asyncio.to_thread(fake.wait_for, "status", 3)
+        release()
+        await called
+        fake.hold(op)
+        fake.hold("status")
+        with pytest.raises(receptor.MeshTimeout, match=rf"{op}: no answer within 0\.0?3 s"):
+            await call()
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
 async def test_a_sidecar_that_says_nothing_is_ended_soon(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed_s: list[float] = []
     wait = Sidecar.wait
