@@ -34,6 +34,7 @@ class Pool:
 
         files: descriptors of payload and output. When ``control`` becomes readable, the unit is cancelled.
         """
+        check_name(function)
         with self._lock:
             process = self._idle.pop() if self._idle else None
         process = process or _Process()
@@ -83,7 +84,7 @@ class _Process:
         self.alive = False  # Until it has said its last word.
         stdin, stdout = (f"/proc/{os.getpid()}/fd/{fd}" for fd in files)
         try:
-            self._pipe.send((function.__module__, function.__qualname__, unit, stdin, stdout))
+            self._pipe.send((*_name_of(function), unit, stdin, stdout))
             while self._pipe in (ready := wait([self._pipe, control, *self._end])):
                 verdict: dict[str, Any] = self._pipe.recv()
                 if "progress" not in verdict:
@@ -172,6 +173,38 @@ def check(function: Callable[..., Any]) -> None:
         raise ValueError(
             f"{name} cannot be found by another process: there is no module {function.__module__} to import"
         )
+    found = _found(function)
+    wrapped = getattr(function, "__wrapped__", None)
+    while wrapped is not None and wrapped != found:
+        wrapped = getattr(wrapped, "__wrapped__", None)
+    if wrapped is not None and found != function:
+        raise ValueError(
+            f"{name} cannot be found by another process with what is wrapped around it: that is not what {name} is at "
+            f"the top of {function.__module__}"
+        )
+
+
+def check_name(function: Callable[..., Any]) -> None:
+    """Raise LookupError where another one has the function's name, which another process would take for it."""
+    if _found(function) not in (None, function):
+        module, name = _name_of(function)
+        raise LookupError(f"another function than the one that was offered is {name} in {module} now")
+
+
+def _name_of(function: Callable[..., Any]) -> tuple[str, str]:
+    """The module, and the name in it, under which another process finds a function."""
+    if inspect.ismethod(function) and isinstance(kind := function.__self__, type):  # It may have it from another class.
+        return kind.__module__, f"{kind.__qualname__}.{function.__name__}"
+    return function.__module__, function.__qualname__
+
+
+def _found(function: Callable[..., Any]) -> object:
+    """What has the name of a function here; None if nothing does, or not yet, as where it is being decorated."""
+    module, name = _name_of(function)
+    found: object = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _can_be_imported(module: str) -> bool:

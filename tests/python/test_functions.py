@@ -44,6 +44,18 @@ def own_process(unit: receptor.WorkContext) -> str:
     return f"{os.getpid()} {unit.params.get('who', '')}"
 
 
+cached = functools.lru_cache(own_process)
+
+
+class Kind:
+    @classmethod
+    def kind(cls, unit: receptor.WorkContext) -> str:
+        return cls.__name__
+
+
+class Derived(Kind): ...
+
+
 def stuck(unit: receptor.WorkContext) -> None:
     unit.stdout.write(b"%d\n" % os.getpid())
     time.sleep(600)
@@ -322,6 +334,22 @@ def test_functions_in_processes_of_their_own() -> None:
             os.kill(int(b"".join(unit.stdout(timeout_s=60))), signal.SIGKILL)
         with pytest.raises(receptor.ConfigError, match="top of a module"):
             node.work.offer("lambda", lambda unit: None, mode="process")
+
+
+def test_a_process_runs_what_was_offered_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    with receptor.Node("a") as node:
+        with pytest.raises(receptor.ConfigError, match="own_process cannot be found .* what is wrapped around it"):
+            node.work.offer("cached", cached, mode="process")
+        node.work.offer("kind", Derived.kind, mode="process")
+        with node.work.submit("a", "kind") as unit:
+            assert b"".join(unit.stdout(timeout_s=60)) == b"Derived"
+        node.work.offer("shout", shout, mode="process")
+        monkeypatch.setattr(sys.modules[__name__], "shout", own_process)
+        with node.work.submit("a", "shout") as unit:
+            with pytest.raises(
+                receptor.WorkFailed, match="LookupError: another function than the one that was offered"
+            ):
+                unit.wait(timeout_s=60)
 
 
 def test_what_a_function_in_a_process_prints_is_out_when_it_ends(
