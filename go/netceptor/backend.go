@@ -322,12 +322,16 @@ func withoutPorts(err error) string { return connEnds().ReplaceAllString(err.Err
 // logOnce warns of a failure unless it has done so since the last link that was good.
 func (b *Backend) logOnce(text string, err error) {
 	text += withoutPorts(err)
+	news := text
+	if same, ok := errors.AsType[*linkFault](err); ok && same.news != "" {
+		news = same.news
+	}
 	b.mu.Lock()
-	_, again := b.reasons[text]
+	_, again := b.reasons[news]
 	if len(b.reasons) >= maxReasons {
 		clear(b.reasons)
 	}
-	b.reasons[text] = struct{}{}
+	b.reasons[news] = struct{}{}
 	b.mu.Unlock()
 	if !again {
 		b.node.log.Warn(text, "link", b.name)

@@ -93,7 +93,8 @@
 //     ours; one of the base protocol that dies without closing its link is waited for, as it is there.
 //   - The first message of a link must be about its sender, and not list this node unless it announces keep-alives: over
 //     UDP a late message of a dead link would else be taken for a new peer. Existing nodes begin that way.
-//   - A peer of ours is told why its link is rejected, in the part of the message that existing nodes do not read.
+//   - A peer of ours is told why its link is rejected, in the part of the message that existing nodes do not read. The
+//     connection stays open for it to be read, 2 s at most, 64 such at a time.
 //   - With a new link to a restarted peer, what its former life listed is forgotten.
 //   - A packet that has nowhere to go has the routes computed first, if news of them are waiting.
 //   - A service that closes, or whose node does in order, is gone at once as far as nodes of ours alone lead: they withdraw

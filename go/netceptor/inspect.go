@@ -240,6 +240,7 @@ func (n *Node) forgetBackend(b *Backend) {
 // linkFault is an error whose cause has a name of its own.
 type linkFault struct {
 	kind string
+	news string // The same for both ends that find it, for the log; empty: the text tells.
 	error
 }
 
@@ -305,5 +306,5 @@ func isTLS(err error) bool {
 }
 
 func faultf(kind, format string, args ...any) error {
-	return &linkFault{kind, fmt.Errorf(format, args...)}
+	return &linkFault{kind: kind, error: fmt.Errorf(format, args...)}
 }

@@ -2,6 +2,7 @@ package netceptor
 
 import (
 	"container/list"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ const (
 	handshakeCount = 11  // The link is closed right after the last one.
 	helloLinks     = 100 // Who has more links names none in it: nobody reads them there, and thousands have no room.
 	flushTimeout   = 2 * time.Second
+	maxFinishing   = 64   // Links at a time whose peers still read why they are refused; more are just closed.
 	maxStrangers   = 1024 // Connections to this node whose peers have not introduced themselves; the oldest is given up for one more.
 )
 
@@ -58,6 +60,7 @@ type neighbour struct {
 	answered chan struct{} // Closed by the next keep-alive message; nil if nobody waits for it.
 	since    time.Time     // When it was established.
 	cause    error         // Why the link ended.
+	finishes bool          // Its peer is still to read why.
 	stranger *list.Element // Its place among Node.strangers, if it has one.
 	inRoom   bool          // It has a token of its backend.
 }
@@ -83,7 +86,9 @@ func (n *Node) runLink(conn link.Conn, opt LinkOptions, from *Backend) (peer wir
 	n.wg.Go(nb.introduce)
 	nb.end(nb.read())
 	<-nb.written
-	return n.forget(nb)
+	peer, err = n.forget(nb)
+	nb.finish()
+	return peer, err
 }
 
 // meetLocked takes in a connection that has still to be introduced. If there are too many that others have made to this
@@ -139,11 +144,37 @@ func (nb *neighbour) endLocked(cause error, flush bool) {
 	nb.node.wg.Go(func() {
 		select {
 		case <-nb.written:
+			if nb.finishing() {
+				return
+			}
 		case <-time.After(flushTimeout):
 		}
 		nb.queue.close()
 		_ = nb.conn.Close()
 	})
+}
+
+// finishing reports whether finish closes the connection of a link that has ended.
+func (nb *neighbour) finishing() bool {
+	nb.node.mu.Lock()
+	defer nb.node.mu.Unlock()
+	return nb.finishes
+}
+
+// finish lets the peer of a refused link read why, and closes the connection. The goroutine of the link does it when all is
+// written.
+func (nb *neighbour) finish() {
+	if !nb.finishing() {
+		return
+	}
+	defer func() {
+		nb.node.mu.Lock()
+		nb.node.finishing--
+		nb.node.mu.Unlock()
+	}()
+	stop := context.AfterFunc(nb.node.ctx, func() { _ = nb.conn.Close() })
+	defer stop()
+	_ = link.Finish(nb.conn, flushTimeout)
 }
 
 // forget takes the link out of the node.
@@ -388,6 +419,10 @@ func (nb *neighbour) rejectLocked(cause error, ours bool) {
 		msg = wire.RejectFor(LinkErrorKind(cause), cause.Error())
 	}
 	nb.sendControl(msg)
+	if nb.cause == nil && nb.node.finishing < maxFinishing {
+		nb.finishes = true
+		nb.node.finishing++
+	}
 	nb.endLocked(fmt.Errorf("rejected: %w", cause), true)
 }
 
@@ -404,9 +439,32 @@ func (nb *neighbour) rejectedBy(msg []byte) error {
 	}
 	err := fmt.Errorf("%w: %q", errPeerRejected, reason)
 	if kind == "cost" || kind == "not allowed" || kind == "own id" {
-		return &linkFault{kind, err}
+		return &linkFault{kind, nb.sameCosts(reason), err}
 	}
 	return err
+}
+
+const differentCosts = "we disagree about the connection cost: %s uses %v, %s "
+
+// costFault is why the link ends if the peer goes by another cost.
+func (nb *neighbour) costFault(theirs float64) error {
+	us := nb.node.id
+	err := fmt.Errorf(differentCosts+"%v; set the same cost on both ends", nb.id, theirs, us, nb.cost)
+	return &linkFault{"cost", nb.costNews(fmt.Sprint(theirs)), err}
+}
+
+func (nb *neighbour) costNews(theirs string) string {
+	return fmt.Sprintf(differentCosts+"%v", nb.id, theirs, nb.node.id, nb.cost)
+}
+
+// sameCosts is what costFault has for news, if that is what the peer says, from its side; else it is empty.
+func (nb *neighbour) sameCosts(reason string) string {
+	theirs, ok := strings.CutPrefix(reason, fmt.Sprintf(differentCosts, nb.node.id, nb.cost, nb.id))
+	if !ok {
+		return ""
+	}
+	theirs, _, _ = strings.Cut(theirs, ";")
+	return nb.costNews(theirs)
 }
 
 // establishLocked ends the handshake: the peer has introduced itself.

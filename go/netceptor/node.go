@@ -113,6 +113,7 @@ type Node struct {
 	links          map[wire.NodeID]*neighbour // Established.
 	pending        map[*neighbour]struct{}    // In the handshake,
 	strangers      list.List                  // and of these, *neighbour, those that others have made, the oldest first.
+	finishing      int                        // Links that have ended, whose peers still read why.
 	updates        map[wire.NodeID]*heardUpdate
 	updateBytes    int        // That their messages take.
 	scratch        []byte     // Of encodeLocked.

@@ -232,7 +232,7 @@ func (n *Node) receiveRouteLocked(nb *neighbour, u wire.RouteUpdate) error {
 		case !listed:
 			return fmt.Errorf("peer %s does not list this node as its neighbour any more", nb.id)
 		case cost != nb.cost:
-			return faultf("cost", "we disagree about the connection cost: %s uses %v, %s %v; set the same cost on both ends", nb.id, cost, n.id, nb.cost)
+			return nb.costFault(cost)
 		}
 		if !nb.listsUs {
 			nb.listsUs = true

@@ -115,6 +115,44 @@ func TestHandshakeOverEveryTransport(t *testing.T) {
 	})
 }
 
+// TestRefusedPeersReadWhyWhileTheyWrite: the node has closed its direction only, and what the peer still sends does not make
+// the reason be lost. There is an end to the patience, in number too, and the end of the node is one.
+func TestRefusedPeersReadWhyWhileTheyWrite(t *testing.T) {
+	over(t, LinkOptions{Cost: 1}, func(t *testing.T, k linkKind, n *Node, dial func() link.Conn) {
+		if k.name == "udp" || k.name == "memory" { // Nothing is reset there.
+			return
+		}
+		much := make([]byte, 50_000)
+		much[0] = 9
+		refused := func() link.Conn {
+			c := dial()
+			say(t, c, hello("n"))
+			next(t, c, wire.TypeReject)
+			for ended := false; !ended; {
+				_, err := c.ReadBatch()
+				ended = err != nil
+			}
+			return c
+		}
+		for range maxFinishing {
+			c := refused()
+			for range 3 {
+				say(t, c, much)
+			}
+		}
+		n.mu.Lock()
+		finishing := n.finishing
+		n.mu.Unlock()
+		if finishing > maxFinishing {
+			t.Errorf("%d refused links are held open, want %d at most", finishing, maxFinishing)
+		}
+		refused() // One more is just closed.
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestRejectionsOverEveryTransport(t *testing.T) {
 	over(t, LinkOptions{Cost: 1, AllowedPeers: []wire.NodeID{"p"}}, func(t *testing.T, _ linkKind, n *Node, dial func() link.Conn) {
 		for _, id := range []wire.NodeID{"q", "n"} {
