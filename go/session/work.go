@@ -42,17 +42,18 @@ func opWorkSubmit(ctx context.Context, s *session, req *request) (reply, error) 
 			return failed(err)
 		}
 	}
+	near, far, err := socketPair(unix.SOCK_STREAM) // Before there is a unit that nobody would know.
+	if err != nil {
+		return failed(err)
+	}
 	sub, err := engine.Submit(submit)
 	if err != nil {
+		_, _ = near.Close(), unix.Close(far)
 		code := WorkType
 		if _, ok := errors.AsType[unix.Errno](err); ok {
 			code = Work // No place for the unit: nothing is wrong with what was asked.
 		}
 		return failed(toError(err, code))
-	}
-	near, far, err := socketPair(unix.SOCK_STREAM)
-	if err != nil {
-		return failed(err)
 	}
 	start := &unitStart{done: make(chan struct{})}
 	h := s.host
