@@ -357,8 +357,9 @@ class ClientUnit(AsyncUnit):
         return await self._client._run(ops.cancel(self._id), timeout_s)
 
     async def release(self, *, force: bool = False, timeout_s: float | None = None) -> bool:
+        confirmed = await self._client._run(ops.release(self._id, force), timeout_s)
         self._detached = True
-        return await self._client._run(ops.release(self._id, force), timeout_s)
+        return confirmed
 
 
 class Output(AsyncIterator[bytes], AsyncClosable):

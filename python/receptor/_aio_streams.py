@@ -15,7 +15,7 @@ from ._aio_session import Pollable, within
 from ._closing import AsyncClosable
 from ._payload import Buffer
 from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
+from .errors import ClosedError, ConfigError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
 from .types import Address, DatagramStatus, Event, StreamStatus
 
 if TYPE_CHECKING:
@@ -658,7 +658,15 @@ class Proxy:
         """End it and its connections. Safe to call twice."""
         if not self._done and not self._node.closed:
             self._done = True
-            await self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+            try:
+                await self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+            except ConfigError:
+                pass  # A close that was interrupted has ended it.
+            except ClosedError:
+                raise
+            except BaseException:
+                self._done = False
+                raise
 
     async def __aenter__(self) -> Self:
         return self

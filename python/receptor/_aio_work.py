@@ -244,8 +244,9 @@ class NodeUnit(AsyncUnit):
         return await self._node._run(_ops.cancel(self._id, self._node.timeout_s))
 
     async def release(self, *, force: bool = False) -> bool:
+        confirmed = await self._node._run(_ops.release(self._id, force, self._node.timeout_s))
         self._detached = True
-        return await self._node._run(_ops.release(self._id, force, self._node.timeout_s))
+        return confirmed
 
     async def _take_back(self, payload: socket.socket) -> None:
         with payload:

@@ -393,7 +393,15 @@ class Proxy(Closable):
         """End it and its connections. Safe to call twice."""
         if not self._done and not self._node.closed:
             self._done = True
-            self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+            try:
+                self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
+            except ConfigError:
+                pass  # A close that was interrupted has ended it.
+            except ClosedError:
+                raise
+            except BaseException:
+                self._done = False
+                raise
 
     def __repr__(self) -> str:
         return _sockets.described(self, f"{self.address} {self.service}")

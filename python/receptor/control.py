@@ -441,8 +441,9 @@ class ClientUnit(Unit):
         return self._client._run(ops.cancel(self._id), timeout_s)
 
     def release(self, *, force: bool = False, timeout_s: float | None = None) -> bool:
+        confirmed = self._client._run(ops.release(self._id, force), timeout_s)
         self._detached = True
-        return self._client._run(ops.release(self._id, force), timeout_s)
+        return confirmed
 
 
 def __getattr__(name: str) -> Any:  # Any: a class

@@ -186,8 +186,9 @@ class NodeUnit(Unit):
         return self._node._run(_ops.cancel(self._id, self._node.timeout_s))
 
     def release(self, *, force: bool = False) -> bool:
+        confirmed = self._node._run(_ops.release(self._id, force, self._node.timeout_s))
         self._detached = True
-        return self._node._run(_ops.release(self._id, force, self._node.timeout_s))
+        return confirmed
 
     def _take_back(self) -> None:
         try:

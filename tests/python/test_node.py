@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -1081,6 +1081,50 @@ async def test_what_takes_its_time_ends_with_the_answers_of_the_node(
         fake.hold("status")
         with pytest.raises(receptor.MeshTimeout, match=rf"{op}: no answer within 0\.0?3 s"):
             await call()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_what_was_interrupted_while_it_ended_can_be_ended_again(
+    nodes: Mesh, tmp_path: Path, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, door = nodes.node("a", work_commands=[receptor.WorkCommand("cat", "cat")]), tmp_path / "door"
+
+    def interrupted(end: Callable[[], object]) -> None:
+        def run(op: Op[Any]) -> None:
+            if sent:
+                receptor.Node._run(node, op)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(node, "_run", run)
+            end()
+
+    proxy = node.forward("a", "x", f"unix://{door}")
+    interrupted(proxy.close)
+    proxy.close()
+    assert not door.exists()
+    with node.work.submit("a", "cat") as unit:
+        interrupted(unit.release)
+    assert not node.work.list()
+    async with nodes.aio_node("b", work_commands=[receptor.WorkCommand("cat", "cat")]) as other:
+
+        async def cancelled(end: Callable[[], Awaitable[object]]) -> None:
+            async def run(op: Op[Any]) -> None:
+                if sent:
+                    await receptor.aio.Node._run(other, op)
+                raise asyncio.CancelledError
+
+            with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+                patch.setattr(other, "_run", run)
+                await end()
+
+        task_proxy = await other.forward("b", "x", f"unix://{door}")
+        await cancelled(task_proxy.close)
+        await task_proxy.close()
+        assert not door.exists()
+        async with other.work.submit("b", "cat") as task_unit:
+            await cancelled(task_unit.release)
+        assert not await other.work.list()
 
 
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
