@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import socket
+import struct
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 DATAGRAM_READ_BYTES: Final = 3 + 2 * 255 + (64 << 10)
 _VERSION: Final = 1
 _DATA, _NOTICE, _REFUSED = 0, 1, 2
+_INT_BYTES: Final = struct.calcsize("i")  # Of a socket option.
 
 # The texts of notices, which cross the mesh, and what they mean.
 _PROBLEMS = {
@@ -71,6 +74,8 @@ class StreamSocket(_process.Local, socket.socket):
         self.peer = peer
         self.local = local
         self._pid = os.getpid()
+        self._tcp_options: dict[int, bytes] = {}
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _process.track(self)
 
     _elsewhere = "another process takes its dup(), a plain socket"
@@ -81,10 +86,21 @@ class StreamSocket(_process.Local, socket.socket):
         sock.settimeout(self.gettimeout())
         return sock
 
-    def setsockopt(self, level: int, optname: int, *value: Any) -> None:  # Any: it has overloads
+    def setsockopt(self, level: int, optname: int, value: Any, *size: int) -> None:  # Any: it has overloads
         """As ``socket.setsockopt``. Options of TCP, such as TCP_NODELAY, are taken: a stream needs none of them."""
         if level != socket.IPPROTO_TCP:
-            super().setsockopt(level, optname, *value)
+            super().setsockopt(level, optname, value, *size)
+        elif isinstance(value, int):
+            self._tcp_options[optname] = value.to_bytes(_INT_BYTES, sys.byteorder, signed=True)
+        else:
+            self._tcp_options[optname] = bytes(value or size[0])
+
+    def getsockopt(self, level: int, optname: int, *size: int) -> Any:  # Any: it has overloads
+        """As ``socket.getsockopt``. Options of TCP are what they were set to; data is never held back (TCP_NODELAY)."""
+        if level != socket.IPPROTO_TCP or optname not in self._tcp_options:
+            return super().getsockopt(level, optname, *size)
+        value = self._tcp_options[optname]
+        return value[: size[0]] if any(size) else int.from_bytes(value[:_INT_BYTES], sys.byteorder, signed=True)
 
     def _broken(self, status: "StreamStatus") -> StreamResetError | None:
         """What to raise where it ends; None if it ended in good order."""

@@ -9,6 +9,7 @@ import shutil
 import socket
 import socketserver
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -247,6 +248,20 @@ def test_a_default_timeout_is_that_of_streams_only(nodes: Mesh, in_thread: InThr
                     assert b"".join(unit.stdout(timeout_s=60)) == b"done"
     finally:
         socket.setdefaulttimeout(patient)
+
+
+def test_options_of_tcp_are_what_they_were_set_to(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    with node.listen("s") as listener, node.connect("a", "s") as sock, listener.accept():
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1, "a stream holds nothing back"
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, False)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, struct.pack("i", 77))
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 16) == struct.pack("i", 77)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+        with pytest.raises(OSError):
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 100)
 
 
 def test_sendfile(nodes: Mesh) -> None:
