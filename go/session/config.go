@@ -131,6 +131,9 @@ func (h *host) build(ctx context.Context, c *openConfig) error {
 	if err != nil {
 		return &Error{Code: BadConfig, Msg: configText(err)}
 	}
+	if err := readable(c.Profiles); err != nil {
+		return err
+	}
 	if err := writable(c.DataDir, c.Node); err != nil {
 		return err
 	}

@@ -431,6 +431,21 @@ func TestDatagrams(t *testing.T) {
 	sender.Wait()
 }
 
+// TestWhatIsForWorkOnAnotherNode is refused where it would be ignored.
+func TestWhatIsForWorkOnAnotherNode(t *testing.T) {
+	p := open(t)
+	p.must("open", "config", map[string]any{"node": "p", "work_commands": []any{map[string]any{"worktype": "cat", "command": "cat"}}})
+	for key, value := range map[string]any{"ttl": 1, "tls": "nonesuch", "sign": true} {
+		for _, node := range []string{"p", "LocalHost"} {
+			e := p.refused(BadRequest, "work.submit", "node", node, "worktype", "cat", key, value)
+			want := fmt.Sprintf("key %q: it is for work on another node, and %q is this one", key, node)
+			if e["msg"] != want {
+				t.Errorf("told %v, want %v", e["msg"], want)
+			}
+		}
+	}
+}
+
 func TestWork(t *testing.T) {
 	a, b := pair(t)
 	for _, where := range []struct {
@@ -569,6 +584,19 @@ func TestOpenNamesTheKey(t *testing.T) {
 		if e := p.refused(BadRequest, "open", "config", config); e["msg"] != want {
 			t.Errorf("%v was refused with\n%v, want\n%v", config, e["msg"], want)
 		}
+	}
+}
+
+// TestProfileFiles: a file that is missing is told once, though it is of both sides of its profile.
+func TestProfileFiles(t *testing.T) {
+	p := open(t)
+	profile := map[string]string{"cert": "/no/crt", "key": "/no/key", "cas": "/no/ca"}
+	e := p.refused(BadConfig, "open", "config", map[string]any{"node": "p", "tls_profiles": map[string]any{"t": profile}})
+	want := `TLS profile "t": /no/crt: no such file or directory
+TLS profile "t": /no/key: no such file or directory
+TLS profile "t": /no/ca: no such file or directory`
+	if e["msg"] != want {
+		t.Errorf("told\n%v, want\n%v", e["msg"], want)
 	}
 }
 

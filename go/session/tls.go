@@ -6,9 +6,14 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pyreceptor/pyreceptor/go/identity"
 	"github.com/pyreceptor/pyreceptor/go/wire"
@@ -43,6 +48,26 @@ func (p *tlsProfile) UnmarshalJSON(b []byte) error {
 		wrong.Type = reflect.TypeFor[tlsProfile]()
 	}
 	return err
+}
+
+// readable tells of the files of profiles that cannot be read, once each: most are of both sides of a profile.
+func readable(profiles map[string]tlsFiles) error {
+	var told []string
+	for _, name := range slices.Sorted(maps.Keys(profiles)) {
+		f := profiles[name]
+		for _, path := range []string{f.Cert, f.Key, f.CAs} {
+			if path == "" {
+				continue
+			}
+			if err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS); err != nil {
+				told = append(told, fmt.Sprintf("TLS profile %q: %s: %v", name, path, err))
+			}
+		}
+	}
+	if len(told) == 0 {
+		return nil
+	}
+	return &Error{Code: BadConfig, Msg: strings.Join(told, "\n")}
 }
 
 // directives are the profiles of a name as a daemon's command line: a client's, and a server's if there is a certificate.
@@ -145,7 +170,7 @@ func (h *host) dialTLS(p *tlsProfile, node wire.NodeID) (*tls.Config, error) {
 	if profile == nil {
 		return nil, err
 	}
-	if strings.EqualFold(string(node), "localhost") { // What this node is called on itself; no certificate has it.
+	if h.isHere(node) { // No certificate has "localhost".
 		node = h.built().Node.ID()
 	}
 	return profile.StreamConfig(cmp.Or(node, h.built().Node.ID())), nil

@@ -72,6 +72,7 @@ class Work:
             is not reached, or takes no work, the unit is pending.
         tls: name of the TLS profile for the way to ``node``: units outlive the program, so it is one of the node's own.
         sign: sign the submission, with the key that the node's configuration names.
+        The last three are for work on another node: ConfigError where it is this one.
 
         If this fails or is cancelled, the unit is released: it never runs with half of its payload. Raises
         WorkTypeError, WorkError, Unreachable or MeshTimeout.
