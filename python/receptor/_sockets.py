@@ -252,7 +252,7 @@ def unpack_datagram(message: bytes) -> tuple[bytes, Address]:
         return payload, address
     if kind == _NOTICE:
         raise _notice(payload.decode("utf-8", "replace"), address)
-    raise _refusal(payload)
+    raise _refusal(payload, address)
 
 
 def send_error(error: OSError, size: int) -> ReceptorError | None:
@@ -267,11 +267,13 @@ def _notice(problem: str, address: Address) -> Unreachable:
     return Unreachable(f"datagram to {address}: {problem}", code=reason, node=address.node, service=address.service)
 
 
-def _refusal(payload: bytes) -> ReceptorError:
+def _refusal(payload: bytes, address: Address) -> ReceptorError:
     try:
         err = json.loads(payload)
     except ValueError:
         err = None
     if not isinstance(err, dict):
         raise ProtocolError("datagram refused with something that is not a JSON object")
+    if address.node:
+        err |= {"msg": f"datagram to {address}: {err.get('msg')}", "node": address.node, "service": address.service}
     return from_wire(err)

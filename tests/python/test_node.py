@@ -676,6 +676,21 @@ def test_datagram_notices_are_exceptions(mesh: Mesh) -> None:
             sock.recv_from(timeout_s=60)
 
 
+def test_what_the_node_refuses_names_the_address_of_the_datagram(nodes: Mesh) -> None:
+    node = nodes.node("a")
+    with node.datagram("s") as sock:
+        for to in (("localhost", "nobody"), ("nowhere", "s")):
+            sock.send_to(b"hi", to)
+            with pytest.raises(receptor.Unreachable, match=f"datagram to {to[0]}:{to[1]}: ") as caught:
+                sock.recv_from(timeout_s=60)
+            assert (caught.value.node, caught.value.service) == to
+        sock.send_to(bytes(70_000), ("nowhere", "s"))
+        with pytest.raises(receptor.PayloadTooLarge, match="datagram to nowhere:s: "):
+            sock.recv_from(timeout_s=60)
+        sock.send_to(b"hi", ("LocalHost", "s"))
+        assert sock.recv_from(timeout_s=60) == (b"hi", sock.address)
+
+
 def test_closing_a_datagram_socket_ends_its_reader(mesh: Mesh, in_thread: InThread) -> None:
     node = mesh.node("a")
     sock = node.datagram()
