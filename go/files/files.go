@@ -33,6 +33,9 @@ var (
 // OpenRegular opens a regular file; flags are those of [os.OpenFile]. It does not block on what is none.
 func OpenRegular(path string, flags int) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0o600)
+	if what := unopened(err, flags); what != "" {
+		err = &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%s, %w", what, ErrNotRegular)}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,6 +48,19 @@ func OpenRegular(path string, flags int) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	return f, info, nil
+}
+
+// unopened is what lies where an open failed since it is no regular file; empty if the error is another one.
+func unopened(err error, flags int) string {
+	switch {
+	case errors.Is(err, unix.EISDIR):
+		return "a directory"
+	case errors.Is(err, unix.ENXIO):
+		return "a socket or a pipe"
+	case errors.Is(err, unix.ELOOP) && flags&unix.O_NOFOLLOW != 0:
+		return "a link"
+	}
+	return ""
 }
 
 func kind(m fs.FileMode) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,26 @@ func TestReadTakesRegularFilesOnly(t *testing.T) {
 	}
 	if _, _, err := Read(path+"2", 5); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestOpenRegularSaysWhatLiesThere, where opening fails for it.
+func TestOpenRegularSaysWhatLiesThere(t *testing.T) {
+	dir := t.TempDir()
+	link, socket := filepath.Join(dir, "link"), filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Symlink("/dev/zero", link); err != nil {
+		t.Fatal(err)
+	}
+	for path, kind := range map[string]string{pipe(t): "a socket or a pipe", socket: "a socket or a pipe", link: "a link", dir: "a directory"} {
+		f, _, err := OpenRegular(path, os.O_WRONLY|unix.O_NOFOLLOW)
+		if want := "open " + path + ": " + kind + ", not a regular file"; f != nil || !errors.Is(err, ErrNotRegular) || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pyreceptor/pyreceptor/go/workceptor/unit"
 )
 
@@ -532,6 +534,16 @@ func TestDamagedStatusOfARunningUnit(t *testing.T) {
 		"a link": func(path string) error { // At once: the runner may be about to write that the command runs.
 			return errors.Join(os.Symlink("/dev/zero", path+".link"), os.Rename(path+".link", path))
 		},
+		"a pipe": func(path string) error {
+			return errors.Join(syscall.Mkfifo(path+".pipe", 0o600), os.Rename(path+".pipe", path))
+		},
+		"a directory": func(path string) error {
+			return errors.Join(os.MkdirAll(path+".dir/full", 0o700), unix.Renameat2(unix.AT_FDCWD, path+".dir", unix.AT_FDCWD, path, unix.RENAME_EXCHANGE))
+		},
+		"a pipe where it is written": func(path string) error {
+			return errors.Join(syscall.Mkfifo(path+".pipe", 0o600), os.Rename(path+".pipe", path+".tmp"))
+		},
+		"a tebibyte": func(path string) error { return os.Truncate(path, 1<<40) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -394,6 +394,9 @@ func (d *Dir) readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > unit.MaxRecord { // Not read to find out.
+		return nil, fmt.Errorf("%s has %d bytes, at most %d are read", f.Name(), info.Size(), unit.MaxRecord)
+	}
 	return io.ReadAll(io.LimitReader(f, unit.MaxRecord+1))
 }
 
@@ -463,7 +466,18 @@ func (d *Dir) replace(rec unit.Record, sync bool) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(d.File(tempFile), d.File(StatusFile))
+	err = os.Rename(d.File(tempFile), d.File(StatusFile))
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) { // A directory, which a file does not take the place of.
+		d.setAside(StatusFile)
+		err = os.Rename(d.File(tempFile), d.File(StatusFile))
+	}
+	return err
+}
+
+// setAside gives another name to what lies in the place of a file of ours and is none, such as a directory: nobody knows what it is
+// good for. It goes with the unit.
+func (d *Dir) setAside(name string) {
+	os.Rename(d.File(name), d.File(name+"."+string(unit.NewID())))
 }
 
 // exchange is replace that keeps the file which it replaces.
@@ -492,6 +506,10 @@ func encode(rec unit.Record) ([]byte, error) {
 func (d *Dir) write(name string, data []byte, sync bool) error {
 	d.useSpare(name)
 	f, err := openRegular(d.File(name), os.O_WRONLY|os.O_CREATE)
+	if errors.Is(err, files.ErrNotRegular) {
+		d.setAside(name)
+		f, err = openRegular(d.File(name), os.O_WRONLY|os.O_CREATE)
+	}
 	if err != nil {
 		return err
 	}
