@@ -469,7 +469,7 @@ func (e *Engine) planLocal(req SubmitRequest) (x unit.Extra, verify bool, err er
 
 func (e *Engine) planRemote(req SubmitRequest) (*unit.RemoteExtra, error) {
 	if req.TLSClient != "" && (e.cfg.HasTLSClient == nil || !e.cfg.HasTLSClient(req.TLSClient)) {
-		return nil, fmt.Errorf("unknown TLS config %s", req.TLSClient)
+		return nil, fmt.Errorf("%w %s", ErrUnknownTLS, req.TLSClient)
 	}
 	x := unit.RemoteExtra{
 		RemoteNode: string(req.Node), RemoteWorkType: req.WorkType, RemoteParams: map[string]string{},

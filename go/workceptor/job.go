@@ -71,7 +71,7 @@ type job struct {
 	gone      bool          // Released.
 	position  int           // In the queue, as it was told last.
 	finished  time.Time     // See finishedAt.
-	trouble   string        // Why the node that does the unit cannot be spoken to; "" if it can, as far as is known.
+	trouble   trouble       // What keeps the unit from the node that does it.
 	runner    bool          // One is known to be alive.
 	owed      bool          // The node that has done the unit is about to tell the checksum of its output.
 	readers   int           // They wait for more of the output.
@@ -90,7 +90,13 @@ type snapshot struct {
 	gone    bool
 
 	position int
-	trouble  string
+	trouble  trouble
+}
+
+// trouble is why a node cannot be spoken to, and since when; zero if it can, as far as is known.
+type trouble struct {
+	text  string
+	since time.Time
 }
 
 func (j *job) look() snapshot {
@@ -142,7 +148,7 @@ func (s snapshot) statusAt(position int) Status {
 		status.QueuePosition = cmp.Or(position, s.position) // The one known is that of a unit that waits on another node.
 	}
 	if !s.rec.State.Complete() || s.copying {
-		status.Trouble = s.trouble
+		status.Trouble, status.TroubleSince = s.trouble.text, s.trouble.since
 	}
 	return status
 }
@@ -160,8 +166,15 @@ func (j *job) meets(err error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.trouble != text {
-		j.trouble = text
+	if j.trouble.text != text {
+		now := trouble{text, j.trouble.since}
+		switch {
+		case text == "":
+			now.since = time.Time{}
+		case now.since.IsZero():
+			now.since = time.Now().UTC()
+		}
+		j.trouble = now
 		j.tellLocked()
 	}
 }

@@ -1307,13 +1307,16 @@ func TestARemoteUnitSaysWhatKeepsItFromItsNode(t *testing.T) {
 	if s.Trouble != "no route to node" || s.State != Pending || s.Detail != unit.DetailStarting {
 		t.Errorf("got %v %q, trouble %q", s.State, s.Detail, s.Trouble)
 	}
-	if reply, err := s.MarshalJSON(); err != nil || !strings.Contains(string(reply), `"Trouble":"no route to node"`) {
+	if s.TroubleSince.Before(s.Created) || s.TroubleSince.After(time.Now()) {
+		t.Errorf("the trouble is from %v", s.TroubleSince)
+	}
+	if reply, err := s.MarshalJSON(); err != nil || !strings.Contains(string(reply), `"Trouble":"no route to node","TroubleSince":"2`) {
 		t.Errorf("the reply is %s, %v", reply, err)
 	}
 	if _, err := e.Cancel(testContext(t), id); err != nil {
 		t.Fatal(err)
 	}
-	if s := wait(t, e, id); s.Trouble != "" {
+	if s := wait(t, e, id); s.Trouble != "" || !s.TroubleSince.IsZero() {
 		t.Errorf("a unit that is over is in trouble: %q", s.Trouble)
 	}
 }

@@ -335,8 +335,10 @@ type Status struct {
 	Outcome
 	// QueuePosition is not 0 for a unit that waits until others of its node have ended: 1 is the next to start.
 	QueuePosition int
-	// Trouble is why the node that does the unit cannot be spoken to at the moment; it is tried again.
-	Trouble string
+	// Trouble is why the node that does the unit cannot be spoken to at the moment; it is tried again. TroubleSince is when it
+	// could not for the first time since it last could.
+	Trouble      string
+	TroubleSince time.Time
 	// Unsettled says of a complete unit that the checksum of its output, or the rest of its copy, is on its way. It is not part of replies.
 	Unsettled bool
 }
@@ -386,6 +388,7 @@ func (s Status) AppendJSON(dst []byte) []byte {
 	dst = appendText(dst, "StdoutSHA256", s.SHA256)
 	dst = appendKey(append(dst, ','), "StdoutSize", s.StdoutSize)
 	dst = appendText(dst, "Trouble", s.Trouble)
+	dst = appendTime(dst, "TroubleSince", s.TroubleSince)
 	dst = appendKey(append(dst, ','), "WorkType", s.WorkType)
 	return append(dst, '}')
 }

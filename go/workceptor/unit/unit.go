@@ -18,8 +18,9 @@
 //	Reason        stable code of a failure; the Reason constants list them
 //	StdoutSHA256  of the output, whose final size is StdoutSize, in hexadecimal
 //
-// One more, VerifySignature, is of the file only: the unit's type wanted signatures when the unit was made. A reply has two
-// more: QueuePosition, while the unit waits for others to end, and Trouble, while the node that does it cannot be spoken to.
+// One more, VerifySignature, is of the file only: the unit's type wanted signatures when the unit was made. A reply has
+// more: QueuePosition, while the unit waits for others to end, and Trouble, while the node that does it cannot be spoken to, with
+// TroubleSince.
 //
 // # States
 //
