@@ -1,6 +1,8 @@
 """Sessions and descriptors on an asyncio event loop."""
 
 import asyncio
+import contextvars
+import functools
 import os
 import socket
 import weakref
@@ -52,6 +54,21 @@ def _dismiss(coroutine: Any) -> None:  # Any: what a task may have instead
     """Close a coroutine that never began, as one whose loop ended in that moment, or Python complains of it."""
     if not getattr(coroutine, "cr_running", True) and not getattr(coroutine, "cr_suspended", True):
         coroutine.close()
+
+
+def in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:  # Any: the function's own
+    """Call ``function`` in a thread; in this one where there are no others any more, as at the exit of Python."""
+    loop = asyncio.get_running_loop()
+    call = functools.partial(contextvars.copy_context().run, function, *arguments)
+    try:
+        return loop.run_in_executor(None, call)
+    except RuntimeError:
+        future: asyncio.Future[T] = loop.create_future()
+    try:
+        future.set_result(call())
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:

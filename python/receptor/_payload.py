@@ -91,8 +91,8 @@ async def async_chunks(payload: AsyncPayload) -> AsyncIterator[Buffer]:
 
 
 async def _from_thread(payload: Payload) -> AsyncIterator[Buffer]:
-    import asyncio
+    from ._aio_session import in_thread
 
     pieces = chunks(payload)
-    while (chunk := await asyncio.to_thread(next, pieces, None)) is not None:
+    while (chunk := await in_thread(next, pieces, None)) is not None:
         yield chunk

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 
 from . import _modes, _ops, _process, _sockets
 from ._aio_client import Client, connect
-from ._aio_session import AsyncSession, Opening, check_asyncio, check_loop, owned
+from ._aio_session import AsyncSession, Opening, check_asyncio, check_loop, in_thread, owned
 from ._aio_streams import (
     LIMIT_BYTES,
     DatagramSocket,
@@ -229,7 +229,7 @@ class Node(_modes.AnyNode):
         return (op, *self._connect())
 
     async def _begin_in_thread(self) -> tuple[Op[JSON] | None, socket.socket, _modes.Sidecar | None]:
-        begun = asyncio.get_running_loop().run_in_executor(None, self._begin)
+        begun = in_thread(self._begin)
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
@@ -434,7 +434,7 @@ class Node(_modes.AnyNode):
             return
         if self._session.loop.is_closed():
             with suppress(ClosedError, MeshTimeout):
-                await asyncio.to_thread(self._close_at_exit, timeout_s)
+                await in_thread(self._close_at_exit, timeout_s)
             return
         check_loop(self._session.loop)
         self._closed = self._host.closing = True
@@ -602,7 +602,7 @@ def _end_unwanted(begun: asyncio.Future[tuple[Op[JSON] | None, socket.socket, _m
 async def _reap(sidecar: _modes.Sidecar | None, timeout_s: float = _modes.SIDECAR_END_S) -> None:
     """Wait for the end of a sidecar, in a thread that goes on if this is cancelled, or a zombie would stay."""
     if sidecar is not None:
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, sidecar.wait, timeout_s))
+        await asyncio.shield(in_thread(sidecar.wait, timeout_s))
 
 
 def _log_forwarder(node: Node) -> Callable[[Event], None]:

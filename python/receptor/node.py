@@ -434,8 +434,12 @@ class Node(_modes.AnyNode, Closable):
                 errors.append(error)
 
         thread = threading.Thread(target=add, name="receptor-session", daemon=True)
-        thread.start()
-        thread.join()
+        try:
+            thread.start()
+        except RuntimeError:  # There are no threads any more, as at the exit of Python 3.12.
+            add()
+        else:
+            thread.join()
         if errors:
             raise errors[0]
 

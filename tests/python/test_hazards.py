@@ -373,6 +373,32 @@ def test_exits_under_load(python: Interpreter, load: str, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("mode", ["in-process", "sidecar"])
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_a_program_uses_its_node_while_it_ends(python: Interpreter, face: str, mode: str) -> None:
+    """When Python calls what is registered with atexit, some of them give no new threads any more."""
+    program = {
+        "blocking": (
+            "import receptor, atexit\n"
+            f"node = receptor.Node('a', work_commands=[receptor.WorkCommand('cat', 'cat')], mode='{mode}')\n"
+            "@atexit.register\n"
+            "def last():\n"
+            "    with node, node.events('peer'):\n"
+            "        with node.work.submit('a', 'cat', b'last') as unit: print(*unit.stdout())\n"
+        ),
+        "asyncio": (
+            "import receptor.aio, asyncio, atexit\n"
+            "async def main():\n"
+            f"    async with receptor.aio.Node('a', mode='{mode}', work_commands=[cat]) as node:\n"
+            "        async with node.work.submit('a', 'cat', iter([b'last'])) as unit:\n"
+            "            print(*[chunk async for chunk in unit.stdout()])\n"
+            "cat = receptor.WorkCommand('cat', 'cat')\n"
+            "atexit.register(lambda: asyncio.run(main()))\n"
+        ),
+    }[face]
+    python.prints("b'last'\n", program)
+
+
 @pytest.mark.parametrize("way", ["run", "left", "closed", "in a thread"])
 def test_an_asyncio_node_that_is_left_open_is_quiet(python: Interpreter, way: str) -> None:
     """However its loop ends, or goes on, when the program does: asyncio has no lost tasks to complain of."""
