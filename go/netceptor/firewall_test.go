@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -302,6 +303,28 @@ func TestRoutesAndAdvertsPassEveryFirewall(t *testing.T) {
 			t.Errorf("b held back %d messages", c.DropFirewall)
 		}
 	})
+}
+
+// TestDialThatIsDroppedSaysWhatMayBe the cause: nobody tells.
+func TestDialThatIsDroppedSaysWhatMayBe(t *testing.T) {
+	for _, node := range []wire.NodeID{"a", "b", "c"} {
+		t.Run(string(node), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLine(t)
+				defer l.close()
+				ln, err := l.nodes["c"].ListenStream("svc", nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				l.nodes[node].SetPolicy(rules(t, policy.Rule{Action: "drop", ToService: "svc"}))
+				_, err = l.nodes["a"].DialStream(t.Context(), "c", "svc", nil)
+				if !errors.Is(err, ErrTimeout) || !strings.Contains(err.Error(), "a firewall rule with the action drop") {
+					t.Errorf("dial: %v, want a timeout that names firewalls", err)
+				}
+			})
+		})
+	}
 }
 
 func TestStreamDialIsRejectedAtOnce(t *testing.T) {

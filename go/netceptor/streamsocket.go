@@ -297,10 +297,10 @@ func dialError(to Addr, err error) error {
 		return &DialError{Addr: to, Text: "context canceled", Err: err}
 	}
 	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
-		return &DialError{Addr: to, Text: err.Error(), Err: fmt.Errorf("%w: no answer", ErrTimeout)}
+		return &DialError{Addr: to, Text: err.Error(), Err: errNoAnswer}
 	}
 	if _, ok := errors.AsType[*quic.HandshakeTimeoutError](err); ok {
-		return &DialError{Addr: to, Text: err.Error(), Err: fmt.Errorf("%w: handshake did not complete", ErrTimeout)}
+		return &DialError{Addr: to, Text: err.Error(), Err: errNoAnswer}
 	}
 	return &DialError{Addr: to, Text: err.Error(), Err: err}
 }

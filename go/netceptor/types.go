@@ -23,6 +23,9 @@ var (
 	ErrDuplicateNode  = errors.New("another node with this ID was in the mesh first")
 )
 
+// errNoAnswer is the [ErrTimeout] of a dial whose packets nobody has refused.
+var errNoAnswer = fmt.Errorf("%w: no answer: a firewall rule with the action drop on the way, a node that hangs, or a link that is dead", ErrTimeout)
+
 // Addr is the address of a service in the mesh. It implements net.Addr.
 type Addr struct {
 	Node    wire.NodeID
