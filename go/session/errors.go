@@ -72,6 +72,7 @@ var causes = []struct {
 	{wire.ErrServiceLength, BadRequest},
 	{workceptor.ErrUnknownUnit, UnitUnknown},
 	{workceptor.ErrUnknownType, WorkType},
+	{workceptor.ErrUnknownTLS, BadConfig},
 	{context.DeadlineExceeded, Timeout},
 	{os.ErrDeadlineExceeded, Timeout},
 	{context.Canceled, Cancelled},

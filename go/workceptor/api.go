@@ -35,7 +35,8 @@ var (
 	ErrClosed      = errors.New("work engine is closed")
 	ErrCancelled   = errors.New("work unit was cancelled before it started")
 	ErrRegistered  = errors.New("already registered")
-	ErrUnknownType = remote.ErrUnknownType // Of this node or, of a unit that does not start, of the one that is to do it.
+	ErrUnknownTLS  = errors.New("unknown TLS config") // No tls-client of this node has the name.
+	ErrUnknownType = remote.ErrUnknownType            // Of this node or, of a unit that does not start, of the one that is to do it.
 )
 
 // RefusedError is why a unit does not start that is for another node.

@@ -394,6 +394,8 @@ def submit(
     """``work.submit``: the unit's ID."""
     keys: JSON = {"node": _named("node", node), "worktype": _named("worktype", worktype)}
     if tls is not None:
+        if not isinstance(tls, str):
+            raise ConfigError(f"tls={tls!r}: want the name of a TLS profile of the node, a str")
         keys["tls"] = tls
     if sign:
         keys["sign"] = True

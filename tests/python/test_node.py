@@ -936,6 +936,10 @@ def test_work_that_another_node_does_not_offer(nodes: Mesh) -> None:
     with pytest.raises(receptor.WorkTypeError, match="^node b: unknown work type dog$") as caught:
         a.work.submit("b", "dog")
     assert caught.value.node == "b"
+    with pytest.raises(receptor.ConfigError, match="^unknown TLS config nonesuch$"):
+        a.work.submit("b", "cat", tls="nonesuch")
+    with pytest.raises(receptor.ConfigError, match="want the name of a TLS profile of the node, a str$"):
+        a.work.submit("b", "cat", tls=receptor.TLS())  # type: ignore[arg-type]  # on purpose
 
 
 def test_work_that_fails(mesh: Mesh) -> None:
