@@ -281,7 +281,7 @@ def test_closed_output_does_not_end_the_daemon(start: Daemons, config: Path) -> 
         (["--tcp-per", "h:1"], "Error: command error: unknown config type tcp-per (did you mean tcp-peer?)\n"),
         (["--node", "name=a"], "Error: config error: unknown field name name "),
         (["--tcp-peer", "redial=no"], "Error: error in --tcp-peer: required parameter missing: address\n"),
-        (["id=a"], "Error: parameter specified before command\n"),
+        (["id=a"], "Error: parameter specified before command (a directive begins with two dashes; "),
         (["--node", ""], "Error: empty argument "),
         (["-c", "/no/such.yml"], "Error: error loading config file: open /no/such.yml: no such file or directory\n"),
         (["--log-level", "loud", "--local-only"], "Error: loud is not a valid log level name "),
@@ -294,8 +294,18 @@ def test_f017_to_f020_errors(receptor: Path, arguments: list[str], text: str) ->
     assert result.stderr.startswith(text)
 
 
+def test_a_reader_that_leaves_early_is_no_error(receptor: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        result = subprocess.run([receptor, "--json-schema"], stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
 def test_f033_errors_in_a_file_name_the_line(receptor: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.yml"
+    path.write_text("- node:\n\tid: a\n")
+    assert "bad.yml:2; the line is indented with a tab; YAML takes spaces only" in run(receptor, "-c", path).stderr
     path.write_text("- node: a\n- tcp-peeer: h:1\n- tcp-listener: {port: 27520.7}\n")
     result = run(receptor, "--config", path)
     assert result.returncode == 1

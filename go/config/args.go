@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os"
 	"strings"
 )
 
@@ -34,7 +35,7 @@ func (p *parser) args(args []string) Action {
 			p.file(token)
 		case r.skip:
 		case r.current == nil:
-			p.problem(pos, "", "parameter specified before command")
+			p.problem(pos, orphanHint(token), "parameter specified before command")
 			r.skip = true
 		default:
 			r.value(token, pos)
@@ -85,6 +86,25 @@ func (r *argReader) open(token string, pos Position) Action {
 	}
 	r.current = r.parser.open(d, token, pos)
 	return Run
+}
+
+// orphanHint says what a word may have been meant as that belongs to no directive.
+func orphanHint(token string) string {
+	name := strings.ToLower(token)
+	for _, word := range builtIn {
+		if word.name == "--"+name {
+			return "did you mean " + word.name + "?"
+		}
+	}
+	switch _, err := os.Stat(token); {
+	case name == "cert":
+		return "write cert doctor FILE, or cert mesh DIR node=ID"
+	case lookup(name) != nil:
+		return "did you mean --" + name + "?"
+	case err == nil:
+		return "a file is given as --config " + token
+	}
+	return "a directive begins with two dashes; receptor --help lists them"
 }
 
 // closeCurrent ends the directive that values belong to.

@@ -50,11 +50,13 @@ func (p *parser) document(path string, data []byte) {
 	case errors.Is(err, io.EOF):
 		return
 	case err != nil:
-		pos := Position{File: path, Line: oneLineOf(err.Error())}
+		pos, hint := Position{File: path, Line: oneLineOf(err.Error())}, ""
 		if s, ok := errors.AsType[*syntaxError](err); ok {
 			pos.Line, pos.Column = s.line, s.column
+		} else {
+			hint = tabHint(data, pos.Line)
 		}
-		p.problem(pos, "", fileError+"%s", err)
+		p.problem(pos, hint, fileError+"%s", err)
 		return
 	}
 	root = target(root)
@@ -76,6 +78,19 @@ func (p *parser) document(path string, data []byte) {
 	for _, item := range root.Content {
 		f.item(item)
 	}
+}
+
+// tabHint says that a line which could not be parsed is indented with a tab, "" if it is not.
+func tabHint(data []byte, line int) string {
+	lines := bytes.Split(data, []byte("\n"))
+	if line < 1 || line > len(lines) {
+		return ""
+	}
+	text := lines[line-1]
+	if indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]; bytes.Contains(indent, []byte("\t")) {
+		return "the line is indented with a tab; YAML takes spaces only"
+	}
+	return ""
 }
 
 // parseYAML returns the root of the first document, io.EOF if there is none.

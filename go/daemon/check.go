@@ -52,7 +52,11 @@ func check(cfg *config.Config, opts Options) error {
 	if !hasBackend(cfg) {
 		fmt.Fprintln(opts.Stderr, "Warning: no backends: add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.")
 	}
-	_, err = fmt.Fprintf(opts.Stdout, "The configuration is good: %d directives\n", len(cfg.Directives))
+	count := "1 directive"
+	if n := len(cfg.Directives); n != 1 {
+		count = fmt.Sprintf("%d directives", n)
+	}
+	_, err = fmt.Fprintf(opts.Stdout, "The configuration is good: %s\n", count)
 	return err
 }
 
@@ -185,7 +189,7 @@ func trustedDir(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return err
+		return fmt.Errorf("datadir: %w", err)
 	case !info.IsDir():
 		return fmt.Errorf("datadir %s is not a directory", path)
 	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:

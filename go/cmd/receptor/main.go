@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,7 +28,7 @@ func main() {
 		os.Exit(runner.Main(os.Args))
 	}
 	err := run()
-	if err != nil && !errors.Is(err, daemon.ErrNothingToDo) {
+	if err != nil && !errors.Is(err, daemon.ErrNothingToDo) && !readerLeft(err) {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 	}
 	switch {
@@ -36,6 +37,12 @@ func main() {
 	case err != nil:
 		os.Exit(1)
 	}
+}
+
+// readerLeft reports whether who was to read standard output has read enough, as head does: nothing to complain about.
+func readerLeft(err error) bool {
+	failed, ok := errors.AsType[*fs.PathError](err)
+	return ok && failed.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
 // exitDuplicate is the exit code of a node that found another one with its ID in the mesh: a service manager that starts
