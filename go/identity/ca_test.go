@@ -142,6 +142,12 @@ func TestF185FileModes(t *testing.T) {
 	if left, err := filepath.Glob(dir + "/.*"); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
+	if err := InitFiles("ca", testBits, Validity{}, dir+"/x/c", dir+"/k"); err == nil {
+		t.Error("a certificate was written into a folder that is not there")
+	}
+	if _, err := os.Stat(dir + "/k"); err == nil {
+		t.Error("the key of a certificate that could not be written was left, which keeps the next attempt from writing its own")
+	}
 	wantText(t, "folder that is not there", InitFiles("ca", testBits, Validity{}, dir+"/x/c", dir+"/x/k"), "no such file or directory")
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/pyreceptor/pyreceptor/go/files"
@@ -26,7 +27,7 @@ func InitFiles(commonName string, bits int, v Validity, outCert, outKey string) 
 	if err := SaveKey(outKey, a.Key.(*rsa.PrivateKey)); err != nil {
 		return err
 	}
-	return SaveCertificate(outCert, a.Cert)
+	return orWithout(outKey, SaveCertificate(outCert, a.Cert))
 }
 
 // RequestFiles writes a request with the key of the file inKey, or with a new one of bits, which it writes to outKey. A file
@@ -57,7 +58,16 @@ func RequestFiles(commonName string, names Names, inKey string, bits int, outKey
 	if err := SaveKey(outKey, key); err != nil {
 		return err
 	}
-	return SaveRequest(outReq, req)
+	return orWithout(outKey, SaveRequest(outReq, req))
+}
+
+// orWithout takes a key that was just written away if what belongs to it could not be: nobody has used it, and the next
+// attempt would spare it.
+func orWithout(outKey string, err error) error {
+	if info, lost := os.Lstat(outKey); err != nil && lost == nil && info.Mode().IsRegular() {
+		return errors.Join(err, os.Remove(outKey))
+	}
+	return err
 }
 
 // SignFiles signs a request that lies in a file, after confirm has seen it; nil agrees to everything.
@@ -138,6 +148,8 @@ func answer(in io.Reader) error {
 	line, err := bufio.NewReader(io.LimitReader(in, maxAnswer)).ReadString('\n')
 	words := strings.Fields(line)
 	switch {
+	case len(words) == 0 && errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: there is nobody to answer; verify=true signs without asking", err)
 	case len(words) == 0 && err != nil:
 		return err
 	case len(words) == 0:
