@@ -16,6 +16,9 @@ const (
 	// tombstoneLife is how long a withdrawal of an existing node is remembered, so that it is passed on once and not for
 	// ever. One of ours does not circulate: it is remembered for as long as the service would have been listed without it.
 	tombstoneLife = time.Hour
+	// withdrawAgain is how old a withdrawal is at least that is repeated, with the next sweep, for links that may have lost it. It
+	// is repeated once: one that went on while others forget it would come back to them for ever.
+	withdrawAgain = 5 * time.Second
 	// advertAgain is how soon services are advertised again of which the mesh has later advertisements than ours.
 	advertAgain = 5 * time.Second
 	// Bounds on what peers can make a node remember.
@@ -35,8 +38,9 @@ type advertKey struct {
 // advertisement is what another node says about one service of its own, or that it is gone (Cancel).
 type advertisement struct {
 	wire.Advertisement
-	raw  []byte    // The message, passed on byte for byte.
-	seen time.Time // When it arrived here.
+	raw   []byte    // The message, passed on byte for byte.
+	seen  time.Time // When it arrived here.
+	again bool      // A withdrawal that was repeated.
 }
 
 // amongUs reports whether the message may only go to neighbours of ours.
@@ -111,6 +115,15 @@ func (n *Node) passAdvertLocked(ad *advertisement, except *neighbour) {
 	for _, nb := range n.links {
 		if nb != except && (nb.beats || !ad.amongUs()) {
 			nb.sendControl(ad.raw)
+		}
+	}
+}
+
+// repeatLocked is passAdvertLocked of a withdrawal that most neighbours have.
+func (n *Node) repeatLocked(ad *advertisement) {
+	for _, nb := range n.links {
+		if nb.beats {
+			nb.sendSometime(ad.raw)
 		}
 	}
 }
@@ -278,9 +291,13 @@ func (n *Node) forgetAdvertLocked(key advertKey) {
 	}
 }
 
-// sweepAdvertsLocked forgets services that are not repeated any more, and old withdrawals.
+// sweepAdvertsLocked forgets services that are not repeated any more, and old withdrawals, and repeats new ones.
 func (n *Node) sweepAdvertsLocked(now time.Time) {
 	for key, ad := range n.adverts {
+		if ad.Cancel && ad.amongUs() && !ad.again && now.Sub(ad.seen) >= withdrawAgain {
+			ad.again = true
+			n.repeatLocked(ad)
+		}
 		life := advertLife
 		if ad.Cancel && !ad.amongUs() {
 			life = tombstoneLife

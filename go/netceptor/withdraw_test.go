@@ -1,10 +1,12 @@
 package netceptor
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -275,6 +277,80 @@ func TestWithdrawalsReachThoseWhoWereAway(t *testing.T) {
 			s.link(way[1], way[0], 1)
 			s.settle("healed", 5*time.Second)
 			wantListed(t, "healed", "a", "s", false, c)
+		})
+	}
+}
+
+// lossyDialer makes links on which withdrawals are lost as long as loses says so.
+type lossyDialer struct {
+	link.Dialer
+	loses *atomic.Bool
+}
+
+func (d lossyDialer) Dial(ctx context.Context) (link.Conn, error) {
+	c, err := d.Dialer.Dial(ctx)
+	return &lossyConn{c, d.loses}, err
+}
+
+type lossyConn struct {
+	link.Conn
+	loses *atomic.Bool
+}
+
+func (c *lossyConn) ReadBatch() (wire.Batch, error) {
+	batch, err := c.Conn.ReadBatch()
+	var kept wire.Batch
+	for msg, rest, ok := batch.Next(); ok; msg, rest, ok = rest.Next() {
+		if wire.Type(msg[0]) != wire.TypeGone || !c.loses.Load() {
+			kept, _ = wire.AppendFrame(kept, msg)
+		}
+	}
+	return kept, err
+}
+
+// TestLostWithdrawalsAreRepeated by each node that has them, after a period at most, and forgotten in the end.
+func TestLostWithdrawalsAreRepeated(t *testing.T) {
+	for _, way := range [][2]wire.NodeID{{"a", "b"}, {"b", "c"}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSimulation(t)
+			defer s.close()
+			a, b, c := s.add("a"), s.add("b"), s.add("c")
+			var loses atomic.Bool
+			l, err := s.net.Listen("lossy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.nodes[way[0]].Listen(l, LinkOptions{Cost: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.nodes[way[1]].Dial(lossyDialer{s.net.Dialer("lossy"), &loses}, LinkOptions{Cost: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if way[0] == "a" {
+				s.link("b", "c", 1)
+			} else {
+				s.link("a", "b", 1)
+			}
+			pc := offer(t, a, "s")
+			time.Sleep(2 * advertPeriod)
+			wantListed(t, "start", "a", "s", true, b, c)
+			loses.Store(true)
+			if err := pc.Close(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(withdrawAgain)
+			wantListed(t, "lost", "a", "s", true, c)
+			loses.Store(false)
+			time.Sleep(sweepPeriod + beatPeriod)
+			wantListed(t, "repeated", "a", "s", false, b, c)
+			time.Sleep(advertLife + 2*sweepPeriod)
+			for _, n := range s.nodes {
+				n.mu.Lock()
+				if len(n.adverts) != 0 {
+					t.Errorf("%s keeps %v", n.id, n.adverts)
+				}
+				n.mu.Unlock()
+			}
 		})
 	}
 }
