@@ -22,7 +22,7 @@ from receptor._control_errors import (
 )
 from receptor._control_session import AnySession
 from receptor._control_socket import Address, TLSOptions
-from receptor._payload import AsyncPayload, async_chunks
+from receptor._payload import AsyncPayload, async_chunks, check
 from receptor._seconds import check_seconds
 
 if TYPE_CHECKING:
@@ -302,6 +302,7 @@ class AsyncSession(AnySession[AsyncConnection]):
         on_created: Callable[[str], object] | None,
     ) -> JSON:
         """Create a unit, send its payload, and return the daemon's ``result`` and ``unitid``."""
+        check(payload)
 
         async def create(conn: AsyncConnection) -> str:
             await conn.send(line)

@@ -97,7 +97,7 @@ class RefusedError(ControlClientError, ControlError):
 
     def __init__(self, text: str, *, prefix: str = "", reply: Mapping[str, Any] | None = None, hint: str = "") -> None:
         code = refusal_code(text)
-        super().__init__(prefix + text, hint=hint or _HINTS.get(code, ""), code=code)
+        super().__init__(prefix + text, hint=hint or hint_for(text, code), code=code)
         self.text = text
         self.reply = reply or {}  # Any: JSON as it came
 
@@ -164,6 +164,13 @@ _HINTS = {
     "no_route": "see which nodes are reachable with: receptorctl status",
     "config": "the name must be a tls-client entry of the daemon's own configuration",
 }
+
+
+def hint_for(text: str, code: str = "") -> str:
+    """Return one line of what to try against an error of a daemon, "" if nothing is known."""
+    if "insecure connection to secure service" in text:
+        return "the service wants TLS: name a tls-client entry of the daemon's own configuration, with --tls-client"
+    return _HINTS.get(code, "")
 
 
 def refusal_code(text: str) -> str:

@@ -213,6 +213,7 @@ class Session(AnySession[Connection]):
 
         ``timeout_s`` is for each answer; sending the payload has no limit.
         """
+        blocks = _blocks(payload)  # What is no payload is told before there is a unit.
 
         def create(conn: Connection) -> str:
             conn.send(line, timeout_s)
@@ -223,7 +224,7 @@ class Session(AnySession[Connection]):
         try:
             if on_created is not None:
                 on_created(unit)
-            answer = _upload(conn, payload, timeout_s)
+            answer = _upload(conn, blocks, timeout_s)
         except BaseException:
             conn.abort()
             raise
@@ -238,9 +239,9 @@ def _go_on(conn: Connection, hop: tuple[str, str], timeout_s: float | None) -> s
     return conn.greeting(timeout_s)
 
 
-def _upload(conn: Connection, payload: Payload, timeout_s: float | None) -> str:
+def _upload(conn: Connection, blocks: Iterable[Buffer], timeout_s: float | None) -> str:
     """Send the payload and its end, and return the line that answers it. What the payload raises is raised."""
-    for block in _blocks(payload):
+    for block in blocks:
         try:
             conn.send(block)
         except DisconnectedError as lost:
@@ -262,15 +263,14 @@ def _last_words(conn: Connection, lost: DisconnectedError, timeout_s: float | No
 
 def _blocks(payload: Payload) -> Iterable[Buffer]:
     if isinstance(payload, str):
-        yield protocol.as_given(payload)
-    elif isinstance(payload, (bytes, bytearray, memoryview)):
-        yield payload
-    elif isinstance(payload, Readable):
-        yield from _file_blocks(payload)
-    elif isinstance(payload, Iterable):
-        yield from payload
-    else:
-        raise TypeError(f"a payload is bytes, str, a binary file or an iterable of bytes, not {type(payload).__name__}")
+        return (protocol.as_given(payload),)
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return (payload,)
+    if isinstance(payload, Readable):
+        return _file_blocks(payload)
+    if isinstance(payload, Iterable):
+        return payload
+    raise TypeError(f"a payload is bytes, str, a binary file or an iterable of bytes, not {type(payload).__name__}")
 
 
 def _file_blocks(file: Readable) -> Iterable[bytes]:

@@ -59,7 +59,18 @@ def _pieces(payload: Payload) -> Iterator[Buffer]:
         for piece in payload:
             yield checked(piece, "in the iterable")
     else:
-        raise ConfigError(f"payload: want bytes, str, a file or an iterable of bytes, got {type(payload).__name__}")
+        raise no_payload(payload)
+
+
+def no_payload(given: object) -> ConfigError:
+    """The error for what is of no kind that a payload can be."""
+    return ConfigError(f"payload: want bytes, str, a file or an iterable of bytes, got {type(given).__name__}")
+
+
+def check(payload: object) -> None:
+    """Raise ConfigError for what is of no kind that a payload can be, without reading from it."""
+    if not isinstance(payload, (str, Iterable, AsyncIterable)) and not callable(getattr(payload, "read", None)):
+        raise no_payload(payload)
 
 
 def some(piece: T | None) -> T:

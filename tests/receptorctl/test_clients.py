@@ -149,6 +149,21 @@ def test_payloads(run: Run, payload: Any) -> None:
     run(test)
 
 
+def test_a_service_that_wants_tls_is_told_what_to_name() -> None:
+    refused = control.RefusedError("CRYPTO_ERROR 0x12a (local): insecure connection to secure service")
+    assert "--tls-client" in refused.hint
+
+
+def test_what_is_no_payload_makes_no_unit(run: Run, fake: FakeDaemon) -> None:
+    async def test(client: Any) -> None:
+        with pytest.raises((TypeError, receptor.ConfigError), match="payload.* bytes, .*NoneType$"):
+            await client.work.submit(None, "cat", None)
+
+    before = dict(fake.units)
+    run(test)
+    assert fake.units == before
+
+
 def test_an_asynchronous_payload(fake_socket: str) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for chunk in (b"one ", b"two"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from receptor._control_errors import hint_for
 from receptor.cli import _show
 from receptor.cli._progress import progress
 from receptor.cli._root import Failure, Interrupted, Session, completing, pass_session
@@ -163,6 +164,6 @@ def _raise_if_failed(status: UnitStatus) -> None:
     from receptor.types import WorkState
 
     if status.state is WorkState.FAILED:
-        raise Failure(f"Remote unit failed: {status.detail}\n")
+        raise Failure(f"Remote unit failed: {status.detail}\n", hint=hint_for(status.detail))
     if status.state is WorkState.CANCELED:
         raise Failure(f"Remote unit was cancelled: {status.detail}\n")
