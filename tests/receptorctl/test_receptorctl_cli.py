@@ -330,6 +330,20 @@ def test_a_daemon_that_stops_after_its_greeting(
     assert (result.exit_code, result.stderr) == (1, "ERROR: no answer from the daemon within 0.2 s\n")
 
 
+def test_help_names_the_environment(invoke: Invoke) -> None:
+    shown = " ".join(invoke("--help").stdout.split())
+    for variable in ("RECEPTORCTL_SOCKET", "RECEPTORCTL_CONFIG", "RECEPTORCTL_TLSCLIENT"):
+        assert f"[env var: {variable}]" in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_told_in_words(fake_socket: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "receptorctl", "--socket", fake_socket, "version"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "ERROR: No space left on device")
+
+
 def test_connect_needs_a_terminal(invoke: Invoke, fake_socket: str) -> None:
     result = invoke("--socket", fake_socket, "connect", "beta", "echo")
     assert result.exit_code == 1

@@ -53,7 +53,7 @@ def test_doctor_of_a_healthy_mesh(ctl: Invoke) -> None:
     names = ["daemon", "link", "route", "ping", "service", "connection", "clocks", "way back", "work type", "signature"]
     assert [name for name in names if checks(result.stdout).get(name) != "ok"] == []
     shown = ctl("doctor").stdout
-    assert "ok       cost: both ends agree about all 1 links of the mesh\n" in shown
+    assert "ok       cost: both ends of each link of the mesh agree (1)\n" in shown
 
 
 def test_doctor_of_what_is_missing(ctl: Invoke) -> None:
@@ -115,6 +115,20 @@ def test_doctor_of_firewalls_and_nobody_there(daemon: Path, tmp_path: Path, invo
         assert (result.exit_code, found["firewall"], found["backend"]) == (1, "failed", "warning")
         assert "blocked by firewall" in result.stdout
         assert "nobody listens there" in result.stdout
+
+
+def test_doctor_of_a_control_service_that_lets_nobody_in(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:
+    port = free_port()
+    rules = [{"action": "reject", "fromnode": "edge", "toservice": "control"}]
+    listener = {"tcp-listener": {"bindaddr": "127.0.0.1", "port": port}}
+    peer = {"tcp-peer": {"address": f"127.0.0.1:{port}"}}
+    with (
+        run_node(daemon, "hub", tmp_path, listener, node={"firewallrules": rules}),
+        run_node(daemon, "edge", tmp_path, peer) as edge,
+    ):
+        edge.wait_for_log("hub via hub")
+        found = checks(invoke("--socket", edge.socket, "doctor", "hub", "--json").stdout)
+        assert (found["ping"], found["connection"], "examination" in found) == ("ok", "failed", False)
 
 
 def test_firewall_rules_are_shown_with_their_packets(daemon: Path, tmp_path: Path, invoke: Invoke) -> None:

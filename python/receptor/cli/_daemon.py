@@ -85,7 +85,9 @@ def _plain(value: object) -> str:
 
 
 @cli.command(
-    help="Show the daemon's metrics in the text format of Prometheus.", example="receptorctl metrics", data=True
+    help="Show the daemon's metrics in the text format of Prometheus, or those whose names begin with NAMES.",
+    example="receptorctl metrics receptor_link",
+    data=True,
 )
 @click.argument("names", nargs=-1)
 @pass_session

@@ -222,7 +222,7 @@ class _Patient:
         for edge in bad:
             yield Check("cost", WARNING, *edge_trouble(edge))
         if mesh.edges and not bad:
-            yield Check("cost", OK, f"both ends agree about all {len(mesh.edges)} links of the mesh")
+            yield Check("cost", OK, f"both ends of each link of the mesh agree ({len(mesh.edges)})")
 
     def _route(self, mesh: Topology, node: str) -> Iterator[Check]:
         nodes = {known.node: known for known in mesh.nodes}
@@ -233,7 +233,7 @@ class _Patient:
         elif nodes[node].reachable:
             target = nodes[node]
             via = f" via {target.via}" if target.via else ""
-            cost = "" if target.cost is None else f", cost {target.cost:g}, {target.hops} hops"
+            cost = "" if target.cost is None else f", cost {target.cost:g}, {target.hops} hop{'s' * (target.hops != 1)}"
             yield Check("route", OK, f"{mesh.node} has a route to {node}{via}{cost}")
         else:
             heard = nodes[node].heard
@@ -298,9 +298,8 @@ class _Patient:
         if self._service != "control":
             yield self._connects(node)
             return
-        far = self._client.at(node, tls_client=self._tls_client)
         try:
-            self._far = far
+            self._far = far = self._client.at(node, tls_client=self._tls_client)
             about = far.about(timeout_s=self._timeout_s)
         except ControlClientError as e:
             yield Check("connection", FAILED, f"control service of {node}: {e}", connect_remedy(str(e), e.code))

@@ -15,7 +15,7 @@ _KINDS = ("link", "route", "service", "unit")
 
 
 @cli.command(
-    help="Show what there is and then every change: links, routes, services and units (KINDS chooses).",
+    help="Show what there is and then every change: links, routes, services and units, or those that are named.",
     example="receptorctl events link route",
     data=True,
 )

@@ -72,9 +72,16 @@ def _end(e: Exception) -> int:
     if isinstance(e, BrokenPipeError):
         _forget_stdout()
         return 1
-    _show.error(str(e) or type(e).__name__)
+    _show.error(_text_of(e))
     _show.hint(_hint_of(e))
     return e.status if isinstance(e, Failure) else 1
+
+
+def _text_of(e: Exception) -> str:
+    if isinstance(e, OSError) and e.strerror and str(e).startswith("[Errno"):
+        about = "" if e.filename is None else f": {e.filename}"
+        return f"{e.strerror}{about}"  # without the number, which is for programs
+    return str(e) or type(e).__name__
 
 
 def _hint_of(e: Exception) -> str:
@@ -113,7 +120,11 @@ _JSON = click.Option(
     ["--json"], is_flag=True, expose_value=False, callback=_choose_form, help="Print as JSON", is_eager=True
 )
 _OUTPUT = click.Option(
-    ["--output"], type=click.Choice(["table", "json", "yaml"]), expose_value=False, callback=_choose_form, help="Form"
+    ["--output"],
+    type=click.Choice(["table", "json", "yaml"]),
+    expose_value=False,
+    callback=_choose_form,
+    help="Print in this form",
 )
 
 
@@ -281,9 +292,22 @@ MODULES = {
     help="Talk to a Receptor daemon: look at the mesh, and submit and follow work.",
     example="receptorctl --socket /run/receptor/receptor.sock status",
 )
-@click.option("--socket", envvar="RECEPTORCTL_SOCKET", help="Control socket: PATH, tcp://HOST:PORT or tls://HOST:PORT.")
-@click.option("--config", "-c", envvar="RECEPTORCTL_CONFIG", help="Daemon configuration with the TLS client entry.")
-@click.option("--tls-client", envvar="RECEPTORCTL_TLSCLIENT", help="Name of the TLS client entry in the file.")
+@click.option(
+    "--socket",
+    envvar="RECEPTORCTL_SOCKET",
+    show_envvar=True,
+    help="Control socket: PATH, tcp://HOST:PORT or tls://HOST:PORT.",
+)
+@click.option(
+    "--config",
+    "-c",
+    envvar="RECEPTORCTL_CONFIG",
+    show_envvar=True,
+    help="Daemon configuration with the TLS client entry.",
+)
+@click.option(
+    "--tls-client", envvar="RECEPTORCTL_TLSCLIENT", show_envvar=True, help="Name of the TLS client entry in the file."
+)
 @click.option("--rootcas", help="File of CA certificates to trust, instead of the system's.")
 @click.option("--key", help="File of the client's private key.")
 @click.option("--cert", help="File of the client's certificate.")
