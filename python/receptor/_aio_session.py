@@ -40,13 +40,14 @@ async def within(timeout_s: float | None, text: str, awaitable: Awaitable[T], gr
         raise
 
 
-def owned(task: asyncio.Task[T]) -> asyncio.Task[T]:
+def owned(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:  # Any: as elsewhere
     """A task of a node's: if it is left when its loop goes, asyncio need not complain, as the node does so for all."""
+    task = loop.create_task(coroutine)
     try:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # What asyncio sets for the tasks of a gather.
     except AttributeError:
         pass  # A Python without it complains; that is all.
-    weakref.finalize(task, _dismiss, task.get_coro())
+    weakref.finalize(task, _dismiss, coroutine)  # Python 3.12.1 crashes when asked for that of an eager task.
     return task
 
 

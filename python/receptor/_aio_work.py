@@ -371,7 +371,7 @@ class Offer(Pollable):
             return
         loop = asyncio.get_running_loop()
         function = cast(Callable[[AsyncWorkContext], Coroutine[Any, Any, object]], self._function)
-        work = owned(loop.create_task(_judged(function, task)))
+        work = owned(loop, _judged(function, task))
 
         def cancelled() -> None:
             loop.remove_reader(task.control.fileno())  # Said once: what the function awaits to clean up goes on.

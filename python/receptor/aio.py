@@ -526,7 +526,7 @@ class Node(_modes.AnyNode):
         except BaseException:
             coroutine.close()
             raise
-        task = owned(loop.create_task(coroutine))
+        task = owned(loop, coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

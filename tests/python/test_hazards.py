@@ -435,6 +435,27 @@ def test_an_asyncio_node_that_is_left_open_is_quiet(python: Interpreter, way: st
     assert (done.returncode, done.stdout, done.stderr) == (0, "b'x'\n", "")
 
 
+def test_eager_tasks(python: Interpreter) -> None:
+    if python.version < (3, 12):
+        pytest.skip("this Python has none")
+    python.prints(
+        "b'said' b'X'\n",
+        "import receptor.aio, asyncio\n"
+        "async def main():\n"
+        "    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)\n"
+        "    async def shout(unit): return (await unit.read()).upper()\n"
+        "    async def say(reader, writer): writer.write(b'said')\n"
+        "    async with receptor.aio.Node('a') as node, await node.start_server(say, 's'):\n"
+        "        await node.work.offer('shout', shout)\n"
+        "        reader, writer = await node.open_connection('a', 's')\n"
+        "        async with node.work.submit('a', 'shout', b'x') as unit:\n"
+        "            print(await reader.read(), *[chunk async for chunk in unit.stdout()])\n"
+        "        writer.close()\n"
+        "        await writer.wait_closed()\n"
+        "asyncio.run(main())\n",
+    )
+
+
 def test_private_names_of_asyncio_do_not_matter(python: Interpreter) -> None:
     """A Python that calls them otherwise is one in which streams and tasks do what they do in this one."""
     python.prints(
@@ -688,9 +709,7 @@ def test_a_coroutine_whose_loop_ends_before_it_begins_is_quiet(ours: bool) -> No
 
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _loop, _context: None)
-    task = loop.create_task(nothing())
-    if ours:
-        owned(task)
+    task = owned(loop, nothing()) if ours else loop.create_task(nothing())
     loop.close()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
