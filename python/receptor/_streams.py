@@ -421,6 +421,7 @@ class EventStream(_process.Local, Closable):
 
     def __init__(self, channel: Channel, node: Node) -> None:
         self._channel = channel
+        self._turn = threading.Lock()  # An event may be several reads.
         self._node = node
         self._pid = os.getpid()
         self._done = False
@@ -438,7 +439,13 @@ class EventStream(_process.Local, Closable):
         _process.check(self._pid)
         if self._done:
             raise _ops.closed(f"event stream of node {self._node.id!r}", None)
-        return self._channel.next_event(Deadline(timeout_s, "events"))
+        deadline = Deadline(timeout_s, "events")
+        if not self._turn.acquire(timeout=deadline.left()):
+            raise deadline.error()
+        try:
+            return self._channel.next_event(deadline)
+        finally:
+            self._turn.release()
 
     def __iter__(self) -> Self:
         return self

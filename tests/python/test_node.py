@@ -1102,6 +1102,21 @@ async def test_what_takes_its_time_ends_with_the_answers_of_the_node(
             await call()
 
 
+def test_threads_share_events(nodes: Mesh, in_thread: InThread) -> None:
+    node = nodes.node("a")
+    seen: list[receptor.Event] = []
+    with node.events("service") as events:
+        readers = [in_thread(lambda: seen.extend(events)) for _ in range(8)]
+        for number in range(200):
+            node.listen(f"s{number}").close()
+        node.listen("last").close()
+        while not any(isinstance(event, receptor.ServiceGone) and event.service == "last" for event in seen):
+            for reader in readers:
+                assert reader.error is None, "one thread has taken what was another's"
+    for reader in readers:
+        reader.result()
+
+
 @pytest.mark.parametrize("sent", [True, False])
 async def test_what_was_interrupted_while_it_ended_can_be_ended_again(
     nodes: Mesh, tmp_path: Path, sent: bool, monkeypatch: pytest.MonkeyPatch
