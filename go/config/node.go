@@ -96,7 +96,7 @@ func nodeDirectives() []*directive {
 		),
 		of(directive{name: "local-only", help: "Run a node that has no links to other nodes", times: once},
 			LocalOnly{}, nil,
-			boolean("local", "Accepted for compatibility, has no effect", func(l *LocalOnly) *bool { return &l.Local }),
+			boolean("local", "Accepted for compatibility; in version 2, false is as if the directive were not there", func(l *LocalOnly) *bool { return &l.Local }),
 		),
 		of(directive{name: "version", help: "Show the version and exit", times: alone}, Version{}, nil),
 		of(directive{name: "trace", help: "Log every packet and what becomes of it; needs log level debug", times: once}, Trace{}, nil),

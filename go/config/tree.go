@@ -28,11 +28,12 @@ func (e *syntaxError) Error() string { return e.text }
 // parseTree reads a file by its extension, .json, .toml or anything else for YAML, into nodes as YAML has them. io.EOF means
 // that there is nothing in it.
 func parseTree(path string, data []byte) (*yaml.Node, error) {
+	text := bytes.TrimPrefix(data, []byte("\ufeff")) // A byte order mark, with which some editors begin; YAML knows it.
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".json":
-		return parseJSON(data)
+		return parseJSON(text)
 	case ".toml":
-		return parseTOML(data)
+		return parseTOML(text)
 	}
 	return parseYAML(data)
 }

@@ -94,6 +94,9 @@ func (f *fileReader) kindV2(d *directive, p pair) {
 	value := target(p.value)
 	switch {
 	case resolve(value).kind == nullScalar:
+		if d.name == "local-only" { // In the other format it is there without a value.
+			f.warn(f.at(p.key), "write local-only: {local: true}", "local-only without a value is ignored")
+		}
 	case value.Kind == yaml.SequenceNode && d.times != once:
 		for _, item := range value.Content {
 			if !f.spend(1, item) {
@@ -145,7 +148,7 @@ func (f *fileReader) adaptV2(e *entry) {
 
 // argsV2 reads a command line of the second grammar, which knows a file and little else.
 func (p *parser) argsV2(args []string, home string) Action {
-	action, path, given := Run, "", false
+	action, path, given, stray := Run, "", false, ""
 	for i := 0; i < len(args); i++ {
 		token := args[i]
 		name, value, joined := strings.Cut(token, "=")
@@ -169,11 +172,17 @@ func (p *parser) argsV2(args []string, home string) Action {
 		case strings.HasPrefix(token, "-"):
 			p.problem(Position{Arg: i + 1}, "with --config-v2 there are --config FILE, --check, --show-config, --version and --help", "unknown flag: %s", name)
 			return action
+		default:
+			stray = token
 		}
 	}
 	if !given {
 		if home == "" || !isFileAt(home+"/receptor.yaml") {
-			p.problem(Position{}, "", "Could not locate config file (default is $HOME/receptor.yaml)")
+			hint := ""
+			if stray != "" {
+				hint = "write --config " + stray
+			}
+			p.problem(Position{}, hint, "Could not locate config file (default is $HOME/receptor.yaml)")
 			return action
 		}
 		path = home + "/receptor.yaml"

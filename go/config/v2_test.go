@@ -136,6 +136,8 @@ func TestF200DefaultFile(t *testing.T) {
 	t.Setenv("HOME", home)
 	_, err := ParseArgs([]string{"--config-v2"})
 	wantError(t, err, "Could not locate config file (default is $HOME/receptor.yaml)")
+	_, err = ParseArgs([]string{"--config-v2", "mesh.yaml"})
+	wantError(t, err, "Could not locate config file (default is $HOME/receptor.yaml) (write --config mesh.yaml)")
 	if err := os.WriteFile(filepath.Join(home, "receptor.yaml"), []byte("node: {id: a}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +158,16 @@ func TestF198SecondGrammar(t *testing.T) {
 	wantError(t, err, "unknown flag: -c")
 	if cfg := mustLoad(t, "version: 2\nlocal-only: {local: false}\nnode: {id: a}\ntrace:\n"); names(cfg) != "node" {
 		t.Errorf("got %q, want node alone", names(cfg))
+	}
+	cfg := mustLoad(t, "version: 2\nnode: {id: a}\nlocal-only:\n")
+	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0].String(), "local-only without a value is ignored") {
+		t.Errorf("got the warnings %v, want one of local-only", cfg.Warnings)
+	}
+	for _, name := range []string{"bom.json", "bom.toml"} {
+		text := map[string]string{"bom.json": `["local-only", {"node": "a"}]`, "bom.toml": "version = 2\n[node]\nid = 'a'\n"}[name]
+		if got := mustParse(t, "-c", write(t, name, "\ufeff"+text)).Node().ID; got != "a" {
+			t.Errorf("%s: got the node %q, want a", name, got)
+		}
 	}
 	if cfg := mustLoad(t, "version: 2\nnode: {id: a}\ncert-makereqs:\n"); cfg.Action != Run {
 		t.Errorf("got action %d", cfg.Action)
