@@ -98,6 +98,7 @@ def test_links_config_and_metrics(ctl: Invoke) -> None:
     directives = json.loads(ctl("config", "--json").stdout)["directives"]
     assert "gamma" in [entry["parameters"].get("id") for entry in directives if entry["directive"] == "node"]
     assert ctl("metrics", "receptor_build_info").stdout.splitlines()[-1].startswith("receptor_build_info{")
+    assert ctl("metrics", "nosuch").stderr == "hint: no metric is named like that\n"
 
 
 # The keys that the documentation of receptor.cli promises, for what changes nothing.

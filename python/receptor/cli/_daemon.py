@@ -100,6 +100,8 @@ def metrics(session: Session, names: tuple[str, ...]) -> None:
         return
     for line in lines:
         _show.out(line)
+    if names and not lines:
+        _show.hint("no metric is named like that", always=True)
 
 
 def _name(line: str) -> str:

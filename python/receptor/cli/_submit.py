@@ -22,7 +22,8 @@ _AS_PAYLOAD = "send it as payload, with -p"
 
 
 @work.command(
-    help="Submit a unit of work. CMDPARAMS are appended to the parameter params.",
+    help="Submit a unit of work. CMDPARAMS are appended to the parameter params, of which a command gets the words, "
+    "as a shell splits them.",
     example="receptorctl work submit --node edge-7 backup --payload in.tar --follow --rm",
     data=True,
 )
