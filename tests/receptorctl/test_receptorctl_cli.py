@@ -25,7 +25,9 @@ from fake_daemon import FakeDaemon
 from receptorctl_support import Invoke, interrupt
 
 import receptorctl.cli
-from receptor.cli._root import own_version
+from receptor import control
+from receptor.cli._output import interruptible
+from receptor.cli._root import Command, own_version
 
 COMMAND = [sys.executable, "-m", "receptorctl"]
 
@@ -179,6 +181,25 @@ def test_interrupted_results_say_how_to_go_on(fake: FakeDaemon, fake_socket: str
     assert process.returncode == 130
     assert f"hint: the unit goes on; see its output with: receptorctl work results {unit}\n" in stderr.decode()
     assert b"Traceback" not in stderr
+
+
+def test_a_daemon_that_stays_away_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command(cls=Command)
+    def follows() -> None:
+        with interruptible("LWJm6jtg") as place:
+            place.offset = 6
+            raise control.ConnectError("nobody listens")
+
+    with pytest.raises(SystemExit) as end:
+        follows.main([])
+    assert (end.value.code, capsys.readouterr().err.splitlines()) == (
+        1,
+        [
+            "ERROR: nobody listens",
+            "hint: the unit goes on; see its output with: receptorctl work results LWJm6jtg",
+            "hint: or the rest of it with: receptorctl work results --offset 6 LWJm6jtg",
+        ],
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

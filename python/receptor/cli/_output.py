@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receptor._control_errors import hint_for
+from receptor._control_ops import LOST
 from receptor.cli import _show
 from receptor.cli._progress import progress
 from receptor.cli._root import Failure, Interrupted, Session, completing, pass_session
@@ -69,19 +70,20 @@ class Place:
 
 @contextlib.contextmanager
 def interruptible(unit_id: str) -> Iterator[Place]:
-    """Say at Ctrl-C how to go on."""
+    """Say at Ctrl-C, and where the daemon stays away, how to go on."""
     place = Place()
     try:
         yield place
     except KeyboardInterrupt:
-        raise interrupted(unit_id, place.offset) from None
+        raise Interrupted(_to_go_on(unit_id, place.offset)) from None
+    except LOST as e:
+        raise Failure(str(e), hint=e.hint, goes_on=_to_go_on(unit_id, place.offset)) from e
 
 
-def interrupted(unit_id: str, offset: int) -> Interrupted:
-    """Return the end of a command that followed a unit."""
+def _to_go_on(unit_id: str, offset: int) -> str:
     text = f"the unit goes on; see its output with: receptorctl work results {unit_id}"
     rest = f"\nhint: or the rest of it with: receptorctl work results --offset {offset} {unit_id}"
-    return Interrupted(text + (rest if offset else ""))
+    return text + (rest if offset else "")
 
 
 def follow(session: Session, unit_id: str, offset: int = 0) -> None:

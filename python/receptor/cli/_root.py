@@ -23,12 +23,13 @@ _DIST_INFO = re.compile(r"pyreceptor-(.+)\.dist-info")
 
 
 class Failure(click.ClickException):
-    """Ends the command with a text of its own and an exit status."""
+    """Ends the command with a text of its own and an exit status. goes_on: what is said also where hints are not."""
 
-    def __init__(self, text: str, status: int = 1, *, hint: str = "") -> None:
+    def __init__(self, text: str, status: int = 1, *, hint: str = "", goes_on: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.hint = hint
+        self.goes_on = goes_on
 
 
 class Interrupted(click.ClickException):
@@ -74,7 +75,10 @@ def _end(e: Exception) -> int:
         return 1
     _show.error(_text_of(e))
     _show.hint(_hint_of(e))
-    return e.status if isinstance(e, Failure) else 1
+    if not isinstance(e, Failure):
+        return 1
+    _show.hint(e.goes_on, always=True)
+    return e.status
 
 
 def _text_of(e: Exception) -> str:
