@@ -19,7 +19,7 @@ var (
 	ErrTimeout        = errors.New("timeout")
 	ErrClosed         = errors.New("netceptor shutdown")
 	ErrServiceInUse   = errors.New("service is already listening")
-	ErrPayloadSize    = errors.New("payload too large for one datagram")
+	ErrPayloadSize    = fmt.Errorf("payload too large for one datagram, which holds %d bytes", wire.MaxPayload)
 	ErrDuplicateNode  = errors.New("another node with this ID was in the mesh first")
 )
 

@@ -581,7 +581,8 @@ class DatagramSocket(_Service):
     async def send_to(self, data: Buffer, address: tuple[str, str], *, timeout_s: float | None = None) -> None:
         """Send one datagram to ``address``, (node, service). Waits while the node's queue is full.
 
-        Raises PayloadTooLarge or MeshTimeout. That it did not arrive is told, where it is, by :meth:`recv_from`.
+        data: up to 65,499 bytes; more is refused by the node, if not at once.
+        Raises PayloadTooLarge or MeshTimeout. What became of it later is told, where it is, by :meth:`recv_from`.
         """
         message = _sockets.pack_datagram(data, address)
         await self._turn()
