@@ -96,7 +96,9 @@ class TLSOptions:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as e:
             files = ", ".join(f for f in (self.rootcas, self.key, self.cert) if f)
-            raise OptionsError(f"could not load the TLS files {files}: {e}") from e
+            keyless = isinstance(e, ssl.SSLError) and self.cert and not self.key
+            hint = f"{self.cert} holds no key: name the file that does with --key" if keyless else ""
+            raise OptionsError(f"could not load the TLS files {files}: {e}", hint=hint) from e
         return context
 
 

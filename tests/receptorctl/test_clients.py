@@ -154,6 +154,13 @@ def test_a_service_that_wants_tls_is_told_what_to_name() -> None:
     assert "--tls-client" in refused.hint
 
 
+def test_a_certificate_without_its_key_is_said_to_be_that(certificates: Certificates) -> None:
+    options = control.TLSOptions(certificates.path("ca.crt"), cert=certificates.path("alpha-client.crt"))
+    with pytest.raises(control.OptionsError, match="could not load the TLS files") as refused:
+        options.context()
+    assert refused.value.hint.endswith("alpha-client.crt holds no key: name the file that does with --key")
+
+
 def test_what_is_no_payload_makes_no_unit(run: Run, fake: FakeDaemon) -> None:
     async def test(client: Any) -> None:
         with pytest.raises((TypeError, receptor.ConfigError), match="payload.* bytes, .*NoneType$"):
