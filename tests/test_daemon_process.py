@@ -292,6 +292,12 @@ def test_check_names_everything_and_starts_nothing(receptor: Path, start: Daemon
     good = run(receptor, "--check", "-c", config)
     assert (good.returncode, good.stdout) == (0, "The configuration is good: 3 directives\n")
     assert sorted(p.name for p in config.parent.iterdir()) == ["mesh.yml"]
+    config.write_text(f"{before}- control-service: {{service: other, allow: [{{commands: [all, work]}}]}}\n")
+    slip = run(receptor, "--check", "-c", config)
+    assert (slip.returncode, slip.stdout) == (0, "The configuration is good: 4 directives\n")
+    assert "Warning: a rule allows the command all, which does not exist; * is all of them (" in slip.stderr
+    assert "command work," not in slip.stderr
+    config.write_text(before)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config.write_text(

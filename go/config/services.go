@@ -34,7 +34,7 @@ func serviceDirectives() []*directive {
 			text("tls", "Name of the tls-server for the mesh listener", func(c *ControlService) *string { return &c.TLS }),
 			text("tcplisten", "TCP address to listen on, as port (loopback only) or host:port", func(c *ControlService) *string { return &c.TCPListen }),
 			text("tcptls", "Name of the tls-server for the TCP listener", func(c *ControlService) *string { return &c.TCPTLS }),
-			dicts("allow", `Who may use which commands, as [{"commands":["status","work submit"],"uid":"root"}]; keys: commands, listener, uid, gid, node, certnode`,
+			dicts("allow", `Who may use which commands, as [{"commands":["status","work submit"],"uid":"root"}]; keys: commands (* is all), listener, uid, gid, node, certnode`,
 				func(c *ControlService) *[]map[string]any { return &c.allow }),
 		),
 	}

@@ -125,6 +125,15 @@ func (s *Server) commandNames() []string {
 	return all
 }
 
+// NoCommands returns the names in rules that are commands of no server, unless the program adds them.
+func NoCommands(rules *access.Rules) []string {
+	return slices.DeleteFunc(rules.Commands(), func(name string) bool {
+		sub, ofWork := strings.CutPrefix(name, "work ")
+		_, known := builtins[name]
+		return name == "*" || known || ofWork && slices.Contains(workSubcommands, sub)
+	})
+}
+
 // dispatch executes a request.
 func (s *session) dispatch(req request) (any, error) {
 	b, known := builtins[req.command]

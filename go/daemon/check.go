@@ -47,7 +47,7 @@ func check(cfg *config.Config, opts Options) error {
 		return err
 	}
 	for _, warning := range c.warnings {
-		fmt.Fprintf(opts.Stderr, "Warning: %v (a socket of the service manager?)\n", warning)
+		fmt.Fprintf(opts.Stderr, "Warning: %v\n", warning)
 	}
 	if !hasBackend(cfg) {
 		fmt.Fprintln(opts.Stderr, "Warning: no backends: add tcp-listener or tcp-peer (or udp-, ws-) to connect to other nodes, or local-only to run without links.")
@@ -75,12 +75,22 @@ func (c *checkup) add(pos config.Position, err error) {
 	}
 }
 
+func (c *checkup) warn(pos config.Position, err error) {
+	c.warnings = append(c.warnings, located(pos, err))
+}
+
 func (c *checkup) directive(d config.Directive) {
 	c.add(d.Pos, openable(d.Section))
 	for _, e := range endpoints(d.Section) {
 		c.listens(d.Pos, e)
 	}
 	switch s := d.Section.(type) {
+	case config.ControlService:
+		if rules, err := access.Compile(s.Allow); err == nil {
+			for _, name := range control.NoCommands(rules) {
+				c.warn(d.Pos, fmt.Errorf("a rule allows the command %s, which does not exist; * is all of them", name))
+			}
+		}
 	case config.WorkCommand:
 		c.program(d.Pos, s.Command, s.Params)
 	case config.CommandService:
@@ -134,7 +144,7 @@ func (c *checkup) listens(pos config.Position, e endpoint) {
 		if c.managed {
 			if conn, err := net.Dial("unix", e.address); err == nil {
 				_ = conn.Close()
-				c.warnings = append(c.warnings, located(pos, fmt.Errorf("another program listens on %s", e.address)))
+				c.warn(pos, fmt.Errorf("another program listens on %s (a socket of the service manager?)", e.address))
 				return
 			}
 		}
@@ -144,7 +154,7 @@ func (c *checkup) listens(pos config.Position, e endpoint) {
 	case err == nil:
 		_ = l.Close()
 	case c.managed && inUse(err):
-		c.warnings = append(c.warnings, located(pos, err))
+		c.warn(pos, fmt.Errorf("%w (a socket of the service manager?)", err))
 	case !c.running || !inUse(err):
 		c.add(pos, err)
 	}
