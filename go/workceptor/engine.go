@@ -151,14 +151,14 @@ func (e *Engine) load(f store.Found) *job {
 		return nil
 	}
 	if errors.Is(f.Err, fs.ErrPermission) {
-		e.log.Error("unit cannot be read and is left as it is", "unit", f.ID, "err", f.Err)
+		e.log.Error("unit cannot be read and is left as it is", "unit", f.ID, "path", f.Dir.Path(), "err", f.Err)
 		j := newJob(e, f.ID, f.Dir, unit.Record{State: Pending, Detail: unit.DetailDenied + f.Err.Error()})
 		j.started = true
 		j.work = deniedWorker{j, f.Err}
 		return j
 	}
 	if f.Err != nil {
-		e.log.Error("unit cannot be read", "unit", f.ID, "err", f.Err)
+		e.log.Error("unit cannot be read", "unit", f.ID, "path", f.Dir.Path(), "err", f.Err)
 		f.Record = unit.Record{
 			State: Failed, Detail: "Failed to restart: " + f.Err.Error(), StdoutSize: f.Dir.StdoutSize(),
 			Outcome: unit.Because(unit.ReasonStatus),

@@ -244,6 +244,9 @@ func TestDamagedDirectories(t *testing.T) {
 			t.Errorf("%s is not reported:\n%s", name, said)
 		}
 	}
+	if path := "path=" + filepath.Join(dir, "alpha", "torn0001"); !strings.Contains(said, path) {
+		t.Errorf("the log does not say %s:\n%s", path, said)
+	}
 }
 
 // TestF154UnitWithoutWorkType: a unit whose type is not offered any more is shown as such, and is still watched, cancelled
