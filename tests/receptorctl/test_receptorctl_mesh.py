@@ -200,6 +200,7 @@ def test_work_status(ctl: Invoke) -> None:
     assert result.exit_code == 1
     assert result.stderr.endswith(f"ERROR: {unit} Failed: exit status 3\n")
     assert result.stdout.startswith(f"Unit ID: {unit}\nState: Failed\nDetail: exit status 3\nWork Type: sh\n")
+    assert "\nExit Code: 3\n" in result.stdout
     shown = json.loads(ctl("work", "status", unit, "--json").stdout)
     assert (shown[unit]["State"], shown[unit]["StdoutSize"]) == (3, 3)
     result = ctl("work", "status", "nosuch")

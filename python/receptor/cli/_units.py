@@ -116,4 +116,7 @@ def details(unit: str, status: Status) -> list[str]:
     shown += [(key, value) for key, value in sorted(status.items()) if key not in skipped]
     remote = _extra(status)
     shown += [(key, remote[key]) for key in ("RemoteUnitID", "Pid") if remote.get(key)]
-    return [f"{name}: {value}" for name, value in shown if value not in (None, "")]
+    return [f"{_WORDS.sub(' ', name)}: {value}" for name, value in shown if value not in (None, "")]
+
+
+_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")  # between the words of a key such as ExitCode
