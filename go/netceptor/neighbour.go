@@ -20,8 +20,9 @@ const (
 	handshakeCount = 11  // The link is closed right after the last one.
 	helloLinks     = 100 // Who has more links names none in it: nobody reads them there, and thousands have no room.
 	flushTimeout   = 2 * time.Second
-	maxFinishing   = 64   // Links at a time whose peers still read why they are refused; more are just closed.
-	maxStrangers   = 1024 // Connections to this node whose peers have not introduced themselves; the oldest is given up for one more.
+	lastWords      = 100 * time.Millisecond // How long what has arrived is read after a write has failed.
+	maxFinishing   = 64                     // Links at a time whose peers still read why they are refused; more are just closed.
+	maxStrangers   = 1024                   // Connections to this node whose peers have not introduced themselves; the oldest is given up for one more.
 )
 
 var (
@@ -216,10 +217,23 @@ func (nb *neighbour) write() {
 		if large, ok := errors.AsType[*link.TooLargeError](err); ok {
 			nb.leftOut(large)
 		} else if err != nil {
-			nb.end(fmt.Errorf("write: %w", err))
+			nb.unwritable(fmt.Errorf("write: %w", err))
 			return
 		}
 	}
+}
+
+// unwritable ends a link to which nothing can be written any more. As a rule the peer has closed it, and what it has said before,
+// that its services are gone, say, has arrived: the reader takes that first, and finds the end by itself.
+func (nb *neighbour) unwritable(cause error) {
+	nb.queue.close()
+	timer := time.NewTimer(lastWords)
+	defer timer.Stop()
+	select {
+	case <-nb.ended:
+	case <-timer.C:
+	}
+	nb.end(cause)
 }
 
 // leftOut counts messages that the link cannot carry, and says so once per link.
