@@ -158,7 +158,8 @@ def test_f051_second_daemon_on_a_socket_is_refused(receptor: Path, start: Daemon
     second = run(receptor, "-c", config)
     assert second.returncode == 1
     assert second.stderr.startswith(
-        "Error: error opening Unix socket: could not acquire lock on socket file: fslock is already locked"
+        "Error: error opening Unix socket: could not acquire lock on socket file: fslock is already locked "
+        f"(another program holds {config.parent}/s.lock: a daemon that is running, most likely)"
     )
     assert f"{config}:6" in second.stderr
     assert banner(config.parent / "s") == b"Receptor Control, node solo\n"

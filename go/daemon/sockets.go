@@ -71,6 +71,9 @@ func (e endpoint) open(share bool) (io.Closer, net.Addr, error) {
 	switch e.network {
 	case "unix":
 		l, err := control.ListenUnix(e.address, e.mode)
+		if errors.Is(err, control.ErrLocked) {
+			err = fmt.Errorf("%w (another program holds %s.lock: a daemon that is running, most likely)", err, e.address)
+		}
 		if err != nil {
 			return nil, nil, e.error(err)
 		}
