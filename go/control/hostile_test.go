@@ -219,6 +219,41 @@ func TestEndlessLine(t *testing.T) {
 	})
 }
 
+// TestManyEndlessLines: clients that all send long lines without an end do not fill the memory together, and who is refused, or has
+// gone, holds nothing.
+func TestManyEndlessLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble()
+		b.lines.most = 4 << 20
+		chunk := bytes.Repeat([]byte{'x'}, 1<<20)
+		var clients []net.Conn
+		for range 2 {
+			c := b.connect(t, TCP)
+			c.Write(chunk)
+			clients = append(clients, c)
+		}
+		synctest.Wait() // They hold 2 MiB each by now.
+		late := b.connect(t, TCP)
+		replies := bufio.NewReader(late)
+		go late.Write(append(chunk, "\nping alpha\n"...))
+		if line, err := replies.ReadString('\n'); err != nil || line != "ERROR: "+errNoLineRoom.Error()+"\n" {
+			t.Fatalf("got %q, %v", line, err)
+		}
+		if line, err := replies.ReadString('\n'); err != nil || !strings.HasPrefix(line, `{"From":"alpha"`) {
+			t.Errorf("after the long line: got %q, %v", line, err)
+		}
+		for _, c := range clients {
+			c.Close()
+		}
+		late.Close()
+		synctest.Wait()
+		if held := b.lines.held.Load(); held != 0 {
+			t.Errorf("%d bytes are held by nobody", held)
+		}
+		b.Close()
+	})
+}
+
 // TestLongestLine sends a command line of exactly the limit.
 func TestLongestLine(t *testing.T) {
 	in := input{conn: readConn{r: io.MultiReader(strings.NewReader(strings.Repeat("y", maxLine)), strings.NewReader("\nrest"))}}

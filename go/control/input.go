@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 )
 
 const (
@@ -13,14 +14,38 @@ const (
 	maxLine = 16 << 20
 	// idleBuffer is how much memory an idle client holds.
 	idleBuffer = 1 << 10
+	// shortLine is what each client may hold for a line, in bytes, and allLines what all clients of a server may for longer ones:
+	// lines that do not end must not fill the memory, however many there are.
+	shortLine = 64 << 10
+	allLines  = 256 << 20
 )
 
-var errLineTooLong = fmt.Errorf("command line is longer than %d bytes; send bulk data as payload", maxLine)
+var (
+	errLineTooLong = fmt.Errorf("command line is longer than %d bytes; send bulk data as payload", maxLine)
+	errNoLineRoom  = errors.New("too many clients send long command lines at a time; try again, or send bulk data as payload")
+)
+
+// lineRoom is the memory that the clients of a server hold for long lines.
+type lineRoom struct {
+	most int64
+	held atomic.Int64
+}
+
+// take changes what one client holds; false, and nothing changes, if there is no room for it.
+func (l *lineRoom) take(more int64) bool {
+	if l.held.Add(more) > l.most && more > 0 {
+		l.held.Add(-more)
+		return false
+	}
+	return true
+}
 
 // input is what a client sends: lines first, then perhaps a payload. It buffers, and hands out what it has buffered
 // before anything newer, so nothing is lost between the two. One goroutine uses it at a time.
 type input struct {
 	conn     net.Conn
+	lines    *lineRoom // nil: there is room.
+	held     int64     // Of it.
 	buf      []byte
 	r, w     int   // buf[r:w] is unread.
 	err      error // Sticky, from the connection; io.EOF when the client has sent all it will send.
@@ -61,6 +86,11 @@ func (in *input) line() ([]byte, error) {
 			}
 			return dropReturns(rest), nil
 		}
+		if !in.hasRoom() {
+			in.consume(in.w)
+			in.skipping = true
+			return nil, errNoLineRoom
+		}
 		unread := in.w - in.r
 		in.fill()
 		scanned = in.r + unread
@@ -90,10 +120,35 @@ func (in *input) consume(to int) {
 	if in.r == in.w {
 		in.r, in.w = 0, 0
 		if len(in.buf) > idleBuffer {
-			in.buf = nil
+			in.drop()
 		}
 	}
 }
+
+// drop gives the buffer back, and what is in it.
+func (in *input) drop() {
+	in.buf, in.r, in.w = nil, 0, 0
+	if in.held > 0 {
+		in.lines.take(-in.held)
+		in.held = 0
+	}
+}
+
+// hasRoom reports whether the buffer may grow, if the next fill makes it do so.
+func (in *input) hasRoom() bool {
+	size := int64(in.grown())
+	if in.lines == nil || in.w < len(in.buf) || in.r > 0 || size <= shortLine {
+		return true
+	}
+	if !in.lines.take(size - in.held) {
+		return false
+	}
+	in.held = size
+	return true
+}
+
+// grown is the size of the buffer after the next growth.
+func (in *input) grown() int { return max(idleBuffer, 2*len(in.buf)) }
 
 // fill reads once into the buffer, which grows as needed. Unread bytes keep their order but not their place.
 func (in *input) fill() {
@@ -103,7 +158,7 @@ func (in *input) fill() {
 			in.r = 0
 		}
 		if in.w == len(in.buf) {
-			grown := make([]byte, max(idleBuffer, 2*len(in.buf)))
+			grown := make([]byte, in.grown())
 			copy(grown, in.buf)
 			in.buf = grown
 		}
@@ -134,8 +189,7 @@ func (in *input) Read(p []byte) (int, error) {
 	if in.err != nil {
 		return 0, in.err
 	}
-	in.buf = nil // A payload needs no buffer here.
-	in.r, in.w = 0, 0
+	in.drop() // A payload needs no buffer here.
 	n, err := in.conn.Read(p)
 	in.note(err)
 	return n, err

@@ -94,6 +94,7 @@ type Server struct {
 	session func(ctx context.Context, conn *net.UnixConn)
 	log     *slog.Logger
 	stats   stats
+	lines   lineRoom
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -120,6 +121,7 @@ func newServer(cfg Config, w work) *Server {
 	s := &Server{
 		node: cfg.Node, dial: cfg.Dial, work: w, version: cfg.Version, started: time.Now(), reload: cfg.Reload,
 		config: cfg.Config, metrics: cfg.Metrics, tls: cfg.TLS, session: cfg.Session, log: cfg.Logger,
+		lines: lineRoom{most: allLines},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

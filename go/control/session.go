@@ -37,7 +37,7 @@ type session struct {
 }
 
 func newSession(srv *Server, conn net.Conn, of listening) *session {
-	return &session{srv: srv, conn: conn, in: input{conn: conn}, kind: of.kind, trusted: of.kind == Unix, allow: of.allow}
+	return &session{srv: srv, conn: conn, in: input{conn: conn, lines: &srv.lines}, kind: of.kind, trusted: of.kind == Unix, allow: of.allow}
 }
 
 // run speaks with the client until one of them has enough.
@@ -46,6 +46,7 @@ func (s *session) run(ctx context.Context) {
 	defer cancel()
 	defer context.AfterFunc(s.srv.ctx, cancel)()
 	s.ctx = ctx
+	defer s.in.drop()
 	defer s.conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
 	if s.handshake() != nil || s.send([]byte("Receptor Control, node "+string(s.srv.node.ID())+"\n")) != nil {
@@ -54,7 +55,7 @@ func (s *session) run(ctx context.Context) {
 	for {
 		line, err := s.in.line()
 		switch {
-		case err == errLineTooLong:
+		case err == errLineTooLong, err == errNoLineRoom:
 			err = s.refuse(err)
 		case err == nil && len(line) > 0:
 			err = s.serve(line)
