@@ -99,8 +99,9 @@
 //   - A packet that has nowhere to go has the routes computed first, if news of them are waiting.
 //   - A service that closes, or whose node does in order, is gone at once as far as nodes of ours alone lead: they withdraw
 //     it by a message of their own, repeat that once within 65 s for links that lose messages, and tell neighbours that
-//     come back of it. Existing nodes would pass a withdrawal round for ever in a cycle, so none of ours is sent to them; one of theirs is passed on once. They and nodes behind them see
-//     that the service is not repeated: it is forgotten after three periods.
+//     come back of it. Existing nodes would pass a withdrawal round for ever in a cycle, so none of ours is sent to them;
+//     one of theirs is passed on once. They and nodes behind them see that the service is not repeated: it is forgotten
+//     after three periods.
 //   - Packets from a neighbour that claim to come from this node are dropped, and pings from a reserved service are not
 //     answered: both could loop.
 //   - Costs must be positive, finite and at most 1e9. Empty node IDs are refused.
