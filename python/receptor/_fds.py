@@ -1,6 +1,7 @@
 """Receiving bytes together with file descriptors, for sessions and listeners."""
 
 import array
+import os
 import socket
 
 from ._session import Descriptor
@@ -18,15 +19,19 @@ def receive(sock: socket.socket, size: int, how: int = 0) -> tuple[bytes, list[D
 
     Raises ProtocolError if the kernel had to cut descriptors off, for example at the limit on open files.
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _SPACE, _CLOEXEC | how)
+    received: list[tuple[bytes, list[tuple[int, int, bytes]], int, object]] = []
+    try:
+        # In one step: an interrupt, which may come behind any call, finds what was received in the list.
+        received.extend(map(sock.recvmsg, (size,), (_SPACE,), (_CLOEXEC | how,)))
+        data, ancillary, flags, _ = received.pop()
+    except BaseException:
+        for _, ancillary, _, _ in received:
+            for fd in _numbers(ancillary):
+                os.close(fd)
+        raise
     if not ancillary and not flags & _CTRUNC:
         return data, []
-    descriptors = [
-        Descriptor(fd)
-        for level, kind, payload in ancillary
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
-        for fd in _numbers(payload)
-    ]
+    descriptors = [Descriptor(fd) for fd in _numbers(ancillary)]
     if flags & _CTRUNC:
         for descriptor in descriptors:
             descriptor.close()
@@ -34,7 +39,9 @@ def receive(sock: socket.socket, size: int, how: int = 0) -> tuple[bytes, list[D
     return data, descriptors
 
 
-def _numbers(payload: bytes) -> "array.array[int]":
+def _numbers(ancillary: list[tuple[int, int, bytes]]) -> "array.array[int]":
     numbers = array.array("i")
-    numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
     return numbers

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -31,6 +31,7 @@ from . import _modes, _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, deadline_of, from_descriptor
 from ._closing import Closable
+from ._making import Making
 from ._session import Descriptor, Op, Reply, Session
 from ._streams import DatagramSocket, EventStream, Listener, MeshSocket, Proxy
 from .errors import ClosedError, MeshTimeout, ReceptorError
@@ -60,6 +61,7 @@ __all__ = ["DatagramSocket", "EventStream", "Listener", "MeshSocket", "Node", "P
 
 _IDLE_CHANNELS = 8  # Kept for the next calls; what more threads needed at once is closed again.
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Node(_modes.AnyNode, Closable):
@@ -234,7 +236,7 @@ class Node(_modes.AnyNode, Closable):
         tls: TLSProfile | None = None,
     ) -> BackendID:
         """Dial one more neighbour from now on, and return what :meth:`remove` takes. Does not wait for the link."""
-        return self._run(_ops.add_peer(address, cost, redial, allowed_peers, tls, self.timeout_s))
+        return self._make(_ops.add_peer(address, cost, redial, allowed_peers, tls, self.timeout_s), lambda made: made)
 
     def add_listener(
         self,
@@ -246,7 +248,8 @@ class Node(_modes.AnyNode, Closable):
         tls: TLSProfile | None = None,
     ) -> BoundListener:
         """Let neighbours dial in at ``address``; port 0 takes a free one. Raises AddressInUse."""
-        return self._run(_ops.add_listener(address, cost, node_cost, allowed_peers, tls, self.timeout_s))
+        op = _ops.add_listener(address, cost, node_cost, allowed_peers, tls, self.timeout_s)
+        return self._make(op, lambda made: made)
 
     def remove(self, backend: BackendID | BoundListener) -> None:
         """End a dialer or a listener and the links it made."""
@@ -295,8 +298,8 @@ class Node(_modes.AnyNode, Closable):
 
         listen: "host:port", port 0 takes a free one (see ``Proxy.address``), or "unix:///path". Raises AddressInUse.
         """
-        number, address = self._run(_ops.forward(node, service, listen, tls, self.timeout_s))
-        return Proxy(number, address, Address(node, service), self)
+        op = _ops.forward(node, service, listen, tls, self.timeout_s)
+        return self._make(op, lambda made: Proxy(*made, Address(node, service), self))
 
     def expose(
         self,
@@ -312,8 +315,8 @@ class Node(_modes.AnyNode, Closable):
         An empty name takes a free one (see ``Proxy.service``). The address is dialled for each stream. Raises
         AddressInUse.
         """
-        number, name = self._run(_ops.expose(address, service, advertise, tags, tls, self.timeout_s))
-        return Proxy(number, address, Address(self._id, name), self)
+        op = _ops.expose(address, service, advertise, tags, tls, self.timeout_s)
+        return self._make(op, lambda made: Proxy(made[0], address, Address(self._id, made[1]), self))
 
     def events(self, *kinds: EventKind) -> EventStream:
         """What happens from now on, as an iterator; no kinds means all but log records.
@@ -361,6 +364,14 @@ class Node(_modes.AnyNode, Closable):
         reply = self._call(op)
         return reply.descriptor(), op.decode(reply.ok)
 
+    def _make(self, op: Op[T], own: Callable[[T], R]) -> R:
+        making = Making(self, op)
+        try:
+            return own(making.result())
+        except BaseException:
+            making.take_back()
+            raise
+
     def _call(self, op: Op[T]) -> Reply:
         deadline = deadline_of(op)
         channel = self._acquire(deadline)
@@ -368,13 +379,17 @@ class Node(_modes.AnyNode, Closable):
             reply = channel.call(op, deadline)
         finally:
             self._busy.discard(channel)
+        self._keep(channel)
+        return reply
+
+    def _keep(self, channel: Channel) -> None:
+        """Keep a channel for the next call."""
         if len(self._idle) >= _IDLE_CHANNELS:
             channel.close()
         else:
             self._idle.append(channel)
         if self._closed:
             self._drop_idle()
-        return reply
 
     def _take(self, op: Op[T]) -> Channel:
         """Run ``op`` on a channel that is the caller's from then on, and readable when there is an event."""
@@ -422,7 +437,7 @@ class Node(_modes.AnyNode, Closable):
         An interrupt must not break the main channel, which the node's life hangs on. Interrupts are raised in the main
         thread only, so there a passing thread does the exchange, which is over in microseconds.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             self._add_channel(deadline)
             return
         errors: list[BaseException] = []

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import _ops, _sockets
 from ._functions import Function, FunctionMode, Offer, WorkContext, checked, new_pool
+from ._making import Making
 from ._payload import Payload, chunks
 from ._seconds import check_seconds
 from ._units import Unit
-from .errors import MeshTimeout, ReceptorError
+from .errors import MeshTimeout
 from .node import MeshSocket
 from .types import Address, UnitStatus, WorkResult
 
@@ -30,7 +31,6 @@ __all__ = ["Offer", "Unit", "Work", "WorkContext"]
 
 F = TypeVar("F", bound=Function)
 _READ_BYTES = 64 << 10
-_CLEANUP_S = 5.0  # What an interrupted submit may take to take its unit back.
 
 
 class Work:
@@ -68,22 +68,17 @@ class Work:
         half of its payload. Raises WorkTypeError, WorkError, Unreachable or MeshTimeout.
         """
         host = self._node
-        descriptor, unit_id = host._run_descriptor(
-            _ops.submit(node, worktype, params, ttl_s, tls, sign, host.timeout_s)
-        )
-        unit = NodeUnit(unit_id, host)
-        sock: socket.socket | None = None
+        making = Making(host, _ops.submit(node, worktype, params, ttl_s, tls, sign, host.timeout_s))
         try:
-            sock = _sockets.socket_of(descriptor, socket.SOCK_STREAM)
-            _send(sock, payload, host.timeout_s, unit_id)
+            unit_id = making.result()
+            assert making.sock is not None
+            _send(making.sock, payload, host.timeout_s, unit_id)
             host._run(_ops.started(unit_id, host.timeout_s))
-            sock.close()
+            making.sock.close()
+            return NodeUnit(unit_id, host)
         except BaseException:
-            unit._take_back()  # Before the payload's socket closes.
-            if sock is not None:
-                sock.close()
+            making.take_back()
             raise
-        return unit
 
     def offer(
         self,
@@ -190,12 +185,6 @@ class NodeUnit(Unit):
         confirmed = self._node._run(_ops.release(self._id, force, self._node.timeout_s))
         self._detached = True
         return confirmed
-
-    def _take_back(self) -> None:
-        try:
-            self._node._run(_ops.release(self._id, True, _CLEANUP_S))
-        except ReceptorError:
-            pass  # What made us take it back is the error to tell.
 
 
 def _send(sock: socket.socket, payload: Payload, timeout_s: float | None, unit_id: str) -> None:

@@ -14,11 +14,12 @@ import signal
 import socket
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from meshes import InThread, Mesh, await_closed, descriptors
@@ -31,6 +32,8 @@ from receptor._modes import Sidecar
 from receptor._session import Descriptor, Op, Reply, Session, encode
 from receptor.errors import ProtocolError
 
+T = TypeVar("T")
+MAKERS = [f"{os.path.dirname(receptor.__file__)}/{name}.py" for name in ("_making", "node", "work")]
 CAT = receptor.WorkCommand("cat", "cat")
 FAIL = receptor.WorkCommand("fail", "sh", '-c "echo oh; exit 3"')
 SLOW = receptor.WorkCommand("slow", "sh", '-c "echo first; exec sleep 60"')
@@ -1227,8 +1230,10 @@ def interrupted(in_thread: InThread, seen: Callable[[], Any]) -> Iterator[None]:
 def main_thread_waits() -> bool:
     """The main thread is in a system call that is not the wait for the interpreter's lock."""
     with open(f"/proc/self/task/{os.getpid()}/syscall") as file:
-        number = file.read().split()[0]
-    return number not in ("running", "-1", "202" if os.uname().machine == "x86_64" else "98")
+        number, *arguments = file.read().split()
+    if number == ("202" if os.uname().machine == "x86_64" else "98"):  # futex
+        return arguments[3] == "0x0"  # The interpreter's lock is waited for a while at a time.
+    return number not in ("running", "-1")
 
 
 @pytest.mark.parametrize(
@@ -1307,6 +1312,48 @@ def test_ctrl_c_takes_back_what_the_node_has_done_already(
     assert node.work.list() == {}
     assert not door.exists()
     assert "x" not in [ad.service for ad in node.status().advertisements]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # The session of such a call is left to the collector.
+def test_an_interrupt_between_any_two_steps_leaves_nothing(nodes: Mesh, tmp_path: Path) -> None:
+    node, door = nodes.node("a", work_commands=[CAT]), tmp_path / "door"
+    step = 0
+    while (unit := interrupted_at(step, lambda: node.work.submit("a", "cat"))) is None:
+        assert node.work.list() == {}, f"interrupted at step {step}"
+        step += 1
+    unit.release()
+    step = 0
+    while (proxy := interrupted_at(step, lambda: node.forward("a", "x", f"unix://{door}"))) is None:
+        assert not door.exists(), f"interrupted at step {step}"
+        step += 1
+    proxy.close()
+    for channel in node._busy:  # Of calls that were interrupted before they began; they go with the node.
+        channel.close()
+
+
+def interrupted_at(step: int, call: Callable[[], T]) -> T | None:
+    """What ``call`` returns, or None if it had so many steps in these modules, and was interrupted there."""
+    steps = 0
+
+    def trace(frame: types.FrameType, event: str, arg: object) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename not in MAKERS:
+            return None
+        if event == "line":
+            steps += 1
+            if steps > step:
+                sys.settrace(before)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return call()
+    except KeyboardInterrupt:
+        return None
+    finally:
+        sys.settrace(before)
 
 
 def test_closing_the_node_ends_calls_in_other_threads(mesh: Mesh, in_thread: InThread) -> None:
