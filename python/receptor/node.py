@@ -12,7 +12,8 @@
 
 A node may be used from any number of threads. Each blocking call has a session socket of its own while it runs, so
 threads do not wait for one another, and a call that is interrupted (Ctrl-C) or runs into its timeout is cancelled in
-the node as well. Every wait is a plain read of a socket: signals act at once. No thread stays, but for the one that
+the node as well. Every wait is one that signals end at once: a plain read of a socket, or, in the main thread, the wait
+for a passing thread that makes something which an interrupt has to take back. No thread stays, but for the one that
 carries log records if ``log_level`` is given.
 """
 
