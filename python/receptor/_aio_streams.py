@@ -14,8 +14,9 @@ from . import _ops, _process, _sockets
 from ._aio_session import Pollable, within
 from ._closing import AsyncClosable
 from ._payload import Buffer
+from ._proxies import AnyProxy
 from ._session import Descriptor, Op, Reply, Session
-from .errors import ClosedError, ConfigError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
+from .errors import ClosedError, MeshTimeout, ProtocolError, ReceptorError, StreamResetError
 from .types import Address, DatagramStatus, Event, StreamStatus
 
 if TYPE_CHECKING:
@@ -636,38 +637,14 @@ class DatagramSocket(_Service):
             raise await self._closed_error() from error
 
 
-class Proxy:
-    """A bridge between an address outside the mesh and a service in it; it runs until it or the node is closed.
-
-    address: outside the mesh: where it listens, with the port that was found for port 0, or what it dials.
-    service: in the mesh: what it dials, or where others reach it.
-    """
-
-    def __init__(self, number: int, address: str, service: Address, node: "Node") -> None:
-        self._number = number
-        self._node = node
-        self._done = False
-        self.address = address
-        self.service = service
-
-    @property
-    def host_port(self) -> tuple[str, int]:
-        """The address as ``asyncio.open_connection`` takes it; ValueError if it is a Unix socket's."""
-        return _sockets.host_port(self.address)
+class Proxy(AnyProxy["Node"]):
+    __doc__ = AnyProxy.__doc__
 
     async def close(self) -> None:
         """End it and its connections. Safe to call twice."""
         if not self._done and not self._node.closed:
-            self._done = True
-            try:
+            with self._ending():
                 await self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
-            except ConfigError:
-                pass  # A close that was interrupted has ended it.
-            except ClosedError:
-                raise
-            except BaseException:
-                self._done = False
-                raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -676,9 +653,6 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return _sockets.described(self, f"{self.address} {self.service}")
 
 
 class EventStream(_process.Local, AsyncClosable):

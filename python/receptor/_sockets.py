@@ -139,19 +139,6 @@ def left_open(thing: object, close: Callable[[], object]) -> None:
     warnings.warn(text, ResourceWarning, source=thing, stacklevel=3)  # Last: it may be an error.
 
 
-def host_port(address: str) -> tuple[str, int]:
-    """The two parts of an address like "tcp://[::1]:8080".
-
-    >>> host_port("tcp://[::1]:8080")
-    ('::1', 8080)
-    """
-    scheme, _, rest = address.rpartition("://")
-    host, colon, port = rest.rpartition(":")
-    if scheme not in ("", "tcp") or not colon:
-        raise ConfigError(f"{address!r} has no host and port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 class Arrivals:
     """What a listener's messages say: a descriptor first, then whose it is. Not for several threads at once.
 

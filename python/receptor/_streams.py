@@ -13,6 +13,7 @@ from . import _ops, _process, _sockets
 from ._address import Address
 from ._channel import Channel, Deadline, next_on
 from ._closing import Closable
+from ._proxies import AnyProxy
 from ._session import Descriptor
 from .errors import ClosedError, ConfigError, MeshTimeout, ReceptorError
 
@@ -371,41 +372,14 @@ class DatagramSocket(_Service):
         return self._node._run(_ops.datagram_status(self._number, self._node.timeout_s))
 
 
-class Proxy(Closable):
-    """A bridge between an address outside the mesh and a service in it; it runs until it or the node is closed.
-
-    address: outside the mesh: where it listens, with the port that was found for port 0, or what it dials.
-    service: in the mesh: what it dials, or where others reach it.
-    """
-
-    def __init__(self, number: int, address: str, service: Address, node: Node) -> None:
-        self._number = number
-        self._node = node
-        self._done = False
-        self.address = address
-        self.service = service
-
-    @property
-    def host_port(self) -> tuple[str, int]:
-        """The address as ``socket.create_connection`` takes it; ValueError if it is a Unix socket's."""
-        return _sockets.host_port(self.address)
+class Proxy(AnyProxy["Node"], Closable):
+    __doc__ = AnyProxy.__doc__
 
     def close(self) -> None:
         """End it and its connections. Safe to call twice."""
         if not self._done and not self._node.closed:
-            self._done = True
-            try:
+            with self._ending():
                 self._node._run(_ops.remove_proxy(self._number, self._node.timeout_s))
-            except ConfigError:
-                pass  # A close that was interrupted has ended it.
-            except ClosedError:
-                raise
-            except BaseException:
-                self._done = False
-                raise
-
-    def __repr__(self) -> str:
-        return _sockets.described(self, f"{self.address} {self.service}")
 
 
 class EventStream(_process.Local, Closable):
