@@ -298,7 +298,8 @@ def test_f106_certificate_of_another_node(receptor: Path, papers: Papers) -> Non
 
 def test_f189_declined(receptor: Path, papers: Papers, tmp_path: Path) -> None:
     signing = [*papers.signing("alpha")[:-1], f"outcert={tmp_path}/out.crt"]
-    for answer, want in {"no\n": "user declined", "\n": "unexpected newline", "": "EOF"}.items():
+    alone = "EOF: there is nobody to answer; verify=true signs without asking"
+    for answer, want in {"no\n": "user declined", "\n": "unexpected newline", "": alone}.items():
         done = run(receptor, *signing, answer=answer)
         assert (done.returncode, done.stderr) == (1, f"Error: {want}\n")
     assert not list(tmp_path.iterdir())

@@ -310,15 +310,7 @@ func TestDialThatIsDroppedSaysWhatMayBe(t *testing.T) {
 	for _, node := range []wire.NodeID{"a", "b", "c"} {
 		t.Run(string(node), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLine(t)
-				defer l.close()
-				ln, err := l.nodes["c"].ListenStream("svc", nil, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer ln.Close()
-				l.nodes[node].SetPolicy(rules(t, policy.Rule{Action: "drop", ToService: "svc"}))
-				_, err = l.nodes["a"].DialStream(t.Context(), "c", "svc", nil)
+				_, err := dialUnder(t, node, policy.Rule{Action: "drop", ToService: "svc"})
 				if !errors.Is(err, ErrTimeout) || !strings.Contains(err.Error(), "a firewall rule with the action drop") {
 					t.Errorf("dial: %v, want a timeout that names firewalls", err)
 				}
@@ -327,22 +319,29 @@ func TestDialThatIsDroppedSaysWhatMayBe(t *testing.T) {
 	}
 }
 
+// dialUnder is how long a dial from one end of a line to a service at the other takes, and what becomes of it, while node has
+// the rule.
+func dialUnder(t *testing.T, node wire.NodeID, rule policy.Rule) (took time.Duration, err error) {
+	l := newLine(t)
+	defer l.close()
+	ln, err := l.nodes["c"].ListenStream("svc", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l.nodes[node].SetPolicy(rules(t, rule))
+	start := time.Now()
+	_, err = l.nodes["a"].DialStream(t.Context(), "c", "svc", nil)
+	return time.Since(start), err
+}
+
 func TestStreamDialIsRejectedAtOnce(t *testing.T) {
 	for _, node := range []wire.NodeID{"a", "b", "c"} {
 		for _, rule := range []policy.Rule{{Action: "reject", ToService: "svc"}, {Action: "reject", FromNode: "a"}} {
 			t.Run(fmt.Sprintf("%s %s", node, rule), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					l := newLine(t)
-					defer l.close()
-					ln, err := l.nodes["c"].ListenStream("svc", nil, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer ln.Close()
-					l.nodes[node].SetPolicy(rules(t, rule))
-					start := time.Now()
-					_, err = l.nodes["a"].DialStream(t.Context(), "c", "svc", nil)
-					if took := time.Since(start); !errors.Is(err, ErrFirewall) || took != 0 {
+					took, err := dialUnder(t, node, rule)
+					if !errors.Is(err, ErrFirewall) || took != 0 {
 						t.Errorf("dial: %v after %v, want blocked by firewall at once", err, took)
 					}
 				})
