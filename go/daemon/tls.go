@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"strings"
 
 	"github.com/pyreceptor/pyreceptor/go/config"
 	"github.com/pyreceptor/pyreceptor/go/identity"
@@ -189,10 +188,7 @@ func (d *Daemon) clientStreamTLS(name string, node wire.NodeID) (*tls.Config, er
 	if p == nil {
 		return nil, err
 	}
-	if strings.EqualFold(string(node), "localhost") { // What this node is called on itself; no certificate has it.
-		node = d.Config().Node().ID
-	}
-	return p.StreamConfig(node), nil
+	return p.StreamConfig(node.At(d.Config().Node().ID)), nil // No certificate has "localhost".
 }
 
 // peerNode is the node that a handshake in the mesh comes from.

@@ -349,14 +349,6 @@ func (n *Node) doDue() {
 	}
 }
 
-// canonical replaces the name "localhost", in any letter case, by the node's own ID.
-func (n *Node) canonical(id wire.NodeID) wire.NodeID {
-	if len(id) == len("localhost") && strings.EqualFold(string(id), "localhost") {
-		return n.id
-	}
-	return id
-}
-
 // Status returns what the node knows now.
 func (n *Node) Status() Status {
 	n.mu.Lock()
@@ -388,7 +380,7 @@ func (n *Node) Routes() *topology.Table {
 // itself is reachable through itself at cost 0. A link counts when its other end lists this node: before that it may still
 // be refused for its cost.
 func (n *Node) WaitRoute(ctx context.Context, node wire.NodeID) (next wire.NodeID, cost float64, err error) {
-	node = n.canonical(node)
+	node = node.At(n.id)
 	for {
 		n.mu.Lock()
 		change := n.routeChange

@@ -327,7 +327,7 @@ func (pc *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return pc.send(p, pc.node.canonical(to.Node), service)
+	return pc.send(p, to.Node.At(pc.node.id), service)
 }
 
 func (pc *PacketConn) send(p []byte, to wire.NodeID, service wire.ServiceName) (int, error) {

@@ -107,7 +107,7 @@ func (n *Node) receiveNotice(reporter wire.NodeID, payload []byte) {
 func (n *Node) Ping(ctx context.Context, target wire.NodeID, hops uint8) Pong {
 	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, ErrTimeout)
 	defer cancel()
-	target = n.canonical(target)
+	target = target.At(n.id)
 	pc, err := n.ListenPacket("", nil)
 	if err != nil {
 		return Pong{From: n.id, Err: err}

@@ -220,7 +220,7 @@ func (n *Node) endRejected(p *policy.Policy) {
 // IDs. DialStream gives up when ctx ends, when the service's node says that it does not
 // exist, or after 15 seconds without an answer. Errors are of type [DialError].
 func (n *Node) DialStream(ctx context.Context, node wire.NodeID, service string, conf *tls.Config) (*Stream, error) {
-	to := Addr{n.canonical(node), service}
+	to := Addr{node.At(n.id), service}
 	if _, err := wire.Service(service); err != nil {
 		return nil, &DialError{Addr: to, Text: "INTERNAL_ERROR (local): service name too long", Err: err}
 	}

@@ -92,11 +92,6 @@ func needNode(req *request) (wire.NodeID, error) {
 	return wire.NodeID(req.Node), nil
 }
 
-// isHere reports whether node is this one, which is "localhost" to itself.
-func (h *host) isHere(node wire.NodeID) bool {
-	return node == h.built().Node.ID() || strings.EqualFold(string(node), "localhost")
-}
-
 const noService = `key "service": a name is expected`
 
 func opOpen(ctx context.Context, s *session, req *request) (reply, error) {

@@ -170,10 +170,8 @@ func (h *host) dialTLS(p *tlsProfile, node wire.NodeID) (*tls.Config, error) {
 	if profile == nil {
 		return nil, err
 	}
-	if h.isHere(node) { // No certificate has "localhost".
-		node = h.built().Node.ID()
-	}
-	return profile.StreamConfig(cmp.Or(node, h.built().Node.ID())), nil
+	own := h.built().Node.ID()
+	return profile.StreamConfig(cmp.Or(node.At(own), own)), nil // No certificate has "localhost".
 }
 
 // acceptTLS is the configuration of a service in the mesh; nil without a profile.

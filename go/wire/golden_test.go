@@ -267,3 +267,11 @@ func matches(got, want error) bool {
 	}
 	return errors.Is(got, want)
 }
+
+func TestLocalhostIsTheNodeItself(t *testing.T) {
+	for name, want := range map[wire.NodeID]wire.NodeID{"localhost": "own", "LocalHost": "own", "own": "own", "other": "other", "localhos": "localhos", "": ""} {
+		if got := name.At("own"); got != want {
+			t.Errorf("%q is %q, want %q", name, got, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"github.com/minio/highwayhash"
@@ -12,6 +13,14 @@ import (
 
 // NodeID names a node: any non-empty UTF-8 string, compared byte for byte.
 type NodeID string
+
+// At is the node that is meant by a name where own is the node: "localhost", in any letter case, is own.
+func (id NodeID) At(own NodeID) NodeID {
+	if len(id) == len("localhost") && strings.EqualFold(string(id), "localhost") {
+		return own
+	}
+	return id
+}
 
 // NodeHash is the 64-bit HighwayHash of a [NodeID] under an all-zero key. Data messages carry hashes, not names.
 type NodeHash uint64

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -437,7 +436,7 @@ func (e *Engine) plan(req SubmitRequest) (unit.Record, error) {
 	if req.Node == "" {
 		return rec, errors.New("field node missing")
 	}
-	if req.Node == e.cfg.Mesh.ID() || strings.EqualFold(string(req.Node), "localhost") {
+	if own := e.cfg.Mesh.ID(); req.Node.At(own) == own {
 		rec.WorkType = req.WorkType
 		rec.Extra, rec.VerifySignature, err = e.planLocal(req)
 	} else {

@@ -38,6 +38,7 @@ class FakeMesh:
         self.loop = asyncio.new_event_loop()
         self.nodes: dict[str, FakeNode] = {}
         self.addresses: dict[str, FakeNode] = {}
+        self.routed = asyncio.Event()  # Of the next change of routes.
         self.ids = itertools.count(1)
         self.seen: Counter[str] = Counter()  # Operations, and "cancel OP" and "closed" for what ended them.
         self._changed = threading.Condition()
@@ -94,6 +95,8 @@ class FakeMesh:
 
     def changed(self) -> None:
         """Routes of every node have changed."""
+        self.routed.set()
+        self.routed = asyncio.Event()
         for node in self.nodes.values():
             node.event("route", {"ev": "route", "table": {name: name for name in self.nodes if name != node.id}})
 
@@ -373,9 +376,11 @@ class FakeSession:
     async def op_route_wait(self, request: dict[str, Any]) -> Any:
         deadline = self.mesh.loop.time() + request.get("timeout", 1e6)
         while request["node"] not in self.mesh.nodes:
-            if self.mesh.loop.time() >= deadline:
-                raise Refusal("timeout", f"no route to {request['node']}")
-            await asyncio.sleep(0.005)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.mesh.routed.wait()
+            except TimeoutError:
+                raise Refusal("timeout", f"no route to {request['node']}") from None
         return {"next_hop": request["node"], "cost": 1.0}
 
     async def op_peer_add(self, request: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -317,12 +318,12 @@ def test_functions_in_processes_of_their_own() -> None:
         assert len(pids) == 1, "the process was not used again"
         node.work.offer("stuck", stuck, mode="process")
         with node.work.submit("a", "stuck") as unit:
-            stuck_pid = int(next(unit.stdout(timeout_s=60)))
+            end = os.pidfd_open(int(next(unit.stdout(timeout_s=60))))
             unit.cancel()
             with pytest.raises(receptor.WorkCancelled):
                 unit.wait(timeout_s=60)
-        while Path(f"/proc/{stuck_pid}").exists():
-            time.sleep(0.001)
+        with os.fdopen(end, "rb"):
+            assert select.select([end], [], [], 60)[0], "the process goes on"
         node.work.offer("crash", crash, mode="process")
         with node.work.submit("a", "crash") as unit:
             with pytest.raises(receptor.WorkFailed, match="ended by signal SIGKILL"):
